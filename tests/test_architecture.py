@@ -55,6 +55,7 @@ SHELL_FILES = {
     "checkpointer.serving.http_server",
     "checkpointer.serving.replica_client",
     "checkpointer.store.fsspec_store",
+    "checkpointer.store.kept_threads",
     "checkpointer.store.timed_store",  # a thread for each call to a store
     "labeler.click_cache.rocks",
     "labeler.fraud.app",

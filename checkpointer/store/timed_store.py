@@ -1,9 +1,9 @@
 """A store whose every call has a deadline (shell): one that hangs costs its caller that, and no
 more.
 
-A call runs on a thread of its own, since neither a mounted file system nor most drivers can be told
-to give up. What hangs beyond its deadline is left behind; once `CALLS_MAX` are, further ones fail
-at once, until some end.
+A call runs on another thread, since neither a mounted file system nor most drivers can be told to
+give up; one that has ended its call takes the next. What hangs beyond its deadline is left behind,
+with its thread; once `CALLS_MAX` are, further ones fail at once, until some end.
 """
 
 import errno
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from checkpointer.store.files import Files, StoreFault
+from checkpointer.store.kept_threads import KeptThreads
 from stream.backoff import Backoff
 
 T = TypeVar("T")
@@ -62,6 +63,7 @@ class TimedFiles:
         self.inner, self.limits = inner, limits
         self._told = told or (lambda call, outcome, seconds: None)
         self._room = threading.BoundedSemaphore(CALLS_MAX)
+        self._threads = KeptThreads("store")
 
     def read(self, path: str) -> bytes:
         return self._call("read", path, self.inner.read, path)
@@ -130,12 +132,13 @@ class TimedFiles:
                 result.append(call(*arguments))
             except BaseException as error:
                 failure.append(error)
-            finally:
-                self._room.release()
-                done.set()
+
+        def ended() -> None:
+            self._room.release()
+            done.set()
 
         try:
-            threading.Thread(target=work, name=f"store {what}", daemon=True).start()
+            self._threads.run(work, ended)
         except RuntimeError as error:  # no thread can be started now
             self._room.release()
             raise StoreFault(f"{what} {self.url(path)}: {error}") from error
