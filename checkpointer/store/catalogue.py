@@ -20,7 +20,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from checkpointer.retention import Keep, Kept, expired
 from checkpointer.store.announcement import Hold, Ref
@@ -33,6 +33,7 @@ from paramserver.slots import SlotMap
 
 #: Manifests kept in mind: a few KB each.
 MANIFESTS_MAX = 1_024
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -48,7 +49,8 @@ class Entry:
 
 
 class Catalogue:
-    """Reads and writes the layout above. A manifest once read is kept in mind: it never changes."""
+    """Reads and writes the layout above. A manifest once read is kept in mind, and what the gates
+    found: neither ever changes, and who deletes a checkpoint deletes its folder."""
 
     def __init__(self, files: Files, model: str) -> None:
         if not model or model.startswith(".") or "/" in model:
@@ -60,6 +62,7 @@ class Catalogue:
         self.model = model
         self._json = JsonFiles(files, model)
         self._manifests: dict[str, Manifest] = {}
+        self._gates: dict[str, Gates] = {}
         self._parents: dict[str, str] = {}  # checksum of a manifest -> its folder, as a child says
 
     # --- reading ---
@@ -89,24 +92,26 @@ class Catalogue:
         self._manifests[manifest.name] = manifest
         if manifest.parent is not None and manifest.parent_name:
             self._parents[manifest.parent] = manifest.parent_name
-        for kept in (self._manifests, self._parents):
-            while len(kept) > MANIFESTS_MAX:
-                del kept[next(iter(kept))]
+        _bound(self._manifests)
+        _bound(self._parents)
 
     def entries(self) -> list[Entry]:
         """All folders, oldest first. One that vanishes meanwhile, or holds only half a file,
         counts as unfinished."""
         found = []
         for name in self.names():
-            files = self.files.names(f"{self.model}/{name}")
             manifest, problem = None, ""
-            if FILE in files:
+            if self._is_complete(name):
                 try:
                     manifest = self.manifest(name)
                 except Damaged as error:
                     problem = str(error)
             found.append(Entry(name, number_of(name) or 0, manifest, self.gates(name), problem))
         return found
+
+    def _is_complete(self, name: str) -> bool:
+        """Whether its manifest is there, whatever it says. One that was read is not looked for."""
+        return name in self._manifests or FILE in self.files.names(f"{self.model}/{name}")
 
     def newest_first(self) -> Iterator[Manifest]:
         """The complete checkpoints that training may go on from: those after a rollback of
@@ -206,11 +211,17 @@ class Catalogue:
     def gates(self, name: str) -> Gates | None:
         """None = the gates have not been asked yet, or what they said cannot be read: ask them
         again."""
+        if name in self._gates:
+            return self._gates[name]
         try:
-            return self._json.parsed(f"{name}/gates.json", decode_gates)
+            found = self._json.parsed(f"{name}/gates.json", decode_gates)
         except Damaged as error:
             _log.warning("%s: the checkpoint counts as not judged", error)
             return None
+        if found is not None:
+            self._gates[name] = found
+            _bound(self._gates)
+        return found
 
     def published(self) -> Ref | None:
         """The newest published checkpoint. Raises Damaged if the pointer cannot be read: `mend`
@@ -278,6 +289,7 @@ class Catalogue:
         return Ref(manifest.number, manifest.name, manifest.sha256)
 
     def write_gates(self, name: str, gates: Gates) -> None:
+        self._gates.pop(name, None)  # whatever becomes of the write
         self._json.write(f"{name}/gates.json", asdict(gates))
 
     def write_published(self, ref: Ref) -> None:
@@ -349,16 +361,18 @@ class Catalogue:
     def next_number(self) -> int:
         """One more than any complete checkpoint has; an attempt that was abandoned leaves its
         number to the next."""
-        numbers = [
-            entry.number for entry in self.entries() if entry.manifest is not None or entry.problem
-        ]
-        return max(numbers, default=-1) + 1
+        numbered = {name: number_of(name) or 0 for name in self.names()}
+        for name in sorted(numbered, key=lambda name: numbered[name], reverse=True):
+            if self._is_complete(name):
+                return numbered[name] + 1
+        return 0
 
     def delete(self, name: str) -> None:
         """The manifest first: half a deletion leaves no checkpoint rather than half of one."""
+        self._manifests.pop(name, None)
+        self._gates.pop(name, None)
         self.files.delete(f"{self.model}/{name}/{FILE}")
         self.files.delete(f"{self.model}/{name}")
-        self._manifests.pop(name, None)
 
     def sweep(self, keep: Keep, only_look: bool = False) -> list[str]:
         """Delete what retention gives up, or only look. Returns the names. Raises Damaged if nobody
@@ -384,6 +398,12 @@ class Catalogue:
         """Delete what writers left half written, if it is older than this. Returns how many
         files that were."""
         return self.files.sweep_drafts(self.model, age_ms)
+
+
+def _bound(kept: dict[str, T]) -> None:
+    """To the last MANIFESTS_MAX."""
+    while len(kept) > MANIFESTS_MAX:
+        del kept[next(iter(kept))]
 
 
 def _ref(parts: Sequence[Any]) -> Ref:

@@ -167,3 +167,31 @@ def test_a_lost_pointer_is_written_anew_and_nothing_is_done_where_nothing_is_wro
     catalogue.files.delete("clicks/published.json")
     assert len(catalogue.mend()) == 1
     assert catalogue.published() == ref
+
+
+class Counting:
+    """Files that count the calls that are made of them."""
+
+    def __init__(self, inner):
+        self.inner, self.calls = inner, []
+
+    def __getattr__(self, name):
+        method = getattr(self.inner, name)
+
+        def call(path, *more):
+            self.calls.append(f"{name} {path}")
+            return method(path, *more)
+
+        return call
+
+
+def test_a_cut_asks_the_store_as_much_however_many_checkpoints_are_kept(write):
+    """Sweeping and numbering read nothing again of what was read once."""
+    catalogue, found = Catalogue(files := Counting(MemoryFiles()), "clicks"), []
+    for number in range(12):
+        write(catalogue, number)
+        files.calls.clear()
+        assert catalogue.next_number() == number + 1
+        assert catalogue.sweep(Keep(100, 1)) == []
+        found.append([call for call in files.calls if "clicks/0000" in call])
+    assert [len(calls) for calls in found] == [3] * 12  # folder, manifest and gates of the newest
