@@ -7,6 +7,7 @@
 - `fsspec_store`: stores of checkpoints
 - `gate_findings`: what the gates found of one checkpoint
 - `json_files`: JSON files of one folder of a store, and those of which there is a copy
+- `kept_threads`: threads that are kept for the next call to a store
 - `key_rows`: what one key has learned
 - `manifest`: the manifest of a checkpoint
 - `normalized_entropy`: log loss relative to what the base rate alone explains (He et al
