@@ -56,6 +56,19 @@ def freshness(rows: list[dict[str, Any]], path: Path) -> None:
     _save(figure, path)
 
 
+def pairs(found: list[tuple[float, float]], path: Path) -> None:
+    """Examples/s of each pair of turns: with a cut a second, and without."""
+    figure, axes = _figure("Training with a checkpoint a second, and without", 2.8)
+    at = range(1, len(found) + 1)
+    axes.plot(at, [one for one, _ in found], marker="o", color=SECOND, label="with cuts")
+    axes.plot(at, [other for _, other in found], marker="o", color=INK, label="without")
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("pair")
+    axes.set_ylabel("examples/s")
+    axes.legend(frameon=False)
+    _save(figure, path)
+
+
 def cpu_by_role(found: dict[str, Any], path: Path) -> None:
     """CPU seconds for a million examples, by role, the broker and the producer apart."""
     roles = {k: v for k, v in found["cpu_s_per_million_examples"].items() if k != "all_roles"}

@@ -44,7 +44,7 @@ from bench.training_data import (
     write_folder,
     write_text,
 )
-from bench.training_site import RECORDS_A_SECOND, Site, Turn
+from bench.training_site import RECORDS_A_SECOND, Site, Turn, TwoRoles
 from learners.config import ModelConfig
 
 #: Batches learned in step before anything is timed; a sample of rows is compared after them.
@@ -211,14 +211,20 @@ def take_turns(
 
 
 def start_site(
-    options: argparse.Namespace, folder: Path, model: dict[str, Any], drawn: Drawn
+    options: argparse.Namespace,
+    folder: Path,
+    model: dict[str, Any],
+    drawn: Drawn,
+    launcher: type[TwoRoles] = TwoRoles,
 ) -> Site:
     text = files("bench").joinpath("training.toml").read_text()
     text += (
         "\n[model]\n" + "\n".join(f"{key} = {toml(value)}" for key, value in model.items()) + "\n"
     )
     overrides = (f"stream.categorical_features={json.dumps(NAMES)}", *options.set)
-    site = Site.begin(folder / "run", text, options.broker, overrides, drawn, options.seed)
+    site = Site.begin(
+        folder / "run", text, options.broker, overrides, drawn, options.seed, launcher
+    )
     try:
         site.records.append(CHECKED)
         site.start()

@@ -64,11 +64,12 @@ class Site:
         overrides: tuple[str, ...],
         drawn: Drawn,
         seed: int,
+        launcher: type[TwoRoles] = TwoRoles,
     ) -> "Site":
         """Write the first records and start the roles; they learn what is written."""
         local = LocalRun.begin(folder, text, broker, overrides)
         config = local.config
-        local.launcher = TwoRoles(local.config_path, config.run, local.launcher.overrides)
+        local.launcher = launcher(local.config_path, config.run, local.launcher.overrides)
         records = Records(drawn, local.log().writer(), config.stream.examples, seed)
         return cls(local, make_model(config.model), records)
 
