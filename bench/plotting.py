@@ -56,6 +56,19 @@ def freshness(rows: list[dict[str, Any]], path: Path) -> None:
     _save(figure, path)
 
 
+def waits(found: dict[str, list[float]], path: Path) -> None:
+    """Cumulated shares of waits, s, by what they begin with."""
+    figure, axes = _figure("Until a replica answers with it: a checkpoint a second", 3.2)
+    for (label, values), color in zip(found.items(), (INK, SECOND), strict=True):
+        at = sorted(values)
+        axes.plot(at, [(n + 1) / len(at) for n in range(len(at))], color=color, label=label)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("seconds")
+    axes.set_ylabel("share that is served")
+    axes.legend(frameon=False)
+    _save(figure, path)
+
+
 def pairs(found: list[tuple[float, float]], path: Path) -> None:
     """Examples/s of each pair of turns: with a cut a second, and without."""
     figure, axes = _figure("Training with a checkpoint a second, and without", 2.8)
