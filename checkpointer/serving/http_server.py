@@ -93,7 +93,6 @@ class ReplicaServer:
         #: the 503 as bytes, for a connection that goes on and one that does not, and what it says
         self._shed_bytes: tuple[bytes, bytes] = (b"", b"")
         self._shed_says: tuple[int, int] = (0, 0)
-        self._shed_counts: dict[str, int] = {}
         self._socket = _bound(config.host, port)
         self._tls = _tls(config)
         self._loop = uvloop.new_event_loop()
@@ -150,8 +149,8 @@ class ReplicaServer:
             return None
         if self._api.has_fallback(head) and self._fallbacks.may(time.monotonic()):
             return None
-        path = self._api.counted_as(head)
-        self._shed_counts[path] = self._shed_counts.get(path, 0) + 1
+        self._count(self._api.counted_as(head), 503)
+        self.replica.metrics.shed.inc()
         says = (self.admission.retry_after_s(), int(time.time()))
         if says != self._shed_says:
             said = self._shed_response()
@@ -270,12 +269,12 @@ class ReplicaServer:
             connection.end_soon()  # with this answer, which says so
         connection.answer(response, head_only=request.method == b"HEAD")
 
-    def _count(self, path: str, status: int, times: int = 1) -> None:
+    def _count(self, path: str, status: int) -> None:
         counter = self._counters.get((path, status))
         if counter is None:
             labels = {"path": path, "status": str(status)}
             counter = self._counters[path, status] = self.replica.metrics.requests.labels(**labels)
-        counter.inc(times)
+        counter.inc()
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -304,10 +303,6 @@ class ReplicaServer:
         for connection in late:
             connection.end()
         self.replica.metrics.late.inc(len(late))
-        shed, self._shed_counts = self._shed_counts, {}
-        for path, times in shed.items():
-            self._count(path, 503, times)
-        self.replica.metrics.shed.inc(sum(shed.values()))
         self.replica.metrics.waiting.set(len(self.admission))
 
     def _make_room(self) -> bool:
