@@ -1,4 +1,4 @@
-"""120 seeds of the whole pipeline, and what must be true of the simulator itself."""
+"""Seeds of the whole pipeline, and what must be true of the simulator itself."""
 
 import os
 import subprocess
@@ -13,8 +13,8 @@ from sim_scenario import scenario
 from sim_world import Simulation
 
 HERE = Path(__file__).resolve().parent
-#: From 0 on; 3, 7 and 56 are among them, which once found something.
-SEEDS = 100
+#: 3, 7 and 56 once found something; 132 alone reorders what the fraud filter hears.
+SEEDS = (*range(100), 132)
 
 
 @pytest.mark.simulator
@@ -23,14 +23,15 @@ def test_no_invariant_breaks_whatever_fails(capsys):
     table: Counter[tuple[str, str]] = Counter()
     failures = []
     seconds = 0.0
-    for result in run_seeds(range(SEEDS), jobs=min(2, os.cpu_count() or 1)):
+    for result in run_seeds(SEEDS, jobs=min(2, os.cpu_count() or 1)):
         table += result.table
         seconds += result.seconds
         if result.failure:
             failures.append(result.failure)
     with capsys.disabled():
         print(
-            f"\n{SEEDS} seeds, {seconds / SEEDS:.2f} s each; faults by role:\n{print_table(table)}"
+            f"\n{len(SEEDS)} seeds, {seconds / len(SEEDS):.2f} s each; faults by role:\n"
+            f"{print_table(table)}"
         )
     assert not failures, "\n\n".join(failures)
     empty = [(kind, role) for kind in KINDS for role in ROLES if not table[kind, role]]
