@@ -48,6 +48,9 @@ class FraudConfig:
     views_surprise: float = option(
         1e-4, "view_flood: largest chance of an honest source doing this"
     )
+    flood_known_views_min: int = option(
+        1_000, "view_flood: views of history that must be known before anyone clicks too little"
+    )
     flood_rate_surprise: float = option(
         0.1, "view_flood: largest chance of an honest source clicking so little there"
     )

@@ -114,6 +114,11 @@ class VendorHistory:
         common = (all_clicks + weight * self._config.rate_prior) / (all_views + weight)
         return min(1.0, (clicks + weight * common) / (views + weight))
 
+    @property
+    def views(self) -> float:
+        """Of all vendors."""
+        return self._all[0]
+
     def share(self, vendor: str) -> float:
         """The vendor's share of all views."""
         return self._of(vendor)[0] / max(1.0, self._all[0])

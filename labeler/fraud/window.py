@@ -147,6 +147,7 @@ class ActivityWindow:
             click_rate=self.history.click_rate(vendor),
             vendor_share=self.history.share(vendor),
             gap_rate=self.history.gap_rate,
+            known_views=self.history.views,
         )
 
     def _judge_vendors(self, touched: I64) -> Iterator[Found]:

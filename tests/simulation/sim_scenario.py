@@ -30,6 +30,7 @@ FRAUD = FraudConfig(
     clicks_surprise=0.05,
     views_min=15,
     views_surprise=0.05,
+    flood_known_views_min=0,
     slow_clicks_min=4,
     slow_score_min=1.0,
     score_half_life_days=20_000 / 86_400_000,

@@ -19,6 +19,7 @@ class Evidence:
     click_rate: float  # share of the vendor's views that honest sources click
     vendor_share: float  # share of honest views that go to the vendor
     gap_rate: float  # share of honest sources' clicks that follow another one within `gap_fast_ms`
+    known_views: float  # honest views of all vendors on which these shares rest
 
 
 @dataclass(frozen=True)

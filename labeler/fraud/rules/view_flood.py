@@ -4,7 +4,9 @@ them in the model.
 Two things must come together: nearly all views of the source go to one vendor, and so few of very
 many are clicked that at the rate at which other people click there it is no accident. A heavy
 honest user who dislikes a genre looks at others too, and clicks there; who came for one shop only
-clicks now and then: the second must be unlikely by itself.
+clicks now and then: the second must be unlikely by itself. Before anything is known of how often
+people click here nobody clicks too little: the prior is a guess, and made-up clicks before the
+first people come would raise it.
 """
 
 from labeler.fraud.rules.evidence import Evidence, RuleFinding
@@ -17,6 +19,8 @@ NAME = "view_flood"
 def judge(config: FraudConfig, seen: Evidence) -> RuleFinding | None:
     """The finding, or None. Clicks of the source on an unnamed vendor count in its favour."""
     if seen.views < config.views_min or not seen.vendor:
+        return None
+    if seen.known_views < config.flood_known_views_min:
         return None
     clicks = min(seen.clicks + seen.vendorless_clicks, seen.views)
     share = max(seen.vendor_share, config.share_floor)

@@ -34,7 +34,7 @@ from stream.internal_topics.verdicts import Verdict, Watermark, encode_verdict
 from stream.log.memory import MemoryLog
 from stream.record import Partition
 
-CONFIG = FraudConfig(rate_prior_views=20, rate_prior=0.5)
+CONFIG = FraudConfig(rate_prior_views=20, rate_prior=0.5, flood_known_views_min=20)
 
 
 def make(tables: Tables | None = None, config: FraudConfig = CONFIG) -> FraudFilter:

@@ -26,7 +26,7 @@ from stream.record import Partition
 
 MINUTE = 60_000
 T0 = 1_000 * 60 * MINUTE
-FRAUD = FraudConfig(rate_prior_views=20, rate_prior=0.5)
+FRAUD = FraudConfig(rate_prior_views=20, rate_prior=0.5, flood_known_views_min=20)
 #: So long without a new record, in seconds, and it has failed: a loaded machine is slow, not stuck.
 DEADLINE_S = 90.0
 
@@ -39,7 +39,7 @@ from stream.config import StreamConfig
 from stream.log.kafka import KafkaLog
 stop = stop_on_signals()
 stream = StreamConfig(bootstrap_servers=sys.argv[1], topic_prefix=sys.argv[2], partitions=1)
-fraud = FraudConfig(rate_prior_views=20, rate_prior=0.5)
+fraud = FraudConfig(rate_prior_views=20, rate_prior=0.5, flood_known_views_min=20)
 app.run(KafkaLog(stream), stream, fraud, pathlib.Path(sys.argv[3]), 0, stop)
 """
 

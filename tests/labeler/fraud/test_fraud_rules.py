@@ -11,7 +11,18 @@ from labeler.fraud_config import FraudConfig
 CONFIG = FraudConfig()
 #: Somebody who looks around: 40 views of 200 are this vendor's, 2 are clicked.
 VISITOR = Evidence(
-    "s", "v", 40, 2, 200, 10, 0, 0, click_rate=0.05, vendor_share=0.02, gap_rate=0.02
+    "s",
+    "v",
+    40,
+    2,
+    200,
+    10,
+    0,
+    0,
+    click_rate=0.05,
+    vendor_share=0.02,
+    gap_rate=0.02,
+    known_views=100_000,
 )
 CROWD = VendorEvidence("v", sources=60, devoted=1, devoted_clicks=3, devoted_rate=0.02)
 FLOOD = {"views": 900, "source_views": 900, "clicks": 0}
@@ -37,6 +48,7 @@ FLOOD = {"views": 900, "source_views": 900, "clicks": 0}
         ),
         ("view_flood", FLOOD, {**FLOOD, "source_views": 4_000}),
         ("view_flood", {**FLOOD, "clicks": 2}, {**FLOOD, "clicks": 20}),
+        ("view_flood", {**FLOOD, "known_views": 1_000}, {**FLOOD, "known_views": 999}),
         ("burst", {"clicks": 30, "gaps_fast": 28}, {"clicks": 30, "gaps_fast": 4}),
         (
             "burst",
