@@ -165,6 +165,12 @@ class CheckpointerConfig:
         )
         _at_least(self, 0, "memory_bytes_max", "latency_ms_max")
         _at_least(self, 1, "clicks_min", "slice_rows_min", "latency_rows")
+        for place in filter(None, map(str.strip, self.replicas.split(","))):
+            host, _, port = place.rpartition(":")
+            if not host or not (port.isascii() and port.isdigit() and int(port) < 65_536):
+                raise ValueError(
+                    f"replicas = {self.replicas!r}: {place!r} is no address; allowed is host:port"
+                )
         if not self.root:
             raise ValueError("root = '': allowed is a directory or an fsspec URL")
         if self.begin not in ("beginning", "end"):

@@ -104,8 +104,8 @@ def places_of(roles: Path | None) -> list[str]:
     found = []
     for path in sorted(roles.glob("replica-*.json")) if roles is not None else ():
         try:
-            port = json.loads(path.read_text())["http_port"]
-        except (OSError, ValueError, KeyError) as error:
+            port = int(json.loads(path.read_text())["http_port"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
             _log.debug("%s says no port: %s", path, error)
             continue
         found.append(f"127.0.0.1:{port}")

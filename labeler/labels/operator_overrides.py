@@ -49,8 +49,8 @@ def read_overrides(
     records_max: Mapping[int, int],
     passed_over: PassedOver,
 ) -> OperatorOverrides:
-    """The words about these partitions, among the last so many records of each. Raises what logs
-    raise."""
+    """What operators said of these partitions, among the last so many records of each. Raises what
+    logs raise."""
     aside: set[SetAside] = set()
     lost: set[LostRange] = set()
     clocks: set[ClockOverride] = set()

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from checkpointer.config import CheckpointerConfig
 from checkpointer.metrics import CheckpointerMetrics
 from checkpointer.process.learned_to_served import (
     PUBLISHED_MAX,
@@ -125,7 +126,9 @@ def until(holds):
 def test_the_thread_finds_replicas_by_their_role_files_and_outlives_faults(tmp_path, replica):
     port, answering = replica
     (tmp_path / "roles").mkdir()
-    (tmp_path / "roles" / "replica-0.json").write_text("{")  # half written
+    for number, odd in enumerate(("{", "[]", '{"http_port": null}', '{"http_port": "x"}', "\xff")):
+        path = tmp_path / "roles" / f"replica-0{number}.json"  # half written, or anything
+        path.write_bytes(odd.encode("latin-1"))
     (tmp_path / "roles" / "replica-1.json").write_text(json.dumps({"http_port": port}))
     metrics, stop, shard = CheckpointerMetrics(), threading.Event(), ShardAt()
     watch = ServedWatch("clicks", {0: shard}, "", str(tmp_path), metrics, stop)
@@ -145,3 +148,10 @@ def test_the_thread_finds_replicas_by_their_role_files_and_outlives_faults(tmp_p
         assert watch.is_alive
     finally:
         stop.set()
+
+
+@pytest.mark.parametrize("wrong", ["here", "host:", ":80", "host:port", "a:1, b", "a:65536"])
+def test_an_address_that_is_none_is_refused_before_anything_starts(wrong):
+    with pytest.raises(ValueError, match="allowed is host:port"):
+        CheckpointerConfig(root="r", replicas=wrong)
+    assert CheckpointerConfig(root="r", replicas="a:1, [::1]:2").replicas
