@@ -66,8 +66,8 @@ def read_overrides(
 
 
 class OverrideSearch:
-    """Searches `quarantine` for words, and afterwards what has come there since. A look that finds
-    nothing new costs one request. Belongs to one thread."""
+    """Searches `quarantine` for overrides, and afterwards what has come there since. A look that
+    finds nothing new costs one request. Belongs to one thread."""
 
     def __init__(self, log: Log, stream: StreamConfig, records_max: int, passed_over: PassedOver):
         """`records_max`: of a partition, searched at most."""
@@ -76,7 +76,7 @@ class OverrideSearch:
         self._searched: dict[int, int] = {}  # partition -> up to which offset, where times are live
 
     def all(self, tail: TailReader, partitions: Iterable[int]) -> OperatorOverrides:
-        """All words about these partitions. Raises what logs raise."""
+        """All overrides of these partitions. Raises what logs raise."""
         wanted = dict.fromkeys(partitions, self._records_max)
         ends = {} if self._stream.replayed else tail.end_offsets(self._places(wanted))
         found = read_overrides(tail, self._stream, wanted, self._passed_over)
@@ -86,7 +86,7 @@ class OverrideSearch:
     def more(
         self, reader: Reader, partitions: Iterable[int], stopped: Iterable[int]
     ) -> OperatorOverrides | None:
-        """What is new about these partitions, and all words about those that are `stopped`; None
+        """What is new about these partitions, and all of those that are `stopped`; None
         where nothing is new, or the log does not say. Raises what logs raise."""
         ends = self._ends(reader, partitions)
         new = self._new(ends)
@@ -108,7 +108,7 @@ class OverrideSearch:
         try:
             ends = reader.end_offsets(places) if places else {}
         except Unavailable as error:  # whoever reads or writes says so; the next look is soon
-            logger.debug("operators' words: %s", error)
+            logger.debug("operators' overrides: %s", error)
             return {}
         return {at.partition: end for at, end in ends.items()}
 
