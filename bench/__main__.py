@@ -20,8 +20,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench.catalogue import benches
-from bench.compare import Ratio, Run, check_comparable, compare, read_runs
+from bench.measuring.catalogue import benches
+from bench.measuring.compare import Ratio, Run, check_comparable, compare, read_runs
 
 
 def list_benches(console: Console) -> None:

@@ -256,8 +256,9 @@ def test_no_two_classes_have_one_name():
 
 
 def folders() -> list[Path]:
-    """Every package of ours, whatever its depth."""
-    return [path.parent for _, path in sources() if path.name == "__init__.py"]
+    """Every package of ours, whatever its depth, and those of benches."""
+    paths = [path for _, path in sources()] + sorted((ROOT / "bench").rglob("*.py"))
+    return [path.parent for path in paths if path.name == "__init__.py"]
 
 
 def test_a_folder_holds_few_things():

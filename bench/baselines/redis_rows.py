@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.pushpull_peer import answer, timed
-from bench.pushpull_work import ACCUMULATOR, DIM, EPSILON, RATE, ROWS, Work, gradients_of
+from bench.parameters.pushpull_peer import answer, timed
+from bench.parameters.pushpull_work import ACCUMULATOR, DIM, EPSILON, RATE, ROWS, Work, gradients_of
 
 VALUE_BYTES = 2 * DIM * 4
 FILL_ROWS = 50_000

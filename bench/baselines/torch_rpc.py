@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch.distributed import rpc
 
-from bench.pushpull_peer import answer, timed
-from bench.pushpull_work import ACCUMULATOR, DIM, EPSILON, RATE, ROWS, Work, gradients_of
+from bench.parameters.pushpull_peer import answer, timed
+from bench.parameters.pushpull_work import ACCUMULATOR, DIM, EPSILON, RATE, ROWS, Work, gradients_of
 
 WORLD = 3
 TIMEOUT_S = 60

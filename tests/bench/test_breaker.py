@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.breaker import FIRST_MS, judge, stories
-from bench.breaker_shop import SLICES, CellCounts, Shop, Story, history_cells, tally_rows
+from bench.attacks.breaker import FIRST_MS, judge, stories
+from bench.attacks.breaker_shop import SLICES, CellCounts, Shop, Story, history_cells, tally_rows
 from everspun.replay.history import History
 from labeler.breaker.early_join import GROUPS
 from labeler.breaker_config import BreakerConfig

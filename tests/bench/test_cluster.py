@@ -3,7 +3,7 @@
 import tomllib
 from pathlib import Path
 
-from bench.cluster import CONFIG, HOSTS, ROLES, table
+from bench.failures.cluster import CONFIG, HOSTS, ROLES, table
 from everspun.config import loads
 from everspun.hosts import ROLES as ALL_ROLES
 from everspun.roles.model_check import check_model

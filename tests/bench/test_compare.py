@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from bench.__main__ import main
-from bench.catalogue import benches
-from bench.compare import check_comparable, compare, read_runs
+from bench.measuring.catalogue import benches
+from bench.measuring.compare import check_comparable, compare, read_runs
 
 
 def test_every_bench_says_what_it_takes():

@@ -4,8 +4,8 @@ were late."""
 import numpy as np
 import pytest
 
-from bench import delayed_feedback as bench
-from bench.delayed_traffic import WINDOW_MS, Traffic, draw
+from bench.labels import delayed_feedback as bench
+from bench.labels.delayed_traffic import WINDOW_MS, Traffic, draw
 from learners.models.model import make_model
 from stream.config import StreamConfig
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.growth import growth
+from bench.failures.growth import growth
 
 
 def test_memory_that_stands_has_not_grown_though_it_swings():

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from bench.label_lag import Failed, Feed, Seen, lags, prepared
+from bench.labels.label_lag import Failed, Feed, Seen, lags, prepared
 from stream.config import StreamConfig
 from stream.log.memory import MemoryLog
 from stream.record import Partition

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from bench import labeling_memory
-from bench.labeling_log import Shop, draw, write
+from bench.labels import labeling_memory
+from bench.labels.labeling_log import Shop, draw, write
 from stream.config import StreamConfig
 from stream.log.memory import MemoryLog
 from stream.record import Partition

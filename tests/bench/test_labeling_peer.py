@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench import labeling_peer
+from bench.labels import labeling_peer
 
 OPTIONS = argparse.Namespace(broker="auto", rate=50_000, click_share=0.02)
 FOUND = {

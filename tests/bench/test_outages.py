@@ -9,9 +9,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench import outages_faults
-from bench.outages import COMMAND, Outcome, filled
-from bench.outages_faults import FAULTS, ClockTwoDaysAhead, PointerEmpty, StoreAway, wrong_clock
+from bench.failures import outages_faults
+from bench.failures.outages import COMMAND, Outcome, filled
+from bench.failures.outages_faults import (
+    FAULTS,
+    ClockTwoDaysAhead,
+    PointerEmpty,
+    StoreAway,
+    wrong_clock,
+)
 
 
 def local(folder: Path) -> SimpleNamespace:

@@ -1,7 +1,7 @@
 """The outage bench finds every event in its class, and says which stand in none."""
 
-from bench.outages_classes import KeptOut, Place, classes, read_kept_out
-from bench.recovery_check import Events, Learnable
+from bench.failures.outages_classes import KeptOut, Place, classes, read_kept_out
+from bench.failures.recovery_check import Events, Learnable
 from labeler.io.set_aside import SetAside, set_aside_headers, set_aside_key
 from labeler.labels.emission import quarantine_record
 from labeler.labels.lost_ranges import LostRange, lost_headers, lost_key

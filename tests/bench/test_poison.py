@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from bench.poison_inputs import LARGE, SMALL, Inputs, Now, good_event
-from bench.poison_internal import TOPICS, claim, malformed
+from bench.attacks.poison_inputs import LARGE, SMALL, Inputs, Now, good_event
+from bench.attacks.poison_internal import TOPICS, claim, malformed
 from stream.config import StreamConfig
 from stream.decoding.decode import decode_clicks, decode_impressions
 from stream.log.log import Headers

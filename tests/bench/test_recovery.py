@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bench import recovery_check
-from bench.recovery_check import EVENT, Events, Learnable, Parameters, read_events
-from bench.recovery_plan import BROKER, plan
+from bench.failures import recovery_check
+from bench.failures.recovery_check import EVENT, Events, Learnable, Parameters, read_events
+from bench.failures.recovery_plan import BROKER, plan
 from learners.config import ModelConfig
 from learners.models.model import make_model
 from paramserver.tables.table import TableRows

@@ -4,7 +4,7 @@ train."""
 import numpy as np
 import pytest
 
-from bench.virtual_training import Setting, VirtualTraining, differentiate, draw_work
+from bench.learning.virtual_training import Setting, VirtualTraining, differentiate, draw_work
 from learners.config import ModelConfig
 from learners.models.model import make_model
 from paramserver.messages import Epoch, PullRequest, PushRequest

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.outages import COMMAND, filled
-from bench.outages_faults import CLOCK_FILE, wrong_clock
-from bench.recovery_check import read_events
+from bench.failures.outages import COMMAND, filled
+from bench.failures.outages_faults import CLOCK_FILE, wrong_clock
+from bench.failures.recovery_check import read_events
 from everspun import __main__ as front_door
 from everspun.audit.audit import read_all
 from everspun.launcher.broker import Broker

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.replayed import replay
+from bench.learning.replayed import replay
 from everspun.launcher.broker import why_not_embedded, why_not_kafka
 
 #: Large enough for three cuts that differ; MovieLens comes by user, so a prefix is no sample of the

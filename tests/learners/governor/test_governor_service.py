@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from bench.virtual_governor import STREAM, VirtualGovernor
-from bench.virtual_training import Setting, Trained, VirtualTraining, draw_work
+from bench.learning.virtual_governor import STREAM, VirtualGovernor
+from bench.learning.virtual_training import Setting, Trained, VirtualTraining, draw_work
 from learners.config import ModelConfig
 from learners.governor_config import GovernorConfig
 from learners.models.model import make_model

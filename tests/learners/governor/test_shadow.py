@@ -4,7 +4,7 @@ all."""
 import numpy as np
 import pytest
 
-from bench.virtual_training import Setting, Trained, VirtualTraining, draw_work
+from bench.learning.virtual_training import Setting, Trained, VirtualTraining, draw_work
 from learners.config import ModelConfig
 from learners.governor.shadow import Shadow, touched_only
 from learners.models.model import make_model

@@ -1,0 +1,19 @@
+"""Processes, machines and their surroundings that fail, and what is still exact.
+
+- `cluster`: Three hosts, each a network namespace with an address of its own, SASL_SSL Kafka that
+  enforces the least rights of each role, TLS and a token between shards and their callers
+- `cluster_hosts`: Hosts for `bench.cluster`
+- `growth`: Does anything grow but the model? The memory of each role while events flow, beside a
+  role that cannot start and a topic of evaluations that holds much already
+- `outages`: Does anything around the processes stop them, and is it said? Stores, brokers, disks,
+  clocks and topics fail one after another under real processes on Apache Kafka, while events flow
+- `outages_alerts`: Which alert rules of `deploy/monitoring` fire
+- `outages_classes`: In which class every event of the site stands at the end of `bench.outages`
+- `outages_faults`: The faults of `bench.outages`
+- `recovery`: Is the promise true? Real processes on Apache Kafka, killed with -9 at random while
+  events flow, and every event counted afterwards
+- `recovery_check`: What became of every event, counted without the code that is being judged
+- `recovery_plan`: Which process dies when
+- `recovery_site`: A shop's site for `bench.recovery`
+- `recovery_watch`: How far every chain has got on every shard, over time, for `bench.recovery`
+"""

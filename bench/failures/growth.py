@@ -1,0 +1,201 @@
+"""Does anything grow but the model? The memory of each role while events flow, beside a role that
+cannot start and a topic of evaluations that holds much already.
+
+    python -m bench.growth [--json] [--minutes 20] [--rate 400] [--evaluations 300000] [--broker
+    kafka]
+
+The first third of the time is left out. `growth_percent_max` is, of all roles, the largest growth
+from the median of the first to the median of the last quarter of what follows (resident memory;
+`slope_percent_per_hour` is its straight line). One replica finds the lock of its place taken for
+all of the time: `others_restarted` counts restarts of all others, `named` is whether `everspun
+status` named it at the end. `status_cpu_s` is what status takes beyond importing its modules,
+`status_mib` its peak memory. Takes the time given and 3 GB.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.failures.outages import everspun_command
+from bench.failures.recovery_site import Site
+from bench.measuring.machine import machine
+from everspun.launcher.locks import lock_file, unlock
+from everspun.launcher.time_limit import TimeLimit
+from everspun.local_run import READY_TIMEOUT_S, LocalRun, NotReady
+from everspun.status.scrape import scrape
+from stream.log.wall_clock import wall_clock_ms
+from stream.record import Partition
+
+LOOK_S = 5.0
+#: It is given one place more than there are, and somebody stands there.
+CANNOT_START = "replica-1"
+OVERRIDES = (
+    'model.kind="lr"',
+    'model.name="growth"',
+    'model.categorical=["source", "item"]',
+    "run.replicas=2",
+    # what is remembered of ids is full long before the first third is over
+    "stream.dedup_ms=30000",
+    "checkpointer.keep=5",
+    "checkpointer.interval_ms=5000",
+)
+
+
+def resident_mib(pid: int) -> float:
+    """Raises OSError where the process is gone."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+
+def growth(times_s: list[float], mib: list[float]) -> dict[str, float]:
+    """Of one role after the warm-up, % of its mean: from first to last quarter, and by the hour
+    along its line."""
+    quarter = max(1, len(mib) // 4)
+    mean = statistics.fmean(mib)
+    grown = statistics.median(mib[-quarter:]) - statistics.median(mib[:quarter])
+    slope = float(np.polyfit(times_s, mib, 1)[0]) if len(mib) > 1 else 0.0
+    return {
+        "mib": round(mean, 1),
+        "growth_percent": round(100 * grown / mean, 2),
+        "slope_percent_per_hour": round(100 * 3_600 * slope / mean, 1),
+    }
+
+
+def fill(local: LocalRun, count: int) -> None:
+    """Evaluations of a model of before, as many as a busy week leaves behind."""
+    bins = [[10.0, 0.5, 0.4]] * 20
+    body = {"model": "before", "chain": "label/0", "rows": 128, "clicks": 38, "log_loss_sum": 77.0}
+    body |= {
+        "prediction_sum": 38.0,
+        "label_sum": 38.0,
+        "bins": bins,
+        "ts_ms_max": 1,
+        "slices": {},
+        "staleness": [1],
+    }
+    text = json.dumps(body | {"start": "START", "end": "END"})
+    at, writer = Partition(local.config.stream.evaluations, 0), local.log().writer()
+    with contextlib.closing(writer):
+        for n in range(count):
+            value = text.replace('"START"', str(n)).replace('"END"', str(n + 1)).encode()
+            writer.append(at, value, None, (), wall_clock_ms())
+            if n % 10_000 == 0:
+                writer.flush(60_000)
+        writer.flush(60_000)
+
+
+def start(local: LocalRun) -> None:
+    """All roles but the one that cannot. Raises NotReady."""
+    local.launcher.start()
+    limit = TimeLimit(READY_TIMEOUT_S)
+    while missing := set(local.launcher.processes) - {CANNOT_START} - set(scrape(local.dir)):
+        if limit.over:
+            raise NotReady(f"{', '.join(sorted(missing))} did not come up")
+        time.sleep(0.5)
+
+
+def sample(local: LocalRun, minutes: float) -> dict[str, list[tuple[float, float]]]:
+    """role -> (s, MiB) of every look after the first third."""
+    began, found = time.monotonic(), dict[str, list[tuple[float, float]]]()
+    while (passed := time.monotonic() - began) < 60 * minutes:
+        for name, process in list(local.launcher.processes.items()):
+            if name != CANNOT_START and passed > 20 * minutes:
+                with contextlib.suppress(OSError):  # being started again, which is counted
+                    found.setdefault(name, []).append((passed, resident_mib(process.popen.pid)))
+        time.sleep(LOOK_S)
+    return found
+
+
+def cost(command: list[str]) -> tuple[float, float, str]:
+    """CPU seconds, peak memory (MiB) and output of a command."""
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL)
+        _, _, used = os.wait4(process.pid, 0)
+        process.returncode = 0  # waited for
+        output.seek(0)
+        return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, output.read().decode()
+
+
+def status(local: LocalRun) -> dict[str, Any]:
+    said_s, mib, said = cost(everspun_command(local, "status", "--json"))
+    imports_s, _, _ = cost(
+        [sys.executable, "-c", "import everspun.commands.system.status, everspun.__main__"]
+    )
+    broken = json.loads(said.splitlines()[-1])["broken"]
+    return {
+        "status_cpu_s": round(said_s - imports_s, 2),
+        "status_imports_cpu_s": round(imports_s, 2),
+        "status_mib": round(mib, 1),
+        "named": any(line.startswith(CANNOT_START) for line in broken),
+        "broken": broken,
+    }
+
+
+def bench(minutes: float, rate: float, evaluations: int, broker: str) -> dict[str, Any]:
+    dir = Path(tempfile.mkdtemp(prefix="everspun-growth-"))
+    text = (Path(__file__).parent / "recovery.toml").read_text()
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, dir, ignore_errors=True)
+        local = LocalRun.begin(dir / "run", text, broker, OVERRIDES)
+        stack.callback(local.stop)
+        fill(local, evaluations)
+        (local.dir / "roles").mkdir()
+        stack.callback(
+            unlock, lock_file(local.dir / "roles" / f"{CANNOT_START}.lock", CANNOT_START)
+        )
+        start(local)
+        site = Site(local.log(), local.config.stream, rate, seed=1)
+        site.start()
+        samples = sample(local, minutes)
+        said = status(local)
+        roles = {
+            name: growth(*map(list, zip(*found, strict=True))) for name, found in samples.items()
+        }
+        restarts = {n: p.restarts for n, p in local.launcher.processes.items()}
+        refused = restarts.pop(CANNOT_START)
+        site.stop(60_000)
+    return {
+        "growth_percent_max": max(role["growth_percent"] for role in roles.values()),
+        "others_restarted": sum(restarts.values()),
+        "starts_refused": refused,
+        **said,
+        "roles": roles,
+        "minutes": minutes,
+        "impressions": len(site.sent),
+        "evaluations_before": evaluations,
+        **machine(),
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--rate", type=float, default=400.0, help="impressions a second (400)")
+    parser.add_argument(
+        "--evaluations", type=int, default=300_000, help="that stand in the log before (300,000)"
+    )
+    parser.add_argument("--broker", default="kafka")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    chosen = parser.parse_args(arguments)
+    result = bench(chosen.minutes, chosen.rate, chosen.evaluations, chosen.broker)
+    print(
+        json.dumps(result)
+        if chosen.json
+        else "\n".join(f"{key:24} {value}" for key, value in result.items())
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,388 @@
+"""Is the promise true? Real processes on Apache Kafka, killed with -9 at random while events flow,
+and every event counted afterwards.
+
+    python -m bench.recovery [--json] [--kills 24] [--freezes 3] [--seed N] [--rate 150]
+
+`lost` and `doubled` are counted by id against the site's own list; that each event changed a shard
+exactly once is read from parameters: the model has one row an event, which every training of it
+raises by 1. A kill is recovered from once every chain on every shard has moved beyond where the log
+stood at the kill. Exit code 1 when something is off. Takes about six minutes and 4 GB.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bench.failures.recovery_check import (
+    Coverage,
+    Events,
+    Parameters,
+    Planted,
+    read_events,
+    wrong_labels,
+)
+from bench.failures.recovery_plan import BROKER, Kill, plan
+from bench.failures.recovery_site import Site
+from bench.failures.recovery_watch import Watch
+from checkpointer.store.catalogue import Catalogue
+from checkpointer.store.fsspec_store import open_store
+from everspun.commands.system.audit import full_audit
+from everspun.local_run import LocalRun
+from everspun.status.scrape import scrape
+from learners.models.model import make_model
+
+KILLS, FREEZES, RATE = 24, 3, 150.0
+BASELINES = 5
+#: A pipeline in which nothing at all moves for this long is stuck; a slow one on a busy machine is
+#: waited for.
+STUCK_S = 120.0
+#: What must be 0 in a right run.
+NOUGHT = ("lost", "doubled", "strangers", "holes", "labels_wrong", "rows_not_one", "not_resumed")
+
+
+class Failed(RuntimeError):
+    """The run could not be brought to its end; the message says where it stuck."""
+
+
+@dataclass
+class Happened:
+    """One kill, as it came about."""
+
+    kill: Kill
+    at: float  # monotonic seconds
+    mark: dict[str, int]
+    while_recovering: bool
+    resumed_s: float | None = None
+
+
+@dataclass
+class Run:
+    """One run of the bench over a started pipeline."""
+
+    local: LocalRun
+    site: Site
+    watch: Watch
+    kills: list[Kill]
+    console: Console
+    happened: list[Happened] = field(default_factory=list)
+    baseline: list[float] = field(default_factory=list)
+    broker_failure: BaseException | None = None
+    planted: Planted = field(default_factory=dict)
+
+    def measure_without_kills(self) -> None:
+        """How long the same measure takes when nobody dies: window, grace and all."""
+        chains = self.local.config.stream.partitions
+        self._until(lambda: len(self.site.delivered) == chains, lambda: "the site delivers nothing")
+        for _ in range(BASELINES):
+            seconds = self.watch.seconds_beyond(
+                dict(self.site.delivered), time.monotonic(), STUCK_S
+            )
+            if seconds is None:
+                raise Failed("the shards do not move before any kill")
+            self.baseline.append(seconds)
+        self.console.log(
+            f"without kills: {statistics.median(self.baseline):.1f} s from the log to every shard"
+        )
+
+    def kill_all(self) -> None:
+        for number, kill in enumerate(self.kills):
+            if kill.first:
+                self._recover()
+            self._wait(kill.after_s)
+            self._kill(kill)
+            one = self.happened[-1]
+            others = "while another recovers" if one.while_recovering else ""
+            name = kill.role if kill.role == BROKER else f"{kill.role}-{kill.index}"
+            how = f"stop for {kill.frozen_s:.0f} s" if kill.frozen_s else "kill -9"
+            self.console.log(f"{number + 1:>3}/{len(self.kills)} {how} {name:15} {others}")
+        self._recover()
+
+    def _kill(self, kill: Kill) -> None:
+        self._look()
+        recovering = {h.kill.role for h in self.happened if h.resumed_s is None}
+        mark, launcher = dict(self.site.delivered), self.local.launcher
+        if kill.role == BROKER:
+            self.local.broker.kill()
+            threading.Thread(
+                target=self._broker_returns, args=(kill.down_s,), name="broker", daemon=True
+            ).start()
+        else:
+            name = f"{kill.role}-{kill.index}"
+            self._until(lambda: launcher.alive()[name], lambda: f"{name} was not started again")
+            if kill.frozen_s:
+                frozen = launcher.freeze(kill.role, kill.index)
+                threading.Timer(kill.frozen_s, frozen.send_signal, (signal.SIGCONT,)).start()
+            else:
+                launcher.kill(kill.role, kill.index)
+        self.happened.append(Happened(kill, time.monotonic(), mark, bool(recovering - {kill.role})))
+
+    def _broker_returns(self, after_s: float) -> None:
+        time.sleep(after_s)
+        try:
+            self.local.broker.restart()
+        except BaseException as error:
+            self.broker_failure = error
+
+    def _recover(self) -> None:
+        """Until all kills so far are recovered from."""
+        if not self.happened:
+            return
+        self._until(
+            lambda: all(h.resumed_s is not None for h in self.happened),
+            lambda: f"not recovered: {self.watch.describe(self.site.delivered)}",
+        )
+        self.console.log(
+            f"        recovered, the last one after {self.happened[-1].resumed_s:.1f} s"
+        )
+
+    def _wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self._look()
+            time.sleep(min(0.05, max(0.0, end - time.monotonic())))
+
+    def _look(self) -> None:
+        """Note which kills have been recovered from, and raise what went wrong beside."""
+        self.local.launcher.raise_if_failed()
+        for failure in (self.broker_failure, self.site.failure, self.watch.failure):
+            if failure is not None:
+                raise failure
+        for one in self.happened:
+            if one.resumed_s is None and (at := self.watch.beyond_at(one.mark, one.at)) is not None:
+                one.resumed_s = at - one.at
+
+    def _until(self, holds: Callable[[], bool], otherwise: Callable[[], str]) -> None:
+        """Raises Failed once nothing has moved for STUCK_S."""
+        ends, since = self.watch.ends, time.monotonic()
+        while not holds():
+            self._look()
+            if self.watch.ends != ends:
+                ends, since = self.watch.ends, time.monotonic()
+            if time.monotonic() - since > STUCK_S:
+                raise Failed(f"stuck for {STUCK_S:g} s: {otherwise()}")
+            time.sleep(0.05)
+
+    # --- the end
+    # ----------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Everything sent is labelled and learned; then the labelers end, and a last checkpoint
+        holds it all."""
+        watch = self.watch
+        with self.console.status("draining"):
+            self.site.stop(int(STUCK_S * 1_000))
+            last = dict(self.site.delivered)
+            self._until(
+                lambda: watch.beyond(last), lambda: f"not all learned: {watch.describe(last)}"
+            )
+            for role in ("labeler", "fraud"):
+                self.local.launcher.retire(role)
+            ends = self._ends()
+            self._until(lambda: watch.at(ends), lambda: f"not at the end: {watch.describe(ends)}")
+            self._until(
+                lambda: self._published(ends), lambda: "no checkpoint of the end was published"
+            )
+            self._until(
+                self._serves_published, lambda: "the replica does not serve the last checkpoint"
+            )
+
+    @property
+    def catalogue(self) -> Catalogue:
+        config = self.local.config
+        return Catalogue(open_store(config.checkpointer.root), config.model.name)
+
+    def _ends(self) -> dict[str, int]:
+        """Where the chains end in the log."""
+        reader = self.local.log().reader()
+        try:
+            events = read_events(
+                reader, self.local.config.stream, self.catalogue.begun() or {}, self.planted
+            )
+        finally:
+            reader.close()
+        return {chain: one.end for chain, one in events.partitions.items()}
+
+    def _published(self, ends: dict[str, int]) -> bool:
+        published = self.catalogue.published()
+        return (
+            published is not None
+            and ends.items() <= self.catalogue.manifest(published.name).vector.items()
+        )
+
+    def _serves_published(self) -> bool:
+        published = self.catalogue.published()
+        served = scrape(self.local.dir)["replica-0"].value("everspun_served_version", -1)
+        return published is not None and served == published.number
+
+    def judge(self, seed: int) -> dict[str, Any]:
+        """All keys of the result."""
+        config, catalogue = self.local.config, self.catalogue
+        reader = self.local.log().reader()
+        try:
+            events = read_events(reader, config.stream, catalogue.begun() or {})
+            labels_wrong = wrong_labels(reader, config.stream, events)
+        finally:
+            reader.close()
+        parameters = Parameters(make_model(config.model), events)
+        covered = [
+            parameters.check(catalogue, e) for e in catalogue.entries() if e.manifest is not None
+        ]
+        audit = full_audit(config, self.local.log(), at_rest=True)
+        wrong = [f"{f.check}: {f.found}" for f in audit.findings if not f.right]
+        return {
+            **self._of_kills(seed),
+            **self._of_events(events, covered),
+            "labels_wrong": labels_wrong,
+            "audit_right": audit.right,
+            "audit_wrong": wrong,
+        }
+
+    def _of_kills(self, seed: int) -> dict[str, Any]:
+        kills = [h for h in self.happened if not h.kill.frozen_s]
+        seconds: dict[str, list[float]] = {}
+        for one in kills:
+            if one.resumed_s is not None:
+                seconds.setdefault(one.kill.role, []).append(one.resumed_s)
+        everything = [s for of_role in seconds.values() for s in of_role]
+        return {
+            "seed": seed,
+            "kills": len(kills),
+            "kills_by_role": dict(Counter(h.kill.role for h in kills)),
+            "kills_while_recovering": sum(h.while_recovering for h in kills),
+            "freezes_by_role": dict(Counter(h.kill.role for h in self.happened if h.kill.frozen_s)),
+            "not_resumed": sum(h.resumed_s is None for h in self.happened),
+            "seconds_to_resume_p50": _p50(everything),
+            "seconds_to_resume_max": round(max(everything, default=0.0), 2),
+            "seconds_to_resume_by_role": {
+                r: {"p50": _p50(s), "max": round(max(s), 2)} for r, s in seconds.items() if s
+            },
+            "seconds_without_a_kill_p50": _p50(self.baseline),
+        }
+
+    def _of_events(self, events: Events, covered: list[Coverage]) -> dict[str, Any]:
+        sent = self.site.sent
+        return {
+            "impressions": len(sent),
+            "clicks": len(self.site.clicked),
+            "labelled": sum(len(one.ids) for one in events.partitions.values()),
+            "positives": sum(sum(one.labels) for one in events.partitions.values()),
+            "rejected": len(events.rejected),
+            "quarantined": events.quarantined,
+            "lost": len(events.lost(sent)),
+            "doubled": len(events.doubled()),
+            "strangers": len(events.strangers(sent)),
+            "holes": sum(one.holes for one in events.partitions.values()),
+            "checkpoints": len(covered),
+            "rows_not_one": sum(one.wrong for one in covered),
+            "rows_wrong_in": [vars(one) for one in covered if one.wrong][:5],
+            "producer_reconnects": self.site.resent,
+        }
+
+
+def _p50(values: list[float]) -> float:
+    return round(statistics.median(values), 2) if values else 0.0
+
+
+def bench(
+    kills: int, freezes: int, seed: int, rate: float, broker: str, console: Console
+) -> tuple[dict[str, Any], Path]:
+    """Run it. Returns the result and the folder of the run. Raises Failed, and what ended a
+    process for good."""
+    dir = Path(tempfile.mkdtemp(prefix="everspun-recovery-"))
+    text = Path(__file__).with_suffix(".toml").read_text()
+    before = os.getloadavg()
+    began = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        console.log(f"seed {seed}; run folder {dir}")
+        local = LocalRun.begin(dir, text, broker)
+        stack.callback(local.stop)
+        with console.status("starting the roles (the first run on a machine compiles kernels)"):
+            local.start()
+        watch = Watch(local.config)
+        stack.callback(watch.close)
+        site = Site(local.log(), local.config.stream, rate, seed)
+        site.start()
+        processes = {role: count for role, count in local.launcher.counts().items() if count} | {
+            BROKER: 1
+        }
+        run = Run(local, site, watch, plan(kills, freezes, seed, processes), console)
+        watch.wait_for(local.config.stream.partitions, STUCK_S)
+        run.measure_without_kills()
+        run.kill_all()
+        run.drain()
+        with console.status("counting"):
+            result = run.judge(seed)
+        result |= {
+            "broker": f"{local.broker.kind} at {local.broker.address}",
+            "rate": rate,
+            "seconds": round(time.monotonic() - began, 1),
+            "load_before": [round(x, 1) for x in before],
+            "load_after": [round(x, 1) for x in os.getloadavg()],
+            "cpus": os.cpu_count(),
+        }
+    return result, dir
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--kills", type=int, default=KILLS, help=f"how many in all ({KILLS})")
+    parser.add_argument(
+        "--freezes",
+        type=int,
+        default=FREEZES,
+        help=f"processes stopped and woken, besides ({FREEZES})",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=None,
+        help="of kills and traffic; a fresh one is drawn and printed",
+    )
+    parser.add_argument("--rate", type=float, default=RATE, help=f"impressions a second ({RATE:g})")
+    parser.add_argument(
+        "--broker",
+        default="kafka",
+        help="kafka (default), or another kind of everspun.launcher.broker",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep the run's folder even if all is right"
+    )
+    chosen = parser.parse_args(arguments)
+    seed = random.SystemRandom().randrange(1 << 31) if chosen.seed is None else chosen.seed
+    console = Console(stderr=True)
+    result, dir = bench(chosen.kills, chosen.freezes, seed, chosen.rate, chosen.broker, console)
+    right = result["audit_right"] and not any(result[key] for key in NOUGHT)
+    if chosen.json:
+        print(json.dumps(result))
+    else:
+        for key, value in result.items():
+            print(f"{key:28} {value}")
+    console.log(
+        "[green]right"
+        if right
+        else f"[red]WRONG: {', '.join(k for k in NOUGHT if result[k])}; see {dir}"
+    )
+    if right and not chosen.keep:
+        shutil.rmtree(dir, ignore_errors=True)
+    return 0 if right else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,13 @@
+"""Impressions and clicks to labelled batches.
+
+- `click_spill`: A window of 30 days, whose clicks do not fit in memory
+- `delayed_feedback`: Which label strategy to choose when
+- `delayed_traffic`: Simulated traffic whose every click is known, with a given share of late
+  ones, through the labeling core
+- `label_lag`: How long after its deadline an impression stands in `examples`, on the live clock,
+  the fraud filter in the path
+- `labeling`: Impressions per CPU second of a labeler, by format
+- `labeling_log`: The log that `bench.labeling` measures
+- `labeling_memory`: The memory side of `bench.labeling`
+- `labeling_peer`: The plain Faust app beside the labeler in `bench.labeling`
+"""
