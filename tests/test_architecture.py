@@ -12,6 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DISTRIBUTION = "everspun"
 LINES_MAX = 500
 FUNCTION_LINES_MAX = 60
+#: But of kernels: Numba takes no objects.
+PARAMETERS_MAX = 8
 #: Files and folders side by side in one folder.
 THINGS_MAX = 18
 
@@ -237,6 +239,37 @@ def test_files_and_functions_stay_short():
                 assert length <= FUNCTION_LINES_MAX, (
                     f"{where} has {length} lines, at most {FUNCTION_LINES_MAX}"
                 )
+
+
+def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """How many a caller may give; a method's object is none."""
+    given = function.args
+    count = len(given.posonlyargs) + len(given.args) + len(given.kwonlyargs)
+    return count - (bool(given.args) and given.args[0].arg in ("self", "cls"))
+
+
+def too_many_parameters(tree: ast.AST) -> list[str]:
+    return [
+        f"{node.name} takes {parameters(node)}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and parameters(node) > PARAMETERS_MAX
+        and not any("kernel" in ast.unparse(one) for one in node.decorator_list)
+    ]
+
+
+def test_functions_take_few_parameters():
+    paths = [path for _, path in sources()] + sorted((ROOT / "bench").rglob("*.py"))
+    for path in paths:
+        assert not too_many_parameters(ast.parse(path.read_text())), path.relative_to(ROOT)
+
+
+def test_the_rule_of_parameters_can_fail():
+    nine = ", ".join("abcdefghi")
+    assert too_many_parameters(ast.parse(f"def f({nine}): ..."))
+    assert too_many_parameters(ast.parse(f"def f(self, {nine}): ..."))
+    assert not too_many_parameters(ast.parse(f"def f(self, {nine[3:]}): ..."))
+    assert not too_many_parameters(ast.parse(f"@kernel\ndef f({nine}): ..."))
 
 
 def test_names_say_what_is_inside():

@@ -13,6 +13,7 @@ from labeler.config import LabelerConfig
 from labeler.join.resume_point import ResumePoint
 from labeler.join.strategy import LabelStrategy
 from labeler.labels.emission import Emission
+from labeler.labels.emitter import ExamplesEmitter, Reading
 from labeler.labels.partition import PartitionLabeler
 from stream.chain import LABEL
 from stream.config import StreamConfig
@@ -126,9 +127,9 @@ def label(
 ) -> list[Emission]:
     """What a labeler writes of these logs. RuntimeError where it stops."""
     fresh = ResumePoint.fresh if strategy.kind == LABEL else ResumePoint.fresh_late
-    core = PartitionLabeler(
-        stream, LabelerConfig(await_verdicts=False), 0, fresh(0, 0, 0), None, (), strategy
-    )
+    reading = Reading(strategy, ExamplesEmitter(stream))
+    settings = LabelerConfig(await_verdicts=False)
+    core = PartitionLabeler(stream, settings, 0, fresh(0, 0, 0), None, reading)
     out: list[Emission] = []
     at = [0, 0]
     while True:

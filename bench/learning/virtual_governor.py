@@ -13,7 +13,7 @@ from typing import Any
 from bench.learning.virtual_training import PARTITIONS, Trained, VirtualTraining, Work
 from learners.governor.checkpoint_source import CompleteCut, CutGone
 from learners.governor.metrics import GovernorMetrics
-from learners.governor.process import GovernorService
+from learners.governor.process import GovernedSystem, GovernorService
 from learners.governor_config import GovernorConfig
 from paramserver.messages import Keys
 from paramserver.parts.partial_read import touched_part
@@ -74,10 +74,11 @@ class VirtualGovernor:
     def begin(self, world: VirtualTraining) -> GovernorService:
         """The governor's process starts; called by itself after the first batch."""
         clock = LocalClock(world.clocks, lambda: int(world.now_ms))
+        governed = GovernedSystem(LocalShard(world.shard), clock, self.log, self.cuts)
+        metrics, now_ms = GovernorMetrics(), lambda: int(world.now_ms)
         self.service = GovernorService(
-            STREAM, world.model, self.config, LocalShard(world.shard), clock, self.log, self.cuts,
-            GovernorMetrics(), "governor-0", now_ms=lambda: int(world.now_ms),
-        )  # fmt: skip
+            STREAM, world.model, self.config, governed, metrics, "governor-0", now_ms
+        )
         return self.service
 
     def take(self, world: VirtualTraining, trained: Trained) -> None:

@@ -12,7 +12,7 @@ from checkpointer.store.announcement import ref
 from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.fsspec_store import Directory
 from checkpointer.store.gate_findings import Gates
-from checkpointer.store.manifest import Definition, Evaluation, Manifest, assemble
+from checkpointer.store.manifest import Definition, Evaluation, Manifest, TakenCut, assemble
 from learners.config import ModelConfig
 from learners.models.features import Keys
 from learners.models.model import Model, make_model
@@ -91,10 +91,8 @@ class Writer:
         self.catalogue.files.write(path, data)
         info = part_info(snapshot, self.catalogue.files.url(path), data)
         definition = Definition(model.spec, model.config.to_dict(), dict(model.initial_dense()))
-        made = assemble(
-            definition, number, "c", {"label/0": number}, [info], before, Evaluation(), created_ms,
-            "bench",
-        )  # fmt: skip
+        taken = TakenCut(number, "c", {"label/0": number}, created_ms, "bench")
+        made = assemble(definition, taken, [info], before, Evaluation())
         self.catalogue.write_manifest(made)
         self.newest = made
         return made

@@ -29,6 +29,7 @@ from checkpointer.store.manifest import (
     Definition,
     Evaluation,
     Manifest,
+    TakenCut,
     assemble,
     definition_change,
 )
@@ -427,14 +428,10 @@ class Driver:
         )
         manifest = assemble(
             self.definition,
-            number,
-            marked.cut,
-            marked.vector,
+            TakenCut(number, marked.cut, marked.vector, self.time.now_ms(), self.code_version),
             infos,
             parent,
             evaluation,
-            self.time.now_ms(),
-            self.code_version,
             move or self.resharding.slot_map,
             self.evaluations.late_share(marked.vector),
         )

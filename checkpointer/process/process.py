@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from checkpointer.config import CheckpointerConfig
 from checkpointer.cuts.begin_at_time import find_spans, vector_at
@@ -286,16 +286,21 @@ def definition(
     return Definition(model.spec, config, dense, schema, barrier_kinds, correction or {})
 
 
+class CheckpointedSystem(NamedTuple):
+    """What a checkpointer asks and tells."""
+
+    shards: Mapping[int, ShardPort]
+    clock: ClockPort
+    log: Log
+
+
 def run(
     config: CheckpointerConfig,
     model: Model,
     stream: StreamConfig,
-    shards: Mapping[int, ShardPort],
-    clock: ClockPort,
-    log: Log,
+    system: CheckpointedSystem,
     stop: threading.Event,
     *,
-    schema: str = "",
     run_dir: str = "",
     index: int = 0,
 ) -> None:
@@ -305,7 +310,10 @@ def run(
     metrics = CheckpointerMetrics()
     if run_dir:
         start_metrics(run_dir, "checkpointer", index, metrics)
-    what = definition(model, schema, stream.barrier_kinds, stated_correction(stream))
+    shards, clock, log = system
+    what = definition(
+        model, barrier_kinds=stream.barrier_kinds, correction=stated_correction(stream)
+    )
     clean = CleanProcess(
         config.root, what, config.gate_timeout_ms, config.golden, config.latency_rows
     )

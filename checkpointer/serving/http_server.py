@@ -33,8 +33,6 @@ from checkpointer.serving.http_connection import (
     encoded,
 )
 from checkpointer.serving.replica_client import Replica
-from stream.columns.events import Features
-from stream.log.log import Log
 from stream.metrics import start_metrics
 
 _log = logging.getLogger(__name__)
@@ -331,29 +329,15 @@ class ReplicaServer:
 
 
 def run(
+    replica: Replica,
     config: ServingConfig,
-    root: str,
-    model: str,
     stop: threading.Event,
     *,
-    fallback: float = 0.5,
-    features: Features = (),
-    log: Log | None = None,
-    topic: str = "checkpoints",
     run_dir: str = "",
     index: int = 0,
 ) -> None:
-    """Serve `model` from the store at `root` until `stop` is set; then finish what is being
-    answered."""
-    replica = Replica(
-        root,
-        model,
-        config,
-        fallback=fallback,
-        features=features,
-        log=log if config.follow_topic else None,
-        topic=topic,
-    )
+    """Serve what `replica` holds until `stop` is set; then finish what is being answered, and
+    close it."""
     port = config.port + index if config.port else 0
     with replica, ReplicaServer(replica, config, port) as server:
         rpc = None
@@ -362,7 +346,7 @@ def run(
         if run_dir:
             start_metrics(run_dir, "replica", index, replica.metrics, http_port=server.port)
         host = config.host if ":" not in config.host else f"[{config.host.strip('[]')}]"
-        _log.info("replica of %s at http://%s:%d", model, host, server.port)
+        _log.info("replica of %s at http://%s:%d", replica.follower.model, host, server.port)
         try:
             while not stop.wait(1.0):
                 if not server.is_alive:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from checkpointer.store.slices import Slices, joined
 from paramserver.messages import ChainProgress, DenseSpec, ModelSpec, Progress, TableSpec
@@ -267,28 +267,34 @@ def agree(progress: Mapping[int, Progress]) -> tuple[dict[str, ChainProgress], d
     return chains, next_record, max(progress[s].event_time_max_ms for s in shards)
 
 
+class TakenCut(NamedTuple):
+    """Which cut a manifest is of, and when and by what it is written."""
+
+    number: int  # of the checkpoint
+    cut: str  # what the shards call it
+    vector: Mapping[str, int]  # chain -> position
+    created_ms: int  # since 1970
+    code_version: str
+
+
 def assemble(
     definition: Definition,
-    number: int,
-    cut: str,
-    vector: Mapping[str, int],
+    taken: TakenCut,
     infos: Sequence[PartInfo],
     parent: Manifest | None,
     evaluation: Evaluation,
-    created_ms: int,
-    code_version: str,
     slot_map: SlotMap | None = None,
     late_share: float | None = None,
 ) -> Manifest:
-    """The manifest of a cut whose parts are written. ValueError unless every part stands at
-    `vector` (I5).
+    """The manifest of a cut whose parts are written. ValueError unless every part stands at the
+    cut's vector (I5).
 
     `slot_map`: which shards restore what from it, not necessarily those that wrote it (S6).
     `late_share`: that learners corrected by as they scored; None = they have said none since the
     parent.
     """
     chains, next_record, event_time_max_ms = agree({info.shard: info.progress for info in infos})
-    for chain, end in vector.items():
+    for chain, end in taken.vector.items():
         if chain not in chains or chains[chain].end != end:
             raise ValueError(
                 f"chain {chain}: the parts stand at {chains.get(chain)}, the cut was named at {end}"
@@ -301,17 +307,17 @@ def assemble(
         )
     return Manifest(
         model=definition.spec.name,
-        number=number,
-        cut=cut,
+        number=taken.number,
+        cut=taken.cut,
         spec=definition.spec,
         model_config=definition.model_config,
         chains=chains,
         next_record=next_record,
         event_time_max_ms=event_time_max_ms,
-        created_ms=created_ms,
+        created_ms=taken.created_ms,
         evaluation=evaluation,
         parent=None if parent is None else parent.sha256,
-        code_version=code_version,
+        code_version=taken.code_version,
         parts=parts_of(infos),
         parent_name="" if parent is None else parent.name,
         map_epoch=0 if slot_map is None else slot_map.epoch,

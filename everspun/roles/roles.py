@@ -19,6 +19,7 @@ from stream.log.kafka import KafkaLog
 from stream.log.log import Log
 
 if TYPE_CHECKING:
+    from learners.process.worker import LearningSystem
     from paramserver.parts.head_cut import HeadCut
 
 T = TypeVar("T")
@@ -49,9 +50,8 @@ def shard(config: Config, index: int, stop: threading.Event) -> None:
             incarnation,
             config.run.dir,
             stop,
-            head=head,
-            find_head=lambda: head_cut(config),
-            state=state,
+            service.Heads(head, lambda: head_cut(config)),
+            state,
         )
 
 
@@ -106,19 +106,18 @@ def shards_of_map(config: Config) -> int:
 
 def replica(config: Config, index: int, stop: threading.Event) -> None:
     from checkpointer.serving import http_server as http
+    from checkpointer.serving.replica_client import Replica
 
-    http.run(
-        config.serving,
+    replica = Replica(
         config.checkpointer.root,
         config.model.name,
-        stop,
+        config.serving,
         fallback=config.model.prior_rate,
         features=config.stream.features,
-        log=KafkaLog(config.stream),
+        log=KafkaLog(config.stream) if config.serving.follow_topic else None,
         topic=config.stream.checkpoints,
-        run_dir=config.run.dir,
-        index=index,
     )
+    http.run(replica, config.serving, stop, run_dir=config.run.dir, index=index)
 
 
 def labeler(config: Config, index: int, stop: threading.Event) -> None:
@@ -150,16 +149,16 @@ def breaker(config: Config, index: int, stop: threading.Event) -> None:
 def learner(config: Config, index: int, stop: threading.Event) -> None:
     from learners.process import worker
 
-    worker.run(
-        config.stream,
-        config.model,
-        config.learners,
-        config.paramserver,
-        config.run.shards,
-        config.run.dir,
-        index,
-        stop,
-        examples_log(config),
+    worker.run(learning_system(config), index, stop, examples_log(config))
+
+
+def learning_system(config: Config) -> "LearningSystem":
+    """What learners and governor are told of the system."""
+    from learners.process.worker import LearningSystem
+
+    run = config.run
+    return LearningSystem(
+        config.stream, config.model, config.learners, config.paramserver, run.shards, run.dir
     )
 
 
@@ -169,18 +168,9 @@ def governor(config: Config, index: int, stop: threading.Event) -> None:
     from everspun.roles.complete_cuts import StoredCuts
     from learners.governor import process as governor_service
 
+    cuts = StoredCuts(Catalogue(open_store(config.checkpointer.root), config.model.name))
     governor_service.run(
-        config.stream,
-        config.model,
-        config.learners,
-        config.governor,
-        config.paramserver,
-        config.run.shards,
-        config.run.dir,
-        index,
-        stop,
-        examples_log(config),
-        StoredCuts(Catalogue(open_store(config.checkpointer.root), config.model.name)),
+        learning_system(config), config.governor, index, stop, examples_log(config), cuts
     )
 
 
@@ -220,9 +210,7 @@ def checkpointer(config: Config, index: int, stop: threading.Event) -> None:
             config.checkpointer,
             make_model(config.model),
             config.stream,
-            shards,
-            clock,
-            examples_log(config),
+            service.CheckpointedSystem(shards, clock, examples_log(config)),
             stop,
             run_dir=config.run.dir,
             index=index,

@@ -4,6 +4,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import sqrt
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -150,10 +151,18 @@ def _click_shares(
         tail = lower_tail if low[at] else upper_tail
         chance = tail(int(seen.clicks[at]), mean, _spread(config.spread, shares, seen, at))
         if chance <= config.surprise:
-            out.append(
-                _share_trip(config, bands, shares, usual, seen, at, mean, chance, bool(low[at]))
-            )
+            found = _Deviation(at, mean, chance, bool(low[at]))
+            out.append(_share_trip(config, bands, shares, usual, seen, found))
     return out
+
+
+class _Deviation(NamedTuple):
+    """Clicks of one scope that do not fit its band."""
+
+    at: int  # which of the scopes
+    mean: float  # clicks that were expected at that end of the band
+    chance: float  # of as few, or as many, by themselves
+    low: bool  # fewer than expected; else more
 
 
 def _spread(spread: float, shares: Shares, seen: HealthyCounts, at: int) -> float:
@@ -169,11 +178,9 @@ def _share_trip(
     shares: Shares,
     usual: Usual,
     seen: HealthyCounts,
-    at: int,
-    mean: float,
-    chance: float,
-    low: bool,
+    found: _Deviation,
 ) -> Trip:
+    at, mean, chance, low = found
     scope, clicks, impressions = bands.scopes[at], int(seen.clicks[at]), int(seen.impressions[at])
     raw = int(seen.totals[0])
     usual_raw = usual.raw * int(seen.impressions[0])

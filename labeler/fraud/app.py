@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from faust.types import TP
 
@@ -55,6 +55,13 @@ METADATA_CHECK_S, METADATA_CHECK_MAX_S = 0.25, 5.0
 STEP_PART = 6
 
 
+class LogView(NamedTuple):
+    """What the judge asks of the log, from threads of its own."""
+
+    sent: Callable[[], Mapping[str, int]]  # which watermarks stand in it
+    look: Callable[[ClaimedEnds], None] | None = None  # how far the inputs go (F3)
+
+
 class Judge:
     """Drives the core inside Faust's agent. One lives as long as the process; its filter as long
     as an assignment."""
@@ -67,18 +74,10 @@ class Judge:
         tables: Tables,
         sender: VerdictSender,
         metrics: FraudMetrics,
-        sent: Callable[[], Mapping[str, int]],
+        view: LogView,
         clock_s: Callable[[], float] = time.monotonic,
-        look: Callable[[ClaimedEnds], None] | None = None,
     ):
-        """`sent` reads back which watermarks stand in the log; `look` how far the inputs' logs
-        go (F3)."""
-        self._sent, self._look, self._claimed, self._clock_s = (
-            sent,
-            look,
-            ClaimedEnds(stream),
-            clock_s,
-        )
+        self._view, self._claimed, self._clock_s = view, ClaimedEnds(stream), clock_s
         self.passed_over = PassedOver(logger, metrics.on_malformed)
         self._app, self._stream, self._fraud = app, stream, fraud
         self._tables, self._sender, self._metrics = tables, sender, metrics
@@ -117,7 +116,7 @@ class Judge:
         offset = event.message.offset
         if self.filter is None:
             await self._know_changelogs()
-            sent = await asyncio.to_thread(self._sent)
+            sent = await asyncio.to_thread(self._view.sent)
             key = self._stream.hash_key
             self.filter = FraudFilter(
                 self._fraud, self._views, self._clicks, self._tables, sent, key
@@ -224,12 +223,13 @@ class Judge:
         for _, signal in batch:
             if signal is not None:
                 claimed[signal.input] = max(signal.end, claimed.get(signal.input, 0))
-        if self._look is None:
+        look = self._view.look
+        if look is None:
             return [(record.offset, signal) for record, signal in batch]
         looked = failed = False
         while not looked and self._claimed.exceeded_by(claimed):
             try:
-                await asyncio.to_thread(self._look, self._claimed)
+                await asyncio.to_thread(look, self._claimed)
                 looked = True
             except LogError as error:
                 logger.warning("signals wait: %s", error)
@@ -302,8 +302,7 @@ def make_judge(
     sender: VerdictSender,
     metrics: FraudMetrics,
     fail: Callable[[BaseException], None],
-    sent: Callable[[], Mapping[str, int]],
-    look: Callable[[ClaimedEnds], None] | None = None,
+    view: LogView,
 ) -> Judge:
     """Tables and agent of the app."""
     # Keys and values are JSON, Faust's default. Each table has its own options: Faust takes them
@@ -312,7 +311,7 @@ def make_judge(
         name: app.Table(name, partitions=1, options={"driver": "rocksdict"}) for name in TABLES
     }
     stores = Tables(**{name: FaustTable(table) for name, table in tables.items()})
-    judge = Judge(app, stream, fraud, stores, sender, metrics, sent, look=look)
+    judge = Judge(app, stream, fraud, stores, sender, metrics, view)
     signals = app.topic(stream.signals, key_serializer="raw", value_serializer="raw", partitions=1)
 
     @app.agent(signals, name="fraud", concurrency=1)  # type: ignore[untyped-decorator]
@@ -351,8 +350,7 @@ async def _serve(
         sender,
         metrics,
         failure.append,
-        sent,
-        functools.partial(look_at_ends, log),
+        LogView(sent, functools.partial(look_at_ends, log)),
     )
     try:
         await app.start()

@@ -3,11 +3,14 @@
 Both are labelled by the same core, along chains with the same resume points (C1-C4).
 """
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from labeler.click_cache.storage import Pages
+from labeler.join.strategy import LabelStrategy
 from stream.columns.events import Impressions
 from stream.config import StreamConfig
 from stream.internal_topics.examples import BatchHeader, encode_examples, example_batch
@@ -42,6 +45,16 @@ class Emitter(Protocol):
 
     def barrier(self, header: BatchHeader, arrival_ms: int) -> BatchHeader:
         """The header of the empty range of a barrier at this time (E3)."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One reading of a partition: which labels it gives, what a range of them becomes, and where
+    the local copy of waiting clicks lies (C4); without, they wait in memory."""
+
+    strategy: LabelStrategy
+    emitter: Emitter
+    pages: Pages | None = None
 
 
 class ExamplesEmitter:

@@ -21,9 +21,12 @@ logger = logging.getLogger(__name__)
 class OperatorOverrides:
     """Records set aside (L7), ranges that are lost (C7), times set back (T3)."""
 
-    aside: frozenset[SetAside]
-    lost: frozenset[LostRange]
-    clocks: frozenset[ClockOverride]
+    aside: frozenset[SetAside] = frozenset()
+    lost: frozenset[LostRange] = frozenset()
+    clocks: frozenset[ClockOverride] = frozenset()
+
+
+NO_OVERRIDES = OperatorOverrides()
 
 
 @dataclass

@@ -6,29 +6,29 @@ logs, the config and the resume point; how records were polled changes nothing (
 """
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from labeler.click_cache.cache import ClickCopy
-from labeler.click_cache.storage import Pages, PagesFailed
+from labeler.click_cache.storage import PagesFailed
 from labeler.config import LabelerConfig, label_config_hash
-from labeler.io.set_aside import SetAside
 from labeler.join.intake import clicks_intake, impressions_intake
 from labeler.join.resume_point import ResumePoint
-from labeler.join.strategy import LabelStrategy, label_strategies
+from labeler.join.strategy import label_strategies
 from labeler.labels.batching import BatchRange
 from labeler.labels.clicks import ClickBuffer, Passed
 from labeler.labels.emission import Emission, SideRecord, quarantine_records, rejected_records
-from labeler.labels.emitter import Emitter, ExamplesEmitter
+from labeler.labels.emitter import ExamplesEmitter, Reading
 from labeler.labels.impressions import ImpressionBuffer, RangeContents
 from labeler.labels.lost_ranges import LostRange, lost_command
+from labeler.labels.operator_overrides import NO_OVERRIDES, OperatorOverrides
 from labeler.labels.range_labels import RangeLabeler
 from labeler.labels.verdict_index import Ruling, VerdictIndex
 from stream.config import StreamConfig
 from stream.decoding.arrival_clock import ArrivalClock
-from stream.internal_topics.clock_overrides import ClockOverride, overrides_of
+from stream.internal_topics.clock_overrides import overrides_of
 from stream.internal_topics.examples import (
     BatchHeader,
     examples_schema,
@@ -83,21 +83,17 @@ class PartitionLabeler:
         partition: int,
         point: ResumePoint,
         verdict_index: VerdictIndex | None,
-        set_aside: Collection[SetAside] = (),
-        strategy: LabelStrategy | None = None,
-        pages: Pages | None = None,
-        overrides: Collection[ClockOverride] = (),
-        emitter: Emitter | None = None,
+        reading: Reading | None = None,
+        overrides: OperatorOverrides = NO_OVERRIDES,
     ):
         """`verdict_index` is shared by the partitions of a process, and None when no verdicts are
-        awaited. `set_aside`: records that an operator sent to quarantine unread (L7).
-        `strategy`: the first one unless given. `pages`: where the local copy of waiting
-        clicks lies (C4); without, they wait in memory. `overrides`: what operators said
-        of times (T3). `emitter`: what a range becomes; training batches unless given."""
+        awaited. `reading`: the first strategy's training batches, with clicks in memory, unless
+        given. Of `overrides`, records sent to quarantine unread (L7) and times (T3) count."""
         self.partition = partition
-        self._emitter = emitter or ExamplesEmitter(stream)
+        reading = reading or Reading(label_strategies(stream)[0], ExamplesEmitter(stream))
+        self._emitter, self._strategy = reading.emitter, reading.strategy
         said = [
-            overrides_of(overrides, topic, partition)
+            overrides_of(overrides.clocks, topic, partition)
             for topic in (stream.impressions, stream.clicks)
         ]
         self.point = point = point.set_back(*said)  # moves with every emission
@@ -108,11 +104,10 @@ class PartitionLabeler:
         self._broken = False
         self.waiting = "idle"  # | "window" | "verdicts" | "stopped": why the last `step` ended
         self._stream, self._labeler = stream, labeler
-        self._strategy = strategy or label_strategies(stream)[0]
         self._config_hash = label_config_hash(stream, labeler)
         self._schema_id = schema_id(examples_schema(stream.features))
         aside = [
-            {a.offset for a in set_aside if (a.topic, a.partition) == (topic, partition)}
+            {a.offset for a in overrides.aside if (a.topic, a.partition) == (topic, partition)}
             for topic in (stream.impressions, stream.clicks)
         ]
         self._impressions_intake = impressions_intake(
@@ -124,6 +119,7 @@ class PartitionLabeler:
         decides = f"{self._config_hash};{point.topic_ids.get(stream.clicks, '')}" + "".join(
             f";{w}" for w in said[1]
         )
+        pages = reading.pages
         copy = ClickCopy(pages, name, decides, aside[1]) if pages is not None else None
         limits = (labeler.pending_clicks_bytes_max, labeler.click_page_rows)
         self.clicks = ClickBuffer(stream, point, copy, *limits)

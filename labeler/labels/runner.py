@@ -17,7 +17,7 @@ from labeler.io.tail import TailReader
 from labeler.io.wait import Wait
 from labeler.join.strategy import LabelStrategy, label_strategies
 from labeler.labels.emission import REJECTED, Emission, SideRecord
-from labeler.labels.emitter import Emitter, ExamplesEmitter
+from labeler.labels.emitter import Emitter, ExamplesEmitter, Reading
 from labeler.labels.folding import ChainFolding, Totals, inputs_of
 from labeler.labels.lost_ranges import LostRange, Missing, behind
 from labeler.labels.operator_overrides import OperatorOverrides, OverrideSearch
@@ -229,9 +229,9 @@ class Labelling:
         if self._writer is None:
             self._writer = self._log.writer()
         for p, point in points.items():
-            decides = (self._stream, self._labeler, p, point, self.verdict_index, overrides.aside)
+            reading = Reading(self._strategy, self._emitter, self._pages)
             core = PartitionLabeler(
-                *decides, self._strategy, self._pages, overrides.clocks, self._emitter
+                self._stream, self._labeler, p, point, self.verdict_index, reading, overrides
             )
             self.totals.restored_clicks += core.clicks.restored
             self.tasks[p] = PartitionTask(

@@ -60,10 +60,10 @@ def run(
     """Label until told to stop, then drain; look for what late verdicts cover in `history`, or in
     the log. Raises what ended the process otherwise."""
     _share_heaps()
-    name, metrics = f"labeler-{index}", LabelerMetrics()
+    metrics = LabelerMetrics()
     start_metrics(run_dir, "labeler", index, metrics)
-    dir, log = Path(run_dir) / name, KafkaLog(stream)
-    Service(stream, labeler, fraud, log, metrics, wall_clock_ms, name, history, dir).run(stop)
+    dir, log = Path(run_dir) / f"labeler-{index}", KafkaLog(stream)
+    Service(stream, labeler, fraud, log, metrics, wall_clock_ms, history, dir).run(stop)
 
 
 def _share_heaps() -> None:
@@ -84,12 +84,11 @@ class Service:
         log: Log,
         metrics: LabelerMetrics,
         now: Callable[[], int],
-        name: str = "",
         history: Log | None = None,
         dir: Path | None = None,
     ):
-        """`name` is this labeler's among all: the process that takes its place has the same, and
-        finds in `dir` the local copy of its clicks (C4)."""
+        """The name of `dir` is this labeler's among all: the process that takes its place has the
+        same, and finds there the local copy of its clicks (C4)."""
         self._labeler, self._metrics, self._now = labeler, metrics, now
         self._labelling, *later = (
             Labelling(
@@ -106,7 +105,9 @@ class Service:
         self._late = later[0] if later else None
         self._head = Head(stream, labeler, fraud, log, self._passed_over())
         self._group = Membership(
-            log.group_reader(stream.topic_prefix + GROUP, name), stream, labeler.poll_ms
+            log.group_reader(stream.topic_prefix + GROUP, dir.name if dir else ""),
+            stream,
+            labeler.poll_ms,
         )
         self._retracting = Retracting(stream, labeler, log, history, time.monotonic)
         works = {"head": self._run_head, "group": self._group.run, "retract": self._run_retract}

@@ -9,10 +9,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
-from learners.config import LearnerConfig, ModelConfig
 from learners.governor.checkpoint_source import CutGone, Cuts
 from learners.governor.controller import Governing
 from learners.governor.metrics import GovernorMetrics
@@ -23,9 +23,8 @@ from learners.models import delayed_feedback as delay
 from learners.models.model import Model, make_model
 from learners.pacing.position import CannotGoOn
 from learners.process.examples_reader import as_batch
-from learners.process.worker import prepare_torch
+from learners.process.worker import LearningSystem, prepare_torch
 from learners.training import gradient
-from paramserver.config import ParamServerConfig
 from paramserver.encoding import ENCODINGS, Encoding
 from paramserver.messages import Keys
 from paramserver.ports import ClockPort, PortRefused, PortUnreachable, ShardPort
@@ -45,61 +44,54 @@ EVALUATIONS_MAX, EXAMPLES_MAX = 5_000, 64  # records taken by one poll
 POLL_MS = 100
 
 
+class GovernedSystem(NamedTuple):
+    """What a governor reads of the system that it governs, and the clock that it speaks to."""
+
+    shard: ShardPort  # that owns slot 0
+    clock: ClockPort
+    log: Log
+    cuts: Cuts
+    encoding: Encoding = Encoding.FLOAT32  # of rows between learners and shards
+
+
 def run(
-    stream: StreamConfig,
-    model: ModelConfig,
-    learners: LearnerConfig,
+    system: LearningSystem,
     config: GovernorConfig,
-    paramserver: ParamServerConfig,
-    shards: int,
-    run_dir: str,
     index: int,
     stop: threading.Event,
     log: Log,
     cuts: Cuts,
 ) -> None:
     """Govern one model until told to stop, then give the lease back."""
-    one_thread = replace(learners, torch_threads=1)
+    model, paramserver = system.model, system.paramserver
+    one_thread = replace(system.learners, torch_threads=1)
     definition = make_model(model, prepare_torch(one_thread) if model.is_network else "cpu")
     metrics = GovernorMetrics()
-    start_metrics(run_dir, "governor", index, metrics)
+    start_metrics(system.run_dir, "governor", index, metrics)
     with contextlib.ExitStack() as stack:
-        ports, clock = connect(paramserver, run_dir, shards)
+        ports, clock = connect(paramserver, system.run_dir, system.shards)
         stack.callback(clock.close)
         stack.callback(ports.close)
-        encoding = ENCODINGS[paramserver.wire]
+        governed = GovernedSystem(ports[0], clock, log, cuts, ENCODINGS[paramserver.wire])
         name = f"governor-{index}"
-        GovernorService(
-            stream, definition, config, ports[0], clock, log, cuts, metrics, name, encoding
-        ).run(stop)
+        GovernorService(system.stream, definition, config, governed, metrics, name).run(stop)
 
 
 class GovernorService:
-    """One governor over any log, ports and cuts. Belongs to one thread. `shard`: the one that
-    owns slot 0."""
+    """One governor over any log, ports and cuts. Belongs to one thread."""
 
     def __init__(
         self,
         stream: StreamConfig,
         model: Model,
         config: GovernorConfig,
-        shard: ShardPort,
-        clock: ClockPort,
-        log: Log,
-        cuts: Cuts,
+        governed: GovernedSystem,
         metrics: GovernorMetrics,
         name: str,
-        encoding: Encoding = Encoding.FLOAT32,
         now_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000,
     ) -> None:
-        self._stream, self._model, self._config, self._shard = stream, model, config, shard
-        self._clock, self._log, self._cuts, self._metrics, self._encoding = (
-            clock,
-            log,
-            cuts,
-            metrics,
-            encoding,
-        )
+        self._stream, self._model, self._config, self._metrics = stream, model, config, metrics
+        self._shard, self._clock, self._log, self._cuts, self._encoding = governed
         self._now_ms = now_ms
         self.core = Governing(config, name)
         self._evaluations: Reader | None = None

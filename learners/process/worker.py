@@ -55,25 +55,28 @@ class Stopped(RuntimeError):
     """The learner cannot go on; the message says what to do."""
 
 
-def run(
-    stream: StreamConfig,
-    model: ModelConfig,
-    config: LearnerConfig,
-    paramserver: ParamServerConfig,
-    shards: int,
-    run_dir: str,
-    index: int,
-    stop: threading.Event,
-    log: Log | None = None,
-) -> None:
-    """Learn until told to stop, then drain; from `log`, or the brokers of `stream`. Raises Stopped
-    when it cannot go on, and what ended a thread."""
+@dataclass(frozen=True)
+class LearningSystem:
+    """What is configured of the system that a learner or a governor is a part of."""
+
+    stream: StreamConfig
+    model: ModelConfig
+    learners: LearnerConfig
+    paramserver: ParamServerConfig
+    shards: int
+    run_dir: str  # where the processes of one host find each other
+
+
+def run(system: LearningSystem, index: int, stop: threading.Event, log: Log | None = None) -> None:
+    """Learn until told to stop, then drain; from `log`, or the brokers of the stream. Raises
+    Stopped when it cannot go on, and what ended a thread."""
+    stream, model, config = system.stream, system.model, system.learners
     definition = make_model(model, prepare_torch(config) if model.is_network else "cpu")
     definition.encoder.check_declared(stream.features)
     metrics = LearnerMetrics()
-    start_metrics(run_dir, "learner", index, metrics)
+    start_metrics(system.run_dir, "learner", index, metrics)
     with contextlib.ExitStack() as stack:
-        ports, clock = connect(paramserver, run_dir, shards)
+        ports, clock = connect(system.paramserver, system.run_dir, system.shards)
         stack.callback(clock.close)
         stack.callback(ports.close)
         log = log or KafkaLog(stream)
@@ -137,6 +140,15 @@ class Worker:
         )
         self._preparing = ThreadPoolExecutor(1, "prepare")
         self._computing = ThreadPoolExecutor(1, "compute")
+        self._scoring = progressive.Scoring(
+            model.name,
+            name,
+            model.config.prior_rate,
+            config.slices,
+            config.slices_max,
+            stream.negative_rate,
+            corrections=stream.label_strategy != "window",
+        )
         self._published = Published(model.name, not stream.replayed, config.versions_max)
         self._checkpoints = CheckpointsReader(
             log, stream.checkpoints, self._published, metrics.on_malformed
@@ -324,17 +336,7 @@ class Worker:
             return None
         self._checkpoints.catch_up(computed.rows.column("model_version"))
         return progressive.evaluate(
-            self._model.name,
-            self._name,
-            it.batch,
-            computed,
-            _version(it.pulls),
-            self._model.config.prior_rate,
-            self._published,
-            self._config.slices,
-            self._config.slices_max,
-            self._stream.negative_rate,
-            self._stream.label_strategy != "window",
+            self._scoring, it.batch, computed, _version(it.pulls), self._published
         )
 
     def _under_way(self, step: str, by: int) -> None:

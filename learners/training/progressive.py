@@ -74,21 +74,24 @@ class Published:
         return out
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """How the batches of a model are scored."""
+
+    model: str
+    learner: str  # who says so
+    prior_rate: float  # the answer that the loss is held against
+    slices: Sequence[str] = ()  # columns
+    slices_max: int = 64  # values of each that are told apart
+    negative_rate: float = 1.0  # of the negatives of the log, the share that was chosen
+    corrections: bool = True
+
+
 def evaluate(
-    model: str,
-    learner: str,
-    batch: Batch,
-    computed: BatchGradients,
-    version: int,
-    prior_rate: float,
-    published: Published,
-    slices: Sequence[str] = (),
-    slices_max: int = 64,
-    negative_rate: float = 1.0,
-    corrections: bool = True,
+    scoring: Scoring, batch: Batch, computed: BatchGradients, version: int, published: Published
 ) -> dict[str, Any]:
     """The record of `evaluations` for a batch that no shard had applied (E1); `computed` has rows
-    and no reason.
+    and no reason, and was made of parameters of `version`.
 
     A negative counts for the `1 / negative_rate` that it was chosen from. A click of a `late` chain
     counts for no row: its impression was scored as a negative before, so it takes that loss back
@@ -97,21 +100,23 @@ def evaluate(
     """
     rows = computed.rows
     assert rows is not None
-    label, prediction, count, loss = _scored(batch.chain, computed, negative_rate, corrections)
+    label, prediction, count, loss = _scored(
+        batch.chain, computed, scoring.negative_rate, scoring.corrections
+    )
     served = published.served(rows)
     served_count = count[served]
     answered = np.clip(
         rows.column("prediction").to_numpy()[served].astype(np.float64), 1e-7, 1 - 1e-7
     )
-    base = _losses(np.full(len(label), prior_rate), label, count)
+    base = _losses(np.full(len(label), scoring.prior_rate), label, count)
     return {
-        "model": model,
+        "model": scoring.model,
         "chain": batch.chain,
         "start": batch.start,
         "end": batch.end,
         "partition": batch.partition,
         "version": version,
-        "learner": learner,
+        "learner": scoring.learner,
         "rows": round(count.sum()),
         "clicks": int(label.sum()),
         "log_loss_sum": float(loss.sum()),
@@ -123,8 +128,8 @@ def evaluate(
         "served_prediction_sum": float((served_count * answered).sum()),
         "served_label_sum": float(label[served].sum()),
         "slices": {
-            name: _slice(rows, name, (count, loss, count * prediction, label), slices_max)
-            for name in slices
+            name: _slice(rows, name, (count, loss, count * prediction, label), scoring.slices_max)
+            for name in scoring.slices
         },
         "ts_ms_max": computed.event_time_max_ms,
         "arrival_ms_max": int(rows.column("arrival_ms").to_numpy().max()),

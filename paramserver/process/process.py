@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from paramserver.clocks.allow_list_sender import AllowListSender
 from paramserver.clocks.clocks import Clocks
@@ -49,6 +49,17 @@ class StateLost(RuntimeError):
     will be."""
 
 
+class Heads(NamedTuple):
+    """The head cut that a shard begins with, and what looks for a newer one, with which the map
+    may change (S6); without, it does not."""
+
+    first: HeadCut = NO_HEAD
+    find: Callable[[], HeadCut] | None = None
+
+
+NO_HEADS = Heads()
+
+
 def run(
     config: ParamServerConfig,
     shards: int,
@@ -56,22 +67,21 @@ def run(
     incarnation: int,
     run_dir: str,
     stop: threading.Event,
-    head: HeadCut = NO_HEAD,
-    find_head: Callable[[], HeadCut] | None = None,
+    heads: Heads = NO_HEADS,
     state: StateDir | None = None,
 ) -> None:
-    """Serve shard `index` until `stop` is set, then drain. There are `shards`, if `head` does not
-    say otherwise.
+    """Serve shard `index` until `stop` is set, then drain. There are `shards`, if the head
+    cut does not say otherwise.
 
     `incarnation` comes from `StateDir.next_incarnation` of a folder that the caller holds; `state`
-    is that folder, where the clock holder keeps what operators ordered. `find_head` looks for a
-    newer head cut, with which the map may change (S6); without it, or `state`, it does not. Writes
-    `<run_dir>/roles/shard-<index>.json` once calls are taken. Raises what makes serving impossible:
-    an address in use, parts that do not fit, a bad token file.
+    is that folder, where the clock holder keeps what operators ordered; without it the map does
+    not change. Writes `<run_dir>/roles/shard-<index>.json` once calls are taken. Raises what makes
+    serving impossible: an address in use, parts that do not fit, a bad token file.
     """
     warm_up()
     config = with_token(config, run_dir)
     make = partial(_incarnation, config, index, incarnation)
+    head = heads.first
     shard = Standby(head.slot_map or SlotMap.even(shards), make).bring(head)
     metrics = Metrics()
     metrics.incarnation.set(incarnation)
@@ -79,7 +89,7 @@ def run(
     holds = shard.slot_map.owner[0] == index
     holder = ClockHolder(config, service, shards, run_dir, state=state) if holds else None
     remapped = holder.remap if holder else lambda slot_map: None
-    map_thread = _slot_map_thread(config, index, service, find_head, state, remapped)
+    map_thread = _slot_map_thread(config, index, service, heads.find, state, remapped)
     if map_thread:
         map_thread.start()
     heard = _Heard()

@@ -11,7 +11,7 @@ from checkpointer.serving.request import of_rows
 from checkpointer.store.announcement import Ref, ref
 from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.gate_findings import Gates
-from checkpointer.store.manifest import Definition, Evaluation, Manifest, Part, assemble
+from checkpointer.store.manifest import Definition, Evaluation, Manifest, Part, TakenCut, assemble
 from learners.config import ModelConfig
 from learners.models.model import Model, make_model
 from paramserver.messages import (
@@ -190,14 +190,10 @@ def train_checkpoint(
     definition = define_model(model.config)
     whole = assemble(
         definition,
-        number,
-        "c",
-        {"label/0": number + 1},
+        TakenCut(number, "c", {"label/0": number + 1}, number, "0.1.0"),
         infos,
         parent,
         Evaluation(),
-        number,
-        "0.1.0",
     )
     catalogue.write_manifest(whole)
     if outcome is not None:

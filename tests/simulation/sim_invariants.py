@@ -27,7 +27,9 @@ from labeler.config import LabelerConfig
 from labeler.join.resume_point import ResumePoint
 from labeler.join.strategy import LabelStrategy, label_strategies
 from labeler.labels.emission import Emission
+from labeler.labels.emitter import ExamplesEmitter, Reading
 from labeler.labels.lost_ranges import LostRange
+from labeler.labels.operator_overrides import OperatorOverrides
 from labeler.labels.partition import PartitionLabeler
 from labeler.labels.verdict_index import VerdictIndex
 from stream.chain import LABEL, LATE
@@ -298,9 +300,9 @@ def reread(
         verdict_index.read(
             record for record in broker.records(c.verdicts, 0) if not is_junk(record)
         )
-    core = PartitionLabeler(
-        c, settings, p, point, verdict_index, strategy=strategy, overrides=words
-    )
+    reading = Reading(strategy, ExamplesEmitter(c))
+    overrides = OperatorOverrides(clocks=frozenset(words))
+    core = PartitionLabeler(c, settings, p, point, verdict_index, reading, overrides)
     for topic, at, read in (
         (c.impressions, point.impressions_offset, core.on_impressions),
         (c.clicks, point.clicks_offset, core.on_clicks),

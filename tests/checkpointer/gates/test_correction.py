@@ -14,7 +14,7 @@ from checkpointer.serving.request import of_rows
 from checkpointer.serving.serving import probe
 from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.fsspec_store import open_store
-from checkpointer.store.manifest import Damaged, Manifest, assemble, decode
+from checkpointer.store.manifest import Damaged, Manifest, TakenCut, assemble, decode
 from learners.config import ModelConfig
 from learners.models.model import Model, make_model, stated_correction
 from learners.training import gradient
@@ -114,7 +114,8 @@ def checkpoint(
     what = definition(model, correction=stated_correction(stream))
     vector = {"label/0": snapshot.progress.chains["label/0"].end}
     evaluation = Evaluations(model.name).sums({})
-    made = assemble(what, 0, "c", vector, [info], None, evaluation, 1, "0", late_share=late_share)
+    taken = TakenCut(0, "c", vector, 1, "0")
+    made = assemble(what, taken, [info], None, evaluation, late_share=late_share)
     catalogue.write_manifest(made)
     return made
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from checkpointer.config import CheckpointerConfig, ServingConfig
-from checkpointer.process.process import run
+from checkpointer.process.process import CheckpointedSystem, run
 from checkpointer.serving.replica_client import Replica
 from checkpointer.serving.request import of_rows
 from checkpointer.store.announcement import decode
@@ -101,9 +101,7 @@ class System:
                     config,
                     self.model,
                     self.stream,
-                    self.ports,
-                    self.clock,
-                    self.log,
+                    CheckpointedSystem(self.ports, self.clock, self.log),
                     self.stop,
                     run_dir=self.run_dir,
                 )
@@ -221,9 +219,7 @@ def test_a_beginning_at_a_time_that_is_gone_is_refused_in_one_line(tmp_path, con
             config,
             system.model,
             system.stream,
-            system.ports,
-            system.clock,
-            system.log,
+            CheckpointedSystem(system.ports, system.clock, system.log),
             threading.Event(),
         )
     said = str(refused.value)

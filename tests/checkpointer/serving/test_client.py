@@ -244,7 +244,9 @@ def test_the_process_says_where_it_is_serves_and_drains(root, catalogue, train):
     train(catalogue, 4, ROWS)
     stop, role = threading.Event(), Path(root) / "run" / "roles" / "replica-1.json"
     process = threading.Thread(
-        target=run, args=(FAST, root, "clicks", stop), kwargs={"run_dir": f"{root}/run", "index": 1}
+        target=run,
+        args=(Replica(root, "clicks", FAST), FAST, stop),
+        kwargs={"run_dir": f"{root}/run", "index": 1},
     )
     process.start()
     wait(role.exists)

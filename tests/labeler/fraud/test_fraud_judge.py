@@ -10,7 +10,7 @@ import pytest
 
 import labeler.fraud.app
 from labeler.counting.signals import Signal
-from labeler.fraud.app import IDLE_S, FraudMetrics, Judge
+from labeler.fraud.app import IDLE_S, FraudMetrics, Judge, LogView
 from labeler.fraud.tables import dict_tables
 from labeler.fraud_config import FraudConfig
 from labeler.io.fetch_pace import RefetchTimer, StepSize
@@ -102,7 +102,9 @@ def judged(
     sender = Sender()
 
     async def run() -> None:
-        judge = Judge(faust, STREAM, FraudConfig(), dict_tables(), sender, FraudMetrics(), dict)  # type: ignore[arg-type]
+        judge = Judge(
+            faust, STREAM, FraudConfig(), dict_tables(), sender, FraudMetrics(), LogView(dict)
+        )  # type: ignore[arg-type]
         for _ in range(rounds):
             await faust.run(judge, fetch)
 
@@ -188,7 +190,7 @@ def test_on_a_slow_machine_the_fetch_under_way_is_waited_for(fetch_s: float, han
             dict_tables(),
             sender,
             FraudMetrics(),
-            dict,
+            LogView(dict),
             lambda: faust.now_s,  # type: ignore[arg-type]
         )
         await faust.go(judge, 1_000.0 + 60 * (fetch_s + 40 * hand_s), 10)
@@ -230,9 +232,8 @@ def test_an_outage_of_the_broker_does_not_make_the_filter_slow_to_miss_what_is_m
             dict_tables(),
             Sender(),
             FraudMetrics(),
-            dict,
+            LogView(dict, look),
             lambda: now_s[0],
-            look,
         )  # type: ignore[arg-type]
         judge._idle.ask(now_s[0])  # as while the broker was away
         await faust.take(judge, 0)
@@ -274,7 +275,7 @@ def test_however_many_signals_claim_too_much_ends_are_looked_up_once_a_batch():
 
     async def run() -> Judge:
         judge = Judge(
-            faust, STREAM, FraudConfig(), dict_tables(), sender, FraudMetrics(), dict, look=look
+            faust, STREAM, FraudConfig(), dict_tables(), sender, FraudMetrics(), LogView(dict, look)
         )  # type: ignore[arg-type]
         for offset, one in enumerate(log):
             message = SimpleNamespace(

@@ -12,6 +12,7 @@ from labeler_oracle import expected
 from labeler.config import LabelerConfig
 from labeler.join.resume_point import ExamplesFold, ResumePoint
 from labeler.join.strategy import label_strategies
+from labeler.labels.emitter import ExamplesEmitter, Reading
 from labeler.labels.partition import PartitionLabeler
 from labeler.labels.verdict_index import VerdictIndex
 from stream.config import StreamConfig
@@ -191,8 +192,9 @@ class Run:
         settings = replace(
             FRAUD if self.fraud else NO_FRAUD, pending_clicks_bytes_max=150, click_page_rows=2
         )
+        reading = Reading(self.strategy, ExamplesEmitter(self.config), self.pages())
         self.labeler = PartitionLabeler(
-            self.config, settings, 0, point, self.verdict_index, (), self.strategy, self.pages()
+            self.config, settings, 0, point, self.verdict_index, reading
         )
         self.at = {
             "impressions": point.impressions_offset, "clicks": self.labeler.clicks.offset,

@@ -21,7 +21,7 @@ from learners.models.model import make_model
 from learners.pacing.events import Batch
 from learners.training import gradient
 from learners.training.gradient import BatchGradients
-from learners.training.progressive import Published, evaluate
+from learners.training.progressive import Published, Scoring, evaluate
 from stream.config import StreamConfig
 
 ONE, NO = np.ones(1, np.float32), np.zeros(1, np.float32)
@@ -153,9 +153,8 @@ def test_an_evaluation_of_a_late_click_takes_its_negative_back() -> None:
             rows(label), np.full(len(label), 0.2, np.float32), event_time_max_ms=5
         )
         at = Batch(0, chain, 0, 10, 0, 1, len(label))
-        return evaluate(
-            "m", "l", at, computed, 1, 0.1, Published("m", True, 10), corrections=corrections
-        )
+        scoring = Scoring("m", "l", 0.1, corrections=corrections)
+        return evaluate(scoring, at, computed, 1, Published("m", True, 10))
 
     first, late = evaluated("label/0", [0, 0, 1]), evaluated("late/0", [1])
     total = {

@@ -12,7 +12,7 @@ from learners.models.model import make_model
 from learners.pacing.events import Batch
 from learners.training import gradient, progressive
 from learners.training.gradient import BatchGradients
-from learners.training.progressive import Published, auc, evaluate
+from learners.training.progressive import Published, Scoring, auc, evaluate
 
 MODEL = make_model(ModelConfig(prior_rate=0.25))
 
@@ -39,7 +39,8 @@ def evaluation(
 ):
     computed = BatchGradients(batch, prediction.astype(np.float32), event_time_max_ms=5)
     at = Batch(1, "label/1", 0, batch.num_rows, 0, 1, batch.num_rows)
-    return evaluate("clicks", "learner-0", at, computed, 9, 0.25, published, **options)
+    scoring = Scoring("clicks", "learner-0", 0.25, **options)
+    return evaluate(scoring, at, computed, 9, published)
 
 
 def published(*versions: tuple[str, int, int], live: bool = True) -> Published:
