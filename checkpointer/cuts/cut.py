@@ -88,6 +88,22 @@ class State(Enum):
     ABANDONED = "abandoned"
 
 
+#: State -> what may come after it, and when. Nothing else may; docs/states.md shows it.
+TRANSITIONS: Mapping[State, Mapping[State, str]] = {
+    State.WAITING: {
+        State.MARKING: "starts are stopped, and all shards stand at one place",
+        State.ABANDONED: "too late, refused, another incarnation, or a shard that has not begun",
+    },
+    State.MARKING: {
+        State.WAITING: "a shard stands elsewhere, or a barrier has reached some shards only",
+        State.MARKED: "all shards have marked, at one place",
+        State.ABANDONED: "too late, refused, another incarnation, or marks that disagree",
+    },
+    State.MARKED: {},
+    State.ABANDONED: {},
+}
+
+
 @dataclass(frozen=True)
 class Pace:
     """How long a hold lasts without renewal, a whole attempt, and the pause between two looks,
@@ -208,7 +224,7 @@ class Cut:
             and self._agreed()
             and not self._marks_asked
         ):
-            self.state = State.MARKING
+            self._go(State.MARKING)
             self.rounds += 1
             self._vector = {chain: at.end for chain, at in reply.progress.chains.items()}
             return self._hold(now_ms) + self._ask()
@@ -273,7 +289,7 @@ class Cut:
                         f"{first[chain]}, {shard} has {at}"
                     )
                     return self._abandon("disagreement", detail, now_ms)
-        self.state = State.MARKED
+        self._go(State.MARKED)
         self._resume(now_ms)
         marked = Marked(
             self.round_name, dict(self._vector), dict(self._incarnations), dict(self._marks)
@@ -283,17 +299,22 @@ class Cut:
     def _back_to_waiting(self, now_ms: int) -> list[Instruction]:
         """One stands elsewhere: all unmark, and wait again. Marks still under way unmark when
         they answer."""
-        self.state = State.WAITING
+        self._go(State.WAITING)
         unmarks: list[Instruction] = [Unmark(shard, self.round_name) for shard in self._marks]
         self._marks, self._standing = {}, {}
         self._poll_at_ms = now_ms + self.pace.poll_ms
         return unmarks + self._hold(now_ms)
 
     def _abandon(self, reason: str, detail: str, now_ms: int) -> list[Instruction]:
-        self.state = State.ABANDONED
+        self._go(State.ABANDONED)
         self._resume(now_ms)
         unmarks: list[Instruction] = [Unmark(shard, self.round_name) for shard in self._marks]
         return [*unmarks, Release(self.model, self.cut), Abandoned(reason, detail)]
+
+    def _go(self, state: State) -> None:
+        if state not in TRANSITIONS[self.state]:
+            raise AssertionError(f"cut {self.cut}: {self.state} -> {state} is no transition")
+        self.state = state
 
     def _resume(self, now_ms: int) -> None:
         if self._held_ms is not None:

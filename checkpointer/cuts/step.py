@@ -20,12 +20,25 @@ class MovePause(NamedTuple):
 NO_PAUSE = MovePause()
 
 
+#: What a look may come to, and what it leaves for the next one; docs/states.md shows it.
+OUTCOMES = {
+    "idle": "nothing is due",
+    "unreachable": "a shard or the clock holder does not answer: it is asked again",
+    "not_restored": "a shard has not taken up the head cut yet: it is asked again",
+    "begun": "a new model has its first place on every shard",
+    "preparing": "shards read ahead of a move: another cut for them, or the move, comes next",
+    "prepared": "a cut for shards that read ahead is complete; it is judged if no move comes of it",
+    "moving": "shards take a newer map: they are told again until all have it",
+    "abandoned": "nothing stands: tried again after a pause that grows",
+    "published": "a checkpoint is complete and passed its gates: replicas may take it",
+    "rejected": "a checkpoint is complete, shards restore from it, and no replica takes it",
+    "store": "the store failed: the next look takes up what was under way",
+}
+
+
 @dataclass(frozen=True)
 class CutStep:
-    """`outcome`: "idle" | "unreachable" | "begun" | "not_restored" | "preparing" (shards read ahead
-    of a move) | "prepared" (a cut for them, judged later) | "moving" (shards take a new map) |
-    "abandoned" | "published" | "rejected" | "store" (it failed: `detail` says how, and the next
-    step takes up what was under way)."""
+    """`outcome`: one of OUTCOMES."""
 
     outcome: str
     detail: str = ""
