@@ -116,8 +116,10 @@ class OverrideSearch:
         return {at.partition: end for at, end in ends.items()}
 
     def _new(self, ends: dict[int, int]) -> dict[int, int]:
-        """Of these ends, how many records each partition holds behind what was searched."""
-        behind = {p: end - self._searched.get(p, 0) for p, end in ends.items()}
+        """Of these ends, how many records each partition holds behind what was searched. One that
+        ends before that was made anew since: all of it is new."""
+        searched = {p: self._searched.get(p, 0) for p in ends}
+        behind = {p: end if end < searched[p] else end - searched[p] for p, end in ends.items()}
         return {p: min(count, self._records_max) for p, count in behind.items() if count > 0}
 
     def _places(self, partitions: Iterable[int]) -> list[Partition]:

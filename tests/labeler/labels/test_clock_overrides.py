@@ -169,6 +169,24 @@ def test_a_labeler_that_runs_writes_what_one_that_starts_writes():
     assert written[0] == written[1]
 
 
+def test_an_override_in_a_quarantine_that_was_made_anew_is_heard():
+    clock = Clock()
+    shop = Shop(DAYS_MS, clock)
+    place = Partition(LIVE.quarantine, 0)
+    for _ in range(50):
+        shop.log.append(place, b"not an event")
+    labelling = labelling_of(shop)
+    work(labelling, clock)
+    assert labelling.tasks[0].core.time_stands
+    shop.log.delete(LIVE.quarantine)
+    shop.log.create(LIVE.quarantine, LIVE.partitions)
+    give_override(shop, ZERO + SECONDS * 1_000)
+    assert shop.log.end(place) < 50
+    clock.now_ms += OVERRIDE_POLL_MS
+    work(labelling, clock)
+    assert not labelling.tasks[0].core.time_stands
+
+
 def test_a_chain_that_went_on_in_a_time_that_is_set_back_goes_on_behind_it():
     """Clocks that were ahead for longer than the window: what was labelled by then stays as it
     is."""
