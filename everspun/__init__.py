@@ -12,6 +12,7 @@ packages stands in `everspun.roles.roles`, one function a role.
 - `status`: What a running system says of itself
 - `access`: what each role may do on the broker, and nothing beyond (pure)
 - `config`: one TOML file for the whole system
+- `config_changes`: what of a changed configuration a run takes while it goes on (pure)
 - `config_reference`: its keys for people: a list for a terminal, and docs/configuration.md
 - `environment`: keys of the configuration from the environment (pure)
 - `forgetting`: forgetting a person

@@ -325,7 +325,7 @@ class Config:
 def load(path: Path, overrides: typing.Sequence[str] = ()) -> Config:
     """Read a file, apply the environment's `EVERSPUN_SECTION_KEY` and then `section.key=value`
     overrides (TOML values), check all. Raises ConfigError."""
-    return loads(_text(path), overrides, f"{path}: ")
+    return loads(read_text(path), overrides, f"{path}: ")
 
 
 def loads(text: str, overrides: typing.Sequence[str] = (), where: str = "") -> Config:
@@ -347,8 +347,8 @@ def loads(text: str, overrides: typing.Sequence[str] = (), where: str = "") -> C
         raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from None
 
 
-def _text(path: Path) -> str:
-    """UTF-8, with or without a byte order mark. Raises ConfigError."""
+def read_text(path: Path) -> str:
+    """A file's text: UTF-8, with or without a byte order mark. Raises ConfigError."""
     try:
         raw = path.read_bytes()
     except FileNotFoundError:

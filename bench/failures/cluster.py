@@ -13,7 +13,6 @@ partitions and no comparison with loopback: *not measured here*. Takes some minu
 import argparse
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -24,19 +23,9 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from kafka import KafkaAdminClient
-from kafka.admin import (
-    ACL,
-    ACLOperation,
-    ACLPermissionType,
-    ACLResourcePatternType,
-    ResourcePattern,
-    ResourceType,
-)
-
 from bench.failures.cluster_hosts import Host, Network
 from bench.failures.recovery_site import Site
-from everspun.access import OPERATOR, SITE, Grant, access, grants
+from everspun.access import OPERATOR, SITE, access, grants
 from everspun.commands.system.audit import full_audit
 from everspun.config import Config, load
 from everspun.status.discovery import configured_places, scrape_all
@@ -106,20 +95,6 @@ entropy_max = 0
 """
 
 
-def acl(grant: Grant) -> ACL:
-    """A right as the administrator's client gives it."""
-    kinds = {"topic": ResourceType.TOPIC, "group": ResourceType.GROUP}
-    pattern = ACLResourcePatternType.PREFIXED if grant.prefixed else ACLResourcePatternType.LITERAL
-    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", grant.operation).upper()
-    return ACL(
-        principal=grant.principal,
-        host="*",
-        operation=ACLOperation[name],
-        permission_type=ACLPermissionType.ALLOW,
-        resource_pattern=ResourcePattern(kinds[grant.resource], grant.name, pattern),
-    )
-
-
 class Cluster:
     """A broker, three hosts with one configuration, and a site. `with` it."""
 
@@ -152,9 +127,7 @@ class Cluster:
         path = self.dir / "everspun.toml"
         path.write_text(self._text(secured.settings("SCRAM-SHA-512")))
         self.config = self.seen_by(OPERATOR, path)
-        admin = KafkaAdminClient(bootstrap_servers=secured.broker.address)
-        admin.create_acls([acl(grant) for grant in grants(self.config.stream, "shop")])
-        admin.close()
+        secured.grant(grants(self.config.stream, "shop"))
         create_topics(self.config.stream)
         self.hosts = {name: Host(self.network, name, self.dir, path) for name in HOSTS}
         for host in self.hosts.values():

@@ -42,7 +42,7 @@ def load(options: argparse.Namespace, role: str = "operator") -> Config:
     beside = str(options.config.absolute().parent)
     if beside not in sys.path:
         sys.path.append(beside)
-    read = config.load(options.config, options.set)
+    read = config.load(getattr(options, "in_force", None) or options.config, options.set)
     stream = read.stream
     mine = {name: getattr(stream, name).replace("{role}", role) for name in OF_A_PRINCIPAL}
     return dataclasses.replace(read, stream=dataclasses.replace(stream, **mine))

@@ -1,10 +1,13 @@
 """The local launcher: every role as a process, started, watched, restarted and drained.
 
 - `broker`: A broker on loopback for demos and tests
+- `config_watch`: the configuration file of a run, looked at while it goes on
 - `launcher`: the local launcher
 - `locks`: one process a purpose
 - `metrics`: what a launcher exports to Prometheus of the processes it watches, computed when it is
   asked for
+- `process`: what a launcher knows of each process that it started
+- `renewals`: processes that are to be started again, one after the other (pure)
 - `restarts`: when a process that ended is started again
 - `role_log`: the file that a role's process writes its log to
 - `run_files`: files by which launcher, roles and commands of one host hear of each other

@@ -14,17 +14,27 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from everspun.config import RunConfig
 from everspun.hosts import ALL, ROLES, Placement
 from everspun.launcher.locks import lock_file, unlock
+from everspun.launcher.process import SAY_AGAIN_MS, NeverStarted, Process, Trouble
+from everspun.launcher.renewals import Now, Renewals
 from everspun.launcher.restarts import Restarts
 from everspun.launcher.role_log import cut_log, last_words, log_tail, room_line
-from everspun.launcher.run_files import SCALE_FILE, ordered_scale, shards_needed
+from everspun.launcher.run_files import (
+    IN_FORCE_FILE,
+    SCALABLE,
+    SCALE_FILE,
+    ordered_scale,
+    role_files,
+    shards_needed,
+    write_in_force,
+)
 from everspun.launcher.state import StateFile
 from stream.log.wall_clock import wall_clock_ms
 
@@ -33,8 +43,8 @@ logger = logging.getLogger(__name__)
 LOOK_S = 0.1
 #: How often the state is written and logs are measured, in looks.
 SLOW_LOOKS = 10
-#: Something that goes on going wrong is said this often, ms.
-SAY_AGAIN_MS = 60_000
+#: Roles of which more or fewer processes may run from one moment to the next.
+RESIZED = (*SCALABLE, "labeler", "replica", "archiver")
 TROUBLES_MAX = 50
 LOCK_FILE = "launcher.lock"
 #: So often in a row a process ends by itself before somebody who waits for the whole run gives up.
@@ -47,57 +57,6 @@ class RunStopped(RuntimeError):
     """A process keeps dying; the message ends with its last words."""
 
 
-class NeverStarted:
-    """Stands in for the process that the operating system has refused so far."""
-
-    pid = 0
-    returncode = 127
-
-    def poll(self) -> int:
-        return self.returncode
-
-    def wait(self, timeout: float | None = None) -> int:
-        return self.returncode
-
-    def send_signal(self, number: int) -> None:
-        """There is nobody to tell."""
-
-    kill = terminate = lambda self: None
-
-
-@dataclass
-class Process:
-    """One role's process and its history of starts."""
-
-    role: str
-    index: int
-    popen: Any  # subprocess.Popen[bytes], or NeverStarted
-    log: IO[bytes] | None
-    history: Restarts
-    restarts: int = 0
-    leaving: bool = False  # told to drain, and to stay away
-    started_ms: int = 0  # monotonic
-    due_ms: int | None = None  # monotonic; when it is to be started again
-    log_begin: int = 0  # byte of its log where its last start begins
-    reason: str = ""  # why it ended last
-    said_ms: int = -SAY_AGAIN_MS
-
-    @property
-    def name(self) -> str:
-        return f"{self.role}-{self.index}"
-
-
-@dataclass
-class Trouble:
-    """Something that the launcher could not do, and tries again."""
-
-    what: str
-    since_ms: int  # wall clock
-    count: int = 0
-    last_ms: int = 0  # monotonic
-    said_ms: int = -SAY_AGAIN_MS
-
-
 class Launcher:
     """Runs the roles of one configuration under `run.dir`."""
 
@@ -108,8 +67,11 @@ class Launcher:
         overrides: tuple[str, ...] = (),
         governed: bool = False,
         placement: Placement = ALL,
+        in_force: str = "",
     ) -> None:
-        self.config_path = config_path
+        """`in_force`: text of the configuration that processes start with, where the file at
+        `config_path` may change while they run."""
+        self.config_path, self.in_force = config_path, in_force
         self.run, self.governed, self.placement = run, governed, placement
         self.overrides = overrides
         self.dir = Path(run.dir)
@@ -117,6 +79,7 @@ class Launcher:
         self.troubles: dict[str, Trouble] = {}
         self.stream_said: Callable[[], dict[str, object]] = dict  # what `run` knows of the stream
         self._retired: set[str] = set()
+        self._renewals = Renewals()
         self._roles: frozenset[str] = frozenset()  # that this launcher runs
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -136,6 +99,8 @@ class Launcher:
         (self.dir / "logs").mkdir(parents=True, exist_ok=True)
         (self.dir / "roles").mkdir(exist_ok=True)
         self._held = lock_file(self.dir / LOCK_FILE, f"run.dir {self.dir}")
+        if self.in_force:
+            write_in_force(self.dir, self.in_force)
         self._pipe, self._pipe_end = os.pipe()
         for stale in (self.dir / "roles").glob("*.json"):
             stale.unlink()
@@ -206,6 +171,19 @@ class Launcher:
                     )
                 time.sleep(0.05)
 
+    def renew(
+        self, overrides: tuple[str, ...], counts: dict[str, int], roles: Collection[str]
+    ) -> None:
+        """From now on processes start with these overrides, `counts` (field of [run] -> processes)
+        are to run, and those of `roles` that run are started again, one after the other: the next
+        once the last one says that it runs."""
+        with self._lock:
+            self.overrides = overrides
+            self.run = replace(self.run, **counts)  # type: ignore[arg-type]
+            self._renewals.order(n for n, p in self.processes.items() if p.role in roles)
+        if set(counts) & {f"{role}s" for role in SCALABLE}:  # the newest word counts
+            (self.dir / SCALE_FILE).unlink(missing_ok=True)
+
     def alive(self) -> dict[str, bool]:
         return {name: p.popen.poll() is None for name, p in self.processes.items()}
 
@@ -250,6 +228,8 @@ class Launcher:
     def _command(self, role: str, index: int) -> list[str]:
         command = [sys.executable, "-m", "everspun", "role", role, "--index", str(index)]
         command += ["--config", str(self.config_path)]
+        if self.in_force:
+            command += ["--in-force", str(self.dir / IN_FORCE_FILE)]
         for override in self.overrides:
             command += ["--set", override]
         return command
@@ -291,6 +271,7 @@ class Launcher:
             process.restarts += bool(process.started_ms)
             process.started_ms = now = _monotonic_ms()
             process.due_ms = None
+            process.renewing = False
             process.history.on_start(now)
 
     def _refused(self, process: Process, error: BaseException) -> None:
@@ -306,6 +287,7 @@ class Launcher:
             for process in list(self.processes.values()):
                 self.attempt(f"watching {process.name}", partial(self._look, process))
             self.attempt("scaling", self._scale)
+            self.attempt("starting again", self._renew)
             looks += 1
             if looks % SLOW_LOOKS == 1:
                 self.attempt("bounding the logs", self._cut_logs)
@@ -325,7 +307,9 @@ class Launcher:
         elif process.leaving:
             self._forget(process)
         elif process.role not in self._retired and not self._stopping.is_set():
-            if process.due_ms is None:
+            if process.renewing:
+                process.due_ms = now
+            elif process.due_ms is None:
                 self._ended(process, now)
             if process.due_ms is not None and now >= process.due_ms:
                 try:
@@ -357,13 +341,28 @@ class Launcher:
                 ),
             )
 
+    def _renew(self) -> None:
+        with self._lock:
+            name = self._renewals.look(self._state_of)
+        if name is not None:
+            process = self.processes[name]
+            process.renewing = True
+            process.popen.send_signal(signal.SIGTERM)
+
+    def _state_of(self, name: str) -> Now:
+        process = self.processes.get(name)
+        if process is None or process.leaving or process.role in self._retired:
+            return Now.GOES
+        said = role_files(self.dir).get(name, {})
+        up = not process.renewing and process.popen.poll() is None
+        return Now.RUNS if up and said.get("pid") == process.popen.pid else Now.STARTS
+
     def _scale(self) -> None:
-        """Bring the number of processes to what was ordered. Who is to go drains and is not
-        started again."""
+        """Bring the number of processes to what is configured, or was ordered. Who is to go drains
+        and is not started again."""
         needed, settled = shards_needed(self.dir)
-        for role, count in (
-            ordered_scale(self.dir) | ({"shard": needed} if needed else {})
-        ).items():
+        wanted_counts = {r: n for r, n in self.counts().items() if r in RESIZED}
+        for role, count in (wanted_counts | ({"shard": needed} if needed else {})).items():
             if role in self._retired or role not in self._roles:
                 continue
             wanted = self.placement.indices(role, count)

@@ -1,12 +1,23 @@
 """Files below `run.dir` by which launcher, roles and commands of one host hear of each other."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 #: Roles whose processes may be started and stopped while the rest goes on.
 SCALABLE = ("learner",)
 SCALE_FILE = "scale.json"
+#: The configuration that processes start with, as its file was when the run began.
+IN_FORCE_FILE = "config-in-force.toml"
+
+
+def write_in_force(run_dir: Path, text: str) -> None:
+    """For its owner's eyes. Raises OSError."""
+    fresh = run_dir / f"{IN_FORCE_FILE}.new"
+    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(text.encode())
+    fresh.replace(run_dir / IN_FORCE_FILE)
 
 
 def order_scale(run_dir: Path, role: str, count: int) -> None:

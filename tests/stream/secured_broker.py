@@ -3,14 +3,26 @@ of its own."""
 
 import base64
 import json
+import re
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kafka import KafkaAdminClient
+from kafka.admin import (
+    ACL,
+    ACLOperation,
+    ACLPermissionType,
+    ACLResourcePatternType,
+    ResourcePattern,
+    ResourceType,
+)
+
+from everspun.access import Grant
 from everspun.launcher.broker import Broker, Secured, start_broker
 
 USER, PASSWORD = "site", "p%ss_word;x=1"
@@ -24,6 +36,12 @@ class SecuredBroker:
     sasl_port: int
     mutual_port: int
     host: str = "localhost"
+
+    def grant(self, rights: Iterable[Grant]) -> None:
+        """Given by the administrator; in force once this returns."""
+        admin = KafkaAdminClient(bootstrap_servers=self.broker.address)
+        admin.create_acls([acl(right) for right in rights])
+        admin.close()
 
     def settings(self, mechanism: str) -> dict[str, Any]:
         """Of `[stream]`, for this mechanism; "" = a client certificate."""
@@ -41,6 +59,20 @@ class SecuredBroker:
             "ssl_cafile": str(self.dir / "ca.pem"),
             "sasl_mechanism": mechanism,
         }
+
+
+def acl(grant: Grant) -> ACL:
+    """A right as the administrator's client gives it."""
+    kinds = {"topic": ResourceType.TOPIC, "group": ResourceType.GROUP}
+    pattern = ACLResourcePatternType.PREFIXED if grant.prefixed else ACLResourcePatternType.LITERAL
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", grant.operation).upper()
+    return ACL(
+        principal=grant.principal,
+        host="*",
+        operation=ACLOperation[name],
+        permission_type=ACLPermissionType.ALLOW,
+        resource_pattern=ResourcePattern(kinds[grant.resource], grant.name, pattern),
+    )
 
 
 def token(subject: str = USER) -> str:

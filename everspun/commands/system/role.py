@@ -46,6 +46,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR")
     )
+    parser.add_argument(
+        "--in-force",
+        type=Path,
+        metavar="FILE",
+        help="read the configuration here, where --config may have changed since the run began; "
+        "modules are found beside --config all the same",
+    )
     shared.config_options(parser)
 
 

@@ -5,13 +5,15 @@ import argparse
 import platform
 from collections.abc import Callable
 
+from rich.console import Console
 from rich.live import Live
 
 from checkpointer.store.fsspec_store import open_store
 from everspun.commands import options as shared
-from everspun.config import Config
+from everspun.config import Config, ConfigError, read_text
 from everspun.hash_secret import with_secret_made
 from everspun.hosts import ALL, ROLES, Placement, beyond, parse_roles
+from everspun.launcher.config_watch import ConfigWatch
 from everspun.launcher.launcher import Launcher
 from everspun.launcher.metrics import LauncherMetrics
 from everspun.launcher.stored_orders import OrderWatch
@@ -60,12 +62,8 @@ def run(options: argparse.Namespace) -> int:
         return MISTAKE
     roles = set(ROLES) if placement.chosen is None else set(placement.chosen)
     console = shared.console()
-    for problem in (problems := check_topics(config.stream)):
-        console.print(str(problem))
-    if any(problem.stops for problem in problems):
-        return MISTAKE
     try:
-        config = with_secret_made(config, lambda: has_begun(config))
+        config = _checked(config, console)
     except (OSError, ValueError) as error:
         console.print(str(error), markup=False)
         return MISTAKE
@@ -73,7 +71,9 @@ def run(options: argparse.Namespace) -> int:
         set_up_logs(config.run.log_format, "INFO", "launcher-0", config.model.name)
     stop = stop_on_signals()
     sets = tuple(options.set)
-    launcher = Launcher(options.config, config.run, sets, config.governor.enabled, placement)
+    text = read_text(options.config)
+    launcher = Launcher(options.config, config.run, sets, config.governor.enabled, placement, text)
+    changed = ConfigWatch(launcher)
     follower = StatusFollower(config, KafkaLog(config.stream), RECENT_EVALUATIONS)
     rate_file = RateFile(launcher.dir)
     usual = rate_file.read()
@@ -94,6 +94,7 @@ def run(options: argparse.Namespace) -> int:
             "exporting metrics": metrics.look,
             "writing the targets of Prometheus": lambda: write_targets(launcher.dir, elsewhere),
             "following the run": lambda: _look(follower, usual),
+            "taking the changed configuration": changed.look,
             "keeping the usual rate": lambda: rate_file.write(usual, wall_clock_ms()),
         }
         with Live(console=console, refresh_per_second=2, transient=True) as live:
@@ -110,6 +111,15 @@ def run(options: argparse.Namespace) -> int:
         launcher.stop()
         follower.close()
     return 0
+
+
+def _checked(config: Config, console: Console) -> Config:
+    """With its secret. Raises ValueError for what stops a run, and OSError."""
+    for problem in (problems := check_topics(config.stream)):
+        console.print(str(problem))
+    if any(problem.stops for problem in problems):
+        raise ConfigError("nothing was started: see above")
+    return with_secret_made(config, lambda: has_begun(config))
 
 
 def placed(config: Config, roles: str, host: str) -> Placement:

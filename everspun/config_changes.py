@@ -1,0 +1,140 @@
+"""What of a changed configuration a run takes while it goes on, and what it does not (pure).
+
+A key is taken where the processes that read it may be started again one after the other, since
+each goes on where the log and the store say. All others would make two processes of one run
+disagree about what a label, a row or an address is.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, NamedTuple
+
+from everspun.config import Config
+from stream.columns.declaration import Feature
+
+#: Keys that follow from others, or are no key of the file.
+_MADE = frozenset({"stream.declared", "stream.hash_secret", "model.declared"})
+#: Section -> the roles that read it, and are started again. A key that is named below is no part.
+_READERS = {
+    "learners": ("learner",),
+    "governor": ("governor",),
+    "checkpointer": ("checkpointer",),
+    "archive": ("archiver",),
+    "serving": ("replica",),
+    "limits": (),  # `everspun status` and `audit` read the file themselves
+    "replay": (),
+}
+#: Keys that say how many processes of a role run.
+_COUNTS = frozenset({"run.labelers", "run.learners", "run.replicas", "run.archivers"})
+#: Keys of the sections above, and of others, that need more than a start; and what to do.
+_WITH_COMMAND = {
+    "run.shards": "type `everspun shards scale {now}`",
+    "paramserver.staleness": "type `everspun staleness {now}`",
+    "stream.partitions": "`everspun topics create`, then stop `everspun run` and start it",
+    "checkpointer.root": "copy the checkpoints there, then stop `everspun run` and start it",
+}
+_MODEL = "a model that is changed needs another name: `everspun retrain`"
+_ELSE = "stop `everspun run` and start it again"
+
+
+class Change(NamedTuple):
+    """A key whose value in the file is no longer the one in force."""
+
+    key: str  # section.key
+    was: Any
+    now: Any
+
+    @property
+    def override(self) -> str:
+        """As `--set` takes it."""
+        return f"{self.key}={_toml(self.now)}"
+
+
+class Refused(NamedTuple):
+    """A change that is not taken while running."""
+
+    change: Change
+    instead: str  # what to do
+
+    def __str__(self) -> str:
+        return (
+            f"{self.change.key} = {_toml(self.change.now)} is not taken while running "
+            f"({_toml(self.change.was)} is in force): {self.instead}"
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What becomes of a changed file."""
+
+    taken: tuple[Change, ...] = ()
+    restarted: tuple[str, ...] = ()  # roles whose processes start again, one after the other
+    refused: tuple[Refused, ...] = ()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Field of [run] -> how many processes of its role are wanted now."""
+        return {c.key.partition(".")[2]: c.now for c in self.taken if c.key in _COUNTS}
+
+
+def plan(was: Config, now: Config) -> Plan:
+    """What is taken of `now` by a run in which `was` is in force."""
+    taken: list[Change] = []
+    restarted: dict[str, None] = {}
+    refused: list[Refused] = []
+    for change in changes(was, now):
+        instead = _instead(change, several_hosts=bool(was.hosts.roles))
+        if instead:
+            refused.append(Refused(change, instead))
+            continue
+        taken.append(change)
+        section = change.key.partition(".")[0]
+        restarted |= dict.fromkeys(_READERS.get(section, ()))
+    return Plan(tuple(taken), tuple(restarted), tuple(refused))
+
+
+def changes(was: Config, now: Config) -> Iterator[Change]:
+    """Keys of two values, in the order of the file's sections."""
+    for section in fields(Config):
+        a, b = getattr(was, section.name), getattr(now, section.name)
+        if not is_dataclass(a):  # [features.NAME]
+            for name in sorted(set(a) | set(b)):
+                if a.get(name) != b.get(name):
+                    yield Change(f"features.{name}", _declared(a.get(name)), _declared(b.get(name)))
+            continue
+        for field in fields(a):
+            key = f"{section.name}.{field.name}"
+            if key not in _MADE and getattr(a, field.name) != getattr(b, field.name):
+                yield Change(key, getattr(a, field.name), getattr(b, field.name))
+
+
+def _instead(change: Change, several_hosts: bool) -> str:
+    """What to do instead of taking it; "" = it is taken."""
+    section = change.key.partition(".")[0]
+    if change.key in _WITH_COMMAND:
+        return _WITH_COMMAND[change.key].format(now=change.now)
+    if change.key in _COUNTS:
+        return _ELSE if several_hosts else ""
+    if section == "model":
+        return _MODEL
+    if section not in _READERS or change.key == "governor.enabled":
+        return _ELSE
+    return "" if _is_plain(change.now) else _ELSE
+
+
+def _declared(feature: Feature | None) -> Any:
+    return None if feature is None else feature.to_dict()
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float) or (
+        isinstance(value, list | tuple) and all(map(_is_plain, value))
+    )
+
+
+def _toml(value: Any) -> str:
+    """A plain value as TOML writes it; others for people alone."""
+    if isinstance(value, float) and value in (float("inf"), float("-inf")):
+        return "inf" if value > 0 else "-inf"
+    return json.dumps(list(value) if isinstance(value, tuple) else value, default=str)
