@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 # Compiled modules are kept, whatever the shell says: each test run and each role would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick slow planted soak check lint types proto docs site clean
+.PHONY: demo test quick slow planted soak check lint types proto constraints docs site clean
 
 demo: $(READY)            ## the main job on a real log, with an audit and a report at the end
 	$(BIN)/everspun demo
@@ -48,6 +48,10 @@ types: $(READY)
 
 proto: $(READY)           ## regenerate the wire format after a change of paramserver/wire/wire.proto
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. paramserver/wire/wire.proto
+
+constraints: $(READY)     ## the versions that a release was tested with, in deploy/constraints.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header --upgrade \
+		--extra networks --extra demo --extra s3 --extra embedded pyproject.toml -o deploy/constraints.txt
 
 docs: $(READY)            ## regenerate docs/configuration.md from the dataclasses
 	$(BIN)/everspun config --markdown > docs/configuration.md

@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 from setuptools import find_packages
 
 from everspun import __version__
@@ -40,6 +41,19 @@ def test_the_version_stands_once_more_in_the_chart_and_in_the_changes():
     chart = (ROOT / "deploy" / "helm" / "everspun" / "Chart.yaml").read_text()
     assert f'appVersion: "{__version__}"' in chart
     assert f"\n## {__version__}\n" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_versions_of_a_release_are_among_those_that_it_asks_for():
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    stated = dict(
+        line.split(";")[0].strip().split("==")
+        for line in (ROOT / "deploy" / "constraints.txt").read_text().splitlines()
+    )
+    extras = project["optional-dependencies"]
+    for text in (*project["dependencies"], *extras["networks"], *extras["demo"], *extras["s3"]):
+        asked = Requirement(text)
+        assert asked.specifier.contains(stated[asked.name]), text
 
 
 def run(*words: str, cwd: Path) -> str:
