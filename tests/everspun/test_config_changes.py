@@ -51,7 +51,7 @@ def test_counts_of_processes_are_taken_and_start_nobody_again():
 @pytest.mark.parametrize(
     ("after", "key", "instead"),
     [
-        (BEGUN + "[stream]\nwindow_ms = 1000\n", "stream.window_ms", "start it again"),
+        (BEGUN + "[stream]\nwindow_ms = 7200000\n", "stream.window_ms", "start it again"),
         (BEGUN.replace("[run]", "[run]\nshards = 3"), "run.shards", "shards scale 3"),
         (BEGUN + "[paramserver]\nstaleness = 9\n", "paramserver.staleness", "staleness 9"),
         (BEGUN.replace('"item"]', '"vendor"]'), "model.categorical", "retrain"),

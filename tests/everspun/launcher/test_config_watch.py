@@ -18,8 +18,8 @@ from everspun.launcher.time_limit import TimeLimit
 ROLE = """
 import json, os, pathlib, sys, time
 place, *words = sys.argv[1:]
-if "learners.lease_ms=4321" in words:
-    sys.exit("a lease of 4321 ms cannot be run here")
+if "learners.drain_ms=4321" in words:
+    sys.exit("a drain of 4321 ms cannot be run here")
 draft = pathlib.Path(place + ".new")
 draft.write_text(json.dumps({"pid": os.getpid(), "words": words}))
 draft.replace(place)
@@ -84,8 +84,8 @@ def test_a_changed_key_starts_its_readers_again_and_nobody_else(
 ):
     path, launcher, watch = begun
     before, others = launcher.pids("learner"), launcher.pids("shard") | launcher.pids("replica")
-    changed(path, watch, path.read_text() + "[learners]\nlease_ms = 7000\n")
-    wait_for(lambda: all("lease_ms=7000" in launcher.words(n) for n in before))
+    changed(path, watch, path.read_text() + "[learners]\ndrain_ms = 7000\n")
+    wait_for(lambda: all("drain_ms=7000" in launcher.words(n) for n in before))
     assert all(launcher.pids("learner")[n] != pid for n, pid in before.items())
     assert launcher.pids("shard") | launcher.pids("replica") == others
     assert all(p.history.ends == 0 for p in launcher.processes.values()), "none of it is a failure"
@@ -104,11 +104,11 @@ def test_a_value_that_cannot_be_run_ends_one_process_and_a_better_one_goes_on(
 ):
     path, launcher, watch = begun
     text, other = path.read_text(), launcher.pids("learner")["learner-1"]
-    changed(path, watch, text + "[learners]\nlease_ms = 4321\n")
+    changed(path, watch, text + "[learners]\ndrain_ms = 4321\n")
     wait_for(lambda: launcher.processes["learner-0"].history.ends >= 2)
     assert launcher.pids("learner")["learner-1"] == other
-    changed(path, watch, text + "[learners]\nlease_ms = 8000\n")
-    wait_for(lambda: all("lease_ms=8000" in launcher.words(n) for n in ("learner-0", "learner-1")))
+    changed(path, watch, text + "[learners]\ndrain_ms = 8000\n")
+    wait_for(lambda: all("drain_ms=8000" in launcher.words(n) for n in ("learner-0", "learner-1")))
 
 
 def test_what_is_not_taken_is_said_until_the_file_is_as_before(
