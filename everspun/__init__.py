@@ -10,6 +10,7 @@ packages stands in `everspun.roles.roles`, one function a role.
 - `replay`: Histories, and how they are replayed into the topics
 - `roles`: One function a role, from the configuration to the package that does the work
 - `status`: What a running system says of itself
+- `trace`: What became of one event
 - `access`: what each role may do on the broker, and nothing beyond (pure)
 - `config`: one TOML file for the whole system
 - `config_changes`: what of a changed configuration a run takes while it goes on (pure)

@@ -57,6 +57,10 @@ COMMANDS = {
         "everspun.commands.data.events",
         "check events of a file or topic: field, value and fix of each bad one",
     ),
+    "trace": (
+        "everspun.commands.data.trace",
+        "what became of one event, from its arrival to the model that serves it",
+    ),
     "quarantine": (
         "everspun.commands.data.quarantine",
         "list, show or add records that could not be used",

@@ -51,7 +51,7 @@ class Change(NamedTuple):
         return f"{self.key}={_toml(self.now)}"
 
 
-class Refused(NamedTuple):
+class RefusedChange(NamedTuple):
     """A change that is not taken while running."""
 
     change: Change
@@ -70,7 +70,7 @@ class Plan:
 
     taken: tuple[Change, ...] = ()
     restarted: tuple[str, ...] = ()  # roles whose processes start again, one after the other
-    refused: tuple[Refused, ...] = ()
+    refused: tuple[RefusedChange, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -82,11 +82,11 @@ def plan(was: Config, now: Config) -> Plan:
     """What is taken of `now` by a run in which `was` is in force."""
     taken: list[Change] = []
     restarted: dict[str, None] = {}
-    refused: list[Refused] = []
+    refused: list[RefusedChange] = []
     for change in changes(was, now):
         instead = _instead(change, several_hosts=bool(was.hosts.roles))
         if instead:
-            refused.append(Refused(change, instead))
+            refused.append(RefusedChange(change, instead))
             continue
         taken.append(change)
         section = change.key.partition(".")[0]

@@ -23,7 +23,7 @@ from everspun.config import RunConfig
 from everspun.hosts import ALL, ROLES, Placement
 from everspun.launcher.locks import lock_file, unlock
 from everspun.launcher.process import SAY_AGAIN_MS, NeverStarted, Process, Trouble
-from everspun.launcher.renewals import Now, Renewals
+from everspun.launcher.renewals import Renewals, RenewalState
 from everspun.launcher.restarts import Restarts
 from everspun.launcher.role_log import cut_log, last_words, log_tail, room_line
 from everspun.launcher.run_files import (
@@ -349,13 +349,17 @@ class Launcher:
             process.renewing = True
             process.popen.send_signal(signal.SIGTERM)
 
-    def _state_of(self, name: str) -> Now:
+    def _state_of(self, name: str) -> RenewalState:
         process = self.processes.get(name)
         if process is None or process.leaving or process.role in self._retired:
-            return Now.GOES
+            return RenewalState.GOES
         said = role_files(self.dir).get(name, {})
         up = not process.renewing and process.popen.poll() is None
-        return Now.RUNS if up and said.get("pid") == process.popen.pid else Now.STARTS
+        return (
+            RenewalState.RUNS
+            if up and said.get("pid") == process.popen.pid
+            else RenewalState.STARTS
+        )
 
     def _scale(self) -> None:
         """Bring the number of processes to what is configured, or was ordered. Who is to go drains

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 
 
-class Now(Enum):
+class RenewalState(Enum):
     """What a process does."""
 
     RUNS = "runs"
@@ -30,11 +30,11 @@ class Renewals:
         later = list(self._waiting)[1 if self._told else 0 :]
         self._waiting.extend(name for name in names if name not in later)
 
-    def look(self, state: Callable[[str], Now]) -> str | None:
+    def look(self, state: Callable[[str], RenewalState]) -> str | None:
         """Who is to be told to end now."""
         while self._waiting:
             now = state(self._waiting[0])
-            if now is Now.GOES or (self._told and now is Now.RUNS):
+            if now is RenewalState.GOES or (self._told and now is RenewalState.RUNS):
                 self._waiting.popleft()
                 self._told = False
             elif self._told:

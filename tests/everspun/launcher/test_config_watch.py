@@ -10,7 +10,7 @@ import pytest
 from everspun.config import ConfigError, loads
 from everspun.launcher.config_watch import ConfigNotTaken, ConfigWatch
 from everspun.launcher.launcher import Launcher
-from everspun.launcher.renewals import Now, Renewals
+from everspun.launcher.renewals import Renewals, RenewalState
 from everspun.launcher.run_files import IN_FORCE_FILE
 from everspun.launcher.time_limit import TimeLimit
 
@@ -131,15 +131,16 @@ def test_what_is_not_taken_is_said_until_the_file_is_as_before(
 
 
 def test_one_after_the_other_and_who_goes_is_passed_over():
-    renewals, state = Renewals(), {"a": Now.RUNS, "b": Now.RUNS, "c": Now.GOES, "d": Now.RUNS}
-    renewals.order(state)
+    renewals, state = Renewals(), dict.fromkeys("abd", RenewalState.RUNS)
+    state["c"] = RenewalState.GOES
+    renewals.order("abcd")
     assert renewals.look(state.__getitem__) == "a"
-    state["a"] = Now.STARTS
+    state["a"] = RenewalState.STARTS
     assert renewals.look(state.__getitem__) is None
     renewals.order(["a", "b"])  # again, while a starts
-    state["a"] = Now.RUNS
+    state["a"] = RenewalState.RUNS
     assert renewals.look(state.__getitem__) == "b"
-    state["b"] = Now.RUNS
+    state["b"] = RenewalState.RUNS
     told = [renewals.look(state.__getitem__) for _ in range(4)]
     assert told == ["d", "a", None, None]
     assert len(renewals) == 0
