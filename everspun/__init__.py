@@ -13,7 +13,6 @@ packages stands in `everspun.roles.roles`, one function a role.
 - `trace`: What became of one event
 - `access`: what each role may do on the broker, and nothing beyond (pure)
 - `config`: one TOML file for the whole system
-- `config_changes`: what of a changed configuration a run takes while it goes on (pure)
 - `config_reference`: its keys for people: a list for a terminal, and docs/configuration.md
 - `environment`: keys of the configuration from the environment (pure)
 - `forgetting`: forgetting a person
@@ -21,7 +20,6 @@ packages stands in `everspun.roles.roles`, one function a role.
 - `hosts`: which processes of which roles run where, and where each of them answers (pure)
 - `local_run`: A whole system on this machine
 - `log_format`: how processes write their logs: as text, or as JSON
-- `mistakes`: what a person is told when a command fails
 """
 
 __version__ = "0.2.0"

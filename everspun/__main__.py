@@ -153,7 +153,7 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # what a terminal cannot show is shown escaped
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    from everspun import (
+    from everspun.commands import (
         mistakes,
     )  # with it come the libraries, which `--help` of all commands does not need
 

@@ -3,5 +3,6 @@
 - `data`: Commands about events and labels
 - `system`: Commands about a system as a whole
 - `training`: Commands about training and its models
+- `mistakes`: what a person is told when a command fails
 - `options`: options that several commands share
 """

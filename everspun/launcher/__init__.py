@@ -1,6 +1,7 @@
 """The local launcher: every role as a process, started, watched, restarted and drained.
 
 - `broker`: A broker on loopback for demos and tests
+- `config_changes`: what of a changed configuration a run takes while it goes on (pure)
 - `config_watch`: the configuration file of a run, looked at while it goes on
 - `launcher`: the local launcher
 - `locks`: one process a purpose

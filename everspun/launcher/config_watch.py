@@ -5,7 +5,7 @@ from pathlib import Path
 
 from everspun import config as config_file
 from everspun.config import Config
-from everspun.config_changes import Plan, plan
+from everspun.launcher.config_changes import Plan, plan
 from everspun.launcher.launcher import Launcher
 
 logger = logging.getLogger(__name__)

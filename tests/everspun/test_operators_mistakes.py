@@ -18,12 +18,12 @@ from rich.panel import Panel
 from rich.table import Table
 
 from everspun.__main__ import COMMANDS, main
+from everspun.commands.mistakes import report, unreadable_argument
 from everspun.commands.options import PlainConsole, shown
 from everspun.config import ConfigError, load
 from everspun.launcher.broker import BrokerError, start_broker
 from everspun.launcher.locks import AlreadyLocked, lock_file, unlock
 from everspun.local_run import MARKER, LocalRun, NotOurs
-from everspun.mistakes import report, unreadable_argument
 
 #: A port of loopback at which nobody listens.
 NOBODY = "127.0.0.1:9"

@@ -11,4 +11,5 @@
 - `quarantine`: records that could not be used
 - `replay`: replay a history into the topics of a running system, in accelerated event time (T1
 - `simulate`: write simulated traffic to a JSON-lines file that `everspun replay` reads
+- `trace`: what became of one event
 """

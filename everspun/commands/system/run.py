@@ -10,6 +10,7 @@ from rich.live import Live
 
 from checkpointer.store.fsspec_store import open_store
 from everspun.commands import options as shared
+from everspun.commands.mistakes import MISTAKE
 from everspun.config import Config, ConfigError, read_text
 from everspun.hash_secret import with_secret_made
 from everspun.hosts import ALL, ROLES, Placement, beyond, parse_roles
@@ -19,7 +20,6 @@ from everspun.launcher.metrics import LauncherMetrics
 from everspun.launcher.stored_orders import OrderWatch
 from everspun.launcher.targets import write_targets
 from everspun.log_format import set_up_logs
-from everspun.mistakes import MISTAKE
 from everspun.roles.model_check import check_model
 from everspun.roles.roles import has_begun, shards_of_map
 from everspun.roles.stop_signals import stop_on_signals

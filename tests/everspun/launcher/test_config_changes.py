@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from everspun.config import Config, loads
-from everspun.config_changes import Plan, changes, plan
+from everspun.launcher.config_changes import Plan, changes, plan
 
 BEGUN = """
 [run]
