@@ -114,8 +114,8 @@ def why_refused(config: StreamConfig) -> str:
 def tls_context(config: StreamConfig) -> ssl.SSLContext:
     """Verifies the broker by `ssl_cafile` or the system's authorities; shows a certificate where
     one is set. Raises CannotAuthenticate."""
-    password = _secret(
-        KEY_PASSWORD, config.ssl_key_password_file, "ssl_key_password_file", needed=False
+    password = read_secret(
+        KEY_PASSWORD, config.ssl_key_password_file, "stream.ssl_key_password_file", needed=False
     )
     try:
         context = ssl.create_default_context(cafile=config.ssl_cafile or None)
@@ -146,7 +146,7 @@ def login(config: StreamConfig) -> tuple[str, Secret]:
         raise CannotAuthenticate(
             f"no user name for {config.sasl_mechanism}: set stream.sasl_username or {USERNAME}"
         )
-    return username, _secret(PASSWORD, config.sasl_password_file, "sasl_password_file")
+    return username, read_secret(PASSWORD, config.sasl_password_file, "stream.sasl_password_file")
 
 
 def token_source(config: StreamConfig) -> Callable[[], str]:
@@ -154,7 +154,7 @@ def token_source(config: StreamConfig) -> Callable[[], str]:
     environment, read anew at each call. Raises CannotAuthenticate."""
     name = config.sasl_token_provider
     if not name:
-        return lambda: _secret(TOKEN, config.sasl_token_file, "sasl_token_file")
+        return lambda: read_secret(TOKEN, config.sasl_token_file, "stream.sasl_token_file")
     module, _, function = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), function)
@@ -167,16 +167,18 @@ def token_source(config: StreamConfig) -> Callable[[], str]:
     return source
 
 
-def _secret(variable: str, path: str, key: str, needed: bool = True) -> Secret:
+def read_secret(variable: str, path: str, key: str, needed: bool = True) -> Secret:
+    """What a file holds, or else a variable of the environment; `key` is the setting that names the
+    file. Raises CannotAuthenticate."""
     if path:
         try:
             with Path(path).expanduser().open("rb") as file:
                 return Secret(file.read(SECRET_BYTES_MAX).decode().rstrip("\r\n"))
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-            raise CannotAuthenticate(f"stream.{key} = {path!r}: {reason}") from None
+            raise CannotAuthenticate(f"{key} = {path!r}: {reason}") from None
     if needed and variable not in os.environ:
         raise CannotAuthenticate(
-            f"a secret is missing: set {variable}, or stream.{key} to a file that holds it"
+            f"a secret is missing: set {variable}, or {key} to a file that holds it"
         )
     return Secret(os.environ.get(variable, ""))
