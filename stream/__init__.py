@@ -27,6 +27,7 @@ already says all that there is to say about how far its writer got.
 - `internal_topics`: Records of the project's own topics
 - `kernels`: How loops over columns are compiled, and where what was compiled is kept
 - `log`: The log
+- `registry`: Events in Avro, Protobuf or JSON with a schema of a registry
 - `producer`: The library for sites that publish events
 - `backoff`: pauses between attempts at something that fails
 - `chain`: A chain of ranges over a source log, and its end, folded from the records that claim to
@@ -35,7 +36,6 @@ already says all that there is to say about how far its writer got.
 - `metrics`: what every role exports to Prometheus, and the file that says where it does (shell)
 - `metrics_server`: the HTTP server of a process for those who watch it (shell)
 - `option`: one option of the configuration
-- `portions`: how many records may be decoded at once
 - `record`: A record of the log, and a position in it
 - `timestamps`: A moment as people write it
 - `watermarks`: watermarks of all inputs as one short text, for the header of a batch (C4)

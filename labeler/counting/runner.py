@@ -17,6 +17,7 @@ from labeler.io.wait import Wait
 from labeler.labels.claimed_ends import ClaimedEnds
 from labeler.labels.operator_overrides import OverrideSearch
 from stream.config import SIGNALS_PARTITIONS, StreamConfig
+from stream.decoding.portions import fitting
 from stream.hashing.keys import partition_of_key
 from stream.internal_topics.clock_overrides import ClockOverride, overrides_of
 from stream.internal_topics.malformed import MalformedRecord
@@ -33,7 +34,6 @@ from stream.log.log import (
     Writer,
 )
 from stream.log.record_columns import RecordColumns
-from stream.portions import fitting
 from stream.record import Partition, Record
 
 logger = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ from collections import deque
 from collections.abc import Iterable
 
 from stream.config import StreamConfig
+from stream.decoding.portions import fitting
 from stream.log.record_columns import NO_RECORDS, RecordColumns
-from stream.portions import fitting
 from stream.record import Record
 
 

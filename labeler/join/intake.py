@@ -89,7 +89,7 @@ class Intake(Generic[Rows]):
         use."""
         arrived = self.clock.admit(records)
         if len(records) and len(records[0].value or b"") <= SAMPLED_BYTES_MAX:
-            count_undeclared(self.undeclared, [records[0]], self._config)
+            count_undeclared(self.undeclared, RecordColumns.of(records)[:1], self._config)
         try:
             return self._columns(arrived)
         except Exception as error:

@@ -1,5 +1,5 @@
-"""From records to columns: JSON (one event, a page view, an array of either) and Arrow IPC, whole
-polls at once.
+"""From records to columns: JSON (one event, a page view, an array of either), Arrow IPC, and Avro
+and Protobuf with schemas of a registry, whole polls at once.
 
 Which rows come out, and which records are bad, is a function of each record alone, however records
 were polled together (I7). A bad record is bad as a whole: it is quarantined with its bytes, counted
@@ -22,8 +22,10 @@ from stream.columns.events import Clicks, Impressions
 from stream.columns.values import feature_column, floats, positions, strings
 from stream.config import StreamConfig
 from stream.decoding.arrow_values import read_arrow
+from stream.decoding.cloud_events import unwrapped
 from stream.decoding.event_faults import Bad, Fault, Reason, fault
 from stream.decoding.json_values import read_json
+from stream.decoding.registered_values import SchemaLacking, read_registered
 from stream.decoding.row_checks import filled, judge
 from stream.decoding.schema import (
     Rows,
@@ -43,7 +45,8 @@ from stream.log.record_columns import Entries, RecordColumns
 from stream.record import ROW_BITS, Record
 
 #: What a record's value is. An Arrow IPC stream begins with four bytes FF, which no JSON text does.
-_CONTROL, _EMPTY, _ARROW, _JSON, _LARGE, _BROKEN = 0, 1, 2, 3, 4, 5
+#: One with the id of a schema begins with a byte 0, which neither does.
+_CONTROL, _EMPTY, _ARROW, _JSON, _LARGE, _BROKEN, _REGISTERED = 0, 1, 2, 3, 4, 5, 6
 _EMPTY_VALUE = fault(
     "value", "is empty; send a JSON object, a JSON array of objects, or an Arrow IPC stream"
 )
@@ -140,7 +143,7 @@ def _decode(
     """
     try:
         return _decode_together(records, partition, shape, config)
-    except MemoryError:
+    except (MemoryError, SchemaLacking):
         raise
     except Exception as error:
         if len(records) <= 1:
@@ -160,9 +163,13 @@ def _decode(
 def _decode_together(
     records: RecordColumns, partition: int, shape: Shape, config: StreamConfig
 ) -> tuple[Rows | None, Bad]:
+    bad: Bad = {}
+    records, in_envelope = unwrapped(records, config.record_bytes_max, bad)
     kinds = np.empty(len(records), np.int8)
-    _kinds(records.data, records.entries, config.record_bytes_max, kinds)
-    bad: Bad = dict.fromkeys(np.flatnonzero(kinds == _EMPTY).tolist(), _EMPTY_VALUE)
+    has_schemas = len(records.schemas) > 0
+    _kinds(records.data, records.entries, config.record_bytes_max, has_schemas, kinds)
+    kinds[list(bad)] = _CONTROL  # nothing is left to be read of them
+    bad |= dict.fromkeys(np.flatnonzero(kinds == _EMPTY).tolist(), _EMPTY_VALUE)
     bad |= dict.fromkeys(np.flatnonzero(kinds == _BROKEN).tolist(), batch_fault)
     for i in np.flatnonzero(kinds == _LARGE).tolist():
         size, allowed = int(records.entries[i]["value_bytes"]), config.record_bytes_max
@@ -171,11 +178,20 @@ def _decode_together(
         )
     parts = read_arrow(records, np.flatnonzero(kinds == _ARROW).tolist(), shape, config, bad)
     parts += read_json(records, np.flatnonzero(kinds == _JSON), shape, partition, config, bad)
+    registered = np.flatnonzero(kinds == _REGISTERED)
+    parts += read_registered(records, registered, shape, partition, config, bad)
     rows = in_log_order(parts)
-    if rows is None:
-        return None, bad
-    wrong = judge(rows, records, shape, partition, config)
-    return without(rows, wrong), bad | wrong
+    if rows is not None:
+        wrong = judge(rows, records, shape, partition, config)
+        rows, bad = without(rows, wrong), bad | wrong
+    for i in in_envelope & bad.keys():
+        bad[i] = _of_inner(bad[i], records[i])
+    return rows, bad
+
+
+def _of_inner(why: Fault | Reason, inner: Record) -> Fault | Reason:
+    """What is wrong with a record is what is wrong with the event in its envelope."""
+    return why if isinstance(why, tuple) else lambda _: why(inner)
 
 
 def _check_decoder(error: Exception, shape: Shape, config: StreamConfig) -> None:
@@ -217,7 +233,13 @@ def _unforeseen(what: str, error: Exception) -> Fault:
 
 
 @kernel
-def _kinds(data: Bytes, entries: Entries, bytes_max: int, kinds: npt.NDArray[np.int8]) -> None:
+def _kinds(
+    data: Bytes,
+    entries: Entries,
+    bytes_max: int,
+    has_schemas: bool,
+    kinds: npt.NDArray[np.int8],
+) -> None:
     for i in range(len(kinds)):
         entry = entries[i]
         at = entry.value
@@ -237,6 +259,8 @@ def _kinds(data: Bytes, entries: Entries, bytes_max: int, kinds: npt.NDArray[np.
             and data[at + 3] == 255
         ):
             kinds[i] = _ARROW
+        elif has_schemas and data[at] == 0:
+            kinds[i] = _REGISTERED
         else:
             kinds[i] = _JSON
 

@@ -57,7 +57,7 @@ def read_json(
             continue
         objects = np.maximum(lines.objects[parsed.start : parsed.end], 0)
         of_object = np.repeat(indices[parsed.start : parsed.end], objects)
-        table, of_object = _not_too_large(parsed.table, of_object, shape, config, bad)
+        table, of_object = without_large(parsed.table, of_object, shape, config, bad)
         columns, object_of_row = flatten_json(table, shape)
         if len(object_of_row):
             parts.append(Rows(columns, of_object[object_of_row]))
@@ -96,7 +96,7 @@ def _not_too_many(
     return indices[keep]
 
 
-def _not_too_large(
+def without_large(
     table: pa.Table, of_object: I64, shape: Shape, config: StreamConfig, bad: Bad
 ) -> tuple[pa.Table, I64]:
     """The objects, but those of records whose rows are too many or would take too much memory."""

@@ -59,7 +59,32 @@ def _find(record: Record, said: str, is_click: bool, partition: int, config: Str
     text = _text(record.value or b"")
     if len(text) > _LOOKED_INTO_BYTES_MAX:
         return _as_parsed(said, is_click)
-    objects = _objects(text)
+    return _find_in(_objects(text), record, said, is_click, (partition, config))
+
+
+def explain_events(
+    objects: list[dict[str, Any]],
+    record: Record,
+    said: str,
+    is_click: bool,
+    partition: int,
+    config: StreamConfig,
+) -> Fault:
+    """The same of events that were read of a record in another way, and fit no columns."""
+    try:
+        return fault(*_find_in(objects, record, said, is_click, (partition, config)))
+    except _Unreadable as error:
+        return fault(*error.args)
+
+
+def _find_in(
+    objects: list[dict[str, Any]],
+    record: Record,
+    said: str,
+    is_click: bool,
+    place: tuple[int, StreamConfig],
+) -> Fault:
+    partition, config = place
     kinds = _kinds(is_click, config)
     looked = 0
     for row, is_odd in _rows(objects, kinds, is_click):
@@ -98,6 +123,12 @@ def _text(value: bytes) -> str:
     """Raises _Unreadable for what a parser does not get to see."""
     if value[:2] in _UTF16 or (len(value) > 1 and 0 in value[:2] and not value.startswith(b"\0\0")):
         raise _Unreadable("value", "looks like UTF-16; send UTF-8")
+    if value.startswith(b"\0"):
+        raise _Unreadable(
+            "value",
+            "is not JSON: it begins with a zero byte, as values with a schema's id do; send the "
+            "JSON alone, or set registry.url",
+        )
     try:
         text = value.decode()
     except UnicodeDecodeError as error:
@@ -137,12 +168,8 @@ def _parsed(text: str) -> Any:
 
 
 def _no_json(text: str, error: json.JSONDecodeError) -> _Unreadable:
-    registry = (
-        " (it begins with a zero byte, as a schema registry frames values: send the JSON alone)"
-    )
-    hint = registry if text.startswith("\0") else ""
     where = f"at character {error.pos} of {len(text)}, {text[error.pos : error.pos + 20]!r}"
-    return _Unreadable("value", f"is not JSON: {error.msg} {where}{hint}")
+    return _Unreadable("value", f"is not JSON: {error.msg} {where}")
 
 
 def _integer(text: str) -> int | ManyDigits:

@@ -3,7 +3,7 @@ becomes flat rows."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -83,6 +83,11 @@ class Shape:
     required: tuple[str, ...]
     schema: pa.Schema  # of `Events.table`
     parse: pj.ParseOptions
+
+    @cached_property
+    def wanted(self) -> pa.StructType:
+        """A parsed object: the fields that are read of it."""
+        return pa.struct(list(self.parse.explicit_schema))
 
     @property
     def row_bytes(self) -> int:

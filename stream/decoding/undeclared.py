@@ -11,8 +11,14 @@ import pyarrow as pa
 from stream.columns.arrow_messages import MalformedStream, measure
 from stream.columns.events import FEATURE_PREFIX
 from stream.config import StreamConfig
+from stream.decoding.cloud_events import NoEvent, unwrapped_value
 from stream.decoding.event_faults import FIELD_CHARS_MAX
+from stream.decoding.registered_values import Readers, SchemaLacking
+from stream.decoding.schema import Shape, impression_shape
+from stream.log.record_columns import RecordColumns
 from stream.record import Record
+from stream.registry.schema import JSON, RegisteredSchema, SchemaFault, Schemas
+from stream.registry.wire_format import HEADER_BYTES, MAGIC
 
 #: Names that are remembered; junk under ever new names takes no more room than this.
 NAMES_MAX = 100
@@ -23,11 +29,17 @@ def count_undeclared(found: Counter[str], records: Iterable[Record], config: Str
     """Add to `found` how many of these records hold a feature of each name that is not declared.
     Records that cannot be read are passed over: `decode` says what is wrong with them."""
     declared = {f.name for f in config.features}
-    for record in records:
+    laid_out, shape = RecordColumns.of(records), impression_shape(config.features)
+    for record in laid_out:
         value = record.value or b""
         if not value or len(value) > config.record_bytes_max:
             continue
-        names = _arrow_names(value) if value.startswith(ARROW_STREAM) else _json_names(value)
+        if value.startswith(ARROW_STREAM):
+            names = _arrow_names(value)
+        elif laid_out.schemas and value[0] == MAGIC:
+            names = _registered_names(laid_out.schemas, value, shape)
+        else:
+            names = _json_names(value)
         for name in names - declared:
             name = name[:FIELD_CHARS_MAX].encode("utf-8", "backslashreplace").decode()
             if name in found or len(found) < NAMES_MAX:
@@ -44,10 +56,22 @@ def _arrow_names(value: bytes) -> set[str]:
     return {name.removeprefix(FEATURE_PREFIX) for name in names if name.startswith(FEATURE_PREFIX)}
 
 
+def _registered_names(schemas: Schemas, value: bytes, shape: Shape) -> set[str]:
+    id, payload = int.from_bytes(value[1:HEADER_BYTES]), value[HEADER_BYTES:]
+    schema = schemas.get(id)
+    if isinstance(schema, RegisteredSchema) and schema.kind == JSON:
+        return _json_names(payload)
+    try:
+        reader, payload = Readers(schemas, shape).of(id, payload)
+        return reader.feature_names(payload)
+    except (SchemaFault, SchemaLacking):
+        return set()
+
+
 def _json_names(value: bytes) -> set[str]:
     try:
-        parsed = json.loads(value)
-    except (ValueError, RecursionError):
+        parsed = json.loads(unwrapped_value(value))
+    except (ValueError, RecursionError, NoEvent):
         return set()
     names: set[str] = set()
     for event in parsed if isinstance(parsed, list) else [parsed]:

@@ -5,8 +5,9 @@ and a structured array; a `Record` is made only of the few that somebody asks fo
 one, a heartbeat).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import overload
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,7 @@ ENTRY = np.dtype(
 Entries = npt.NDArray[np.void]
 
 _NOTHING = np.zeros(0, np.uint8)
+_NO_SCHEMAS: Mapping[int, Any] = MappingProxyType({})
 _CONTROL = np.frombuffer(CONTROL.encode(), np.uint8)
 _HEARTBEAT = np.frombuffer(HEARTBEAT.encode(), np.uint8)
 #: Of a record's headers so many are made objects of; one record can hold millions.
@@ -45,14 +47,15 @@ NO_VARINT = np.int64(-(2**62))  # what `varint` answers where the buffer ends
 
 class RecordColumns(Sequence[Record]):
     """Records of one partition, in log order. `entries` (n,) has dtype ENTRY; `data` holds the
-    bytes they point to."""
+    bytes they point to; `schemas`, by id, are those that values name, where they came with them
+    (`stream.registry.schema`)."""
 
-    __slots__ = ("data", "entries")
+    __slots__ = ("data", "entries", "schemas")
 
-    def __init__(self, data: Bytes, entries: Entries):
+    def __init__(self, data: Bytes, entries: Entries, schemas: Mapping[int, Any] = _NO_SCHEMAS):
         data = data.view()
         data.flags.writeable = False  # one type for all kernels, wherever the bytes came from
-        self.data, self.entries = data, entries
+        self.data, self.entries, self.schemas = data, entries, schemas
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> "RecordColumns":
@@ -91,7 +94,9 @@ class RecordColumns(Sequence[Record]):
         if len(parts) <= 1:
             return parts[0] if parts else NO_RECORDS
         data, entries, at = [], [], 0
+        schemas: dict[int, Any] = {}
         for part in parts:
+            schemas |= part.schemas
             first, end = int(part.entries["key"].min()), int(part.entries["end"].max())
             moved = part.entries.copy()
             for name in ("key", "value", "headers", "end"):
@@ -99,7 +104,7 @@ class RecordColumns(Sequence[Record]):
             data.append(part.data[first:end])
             entries.append(moved)
             at += end - first
-        return cls(np.concatenate(data), np.concatenate(entries))
+        return cls(np.concatenate(data), np.concatenate(entries), schemas or _NO_SCHEMAS)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -110,7 +115,7 @@ class RecordColumns(Sequence[Record]):
     def __getitem__(self, index: slice) -> "RecordColumns": ...
     def __getitem__(self, index: int | slice) -> "Record | RecordColumns":
         if isinstance(index, slice):
-            return RecordColumns(self.data, self.entries[index])
+            return RecordColumns(self.data, self.entries[index], self.schemas)
         entry = self.entries[index]
         key, value = (self._part(entry, name) for name in ("key", "value"))
         fault = int(entry["batch_fault"])
@@ -127,7 +132,22 @@ class RecordColumns(Sequence[Record]):
 
     def take(self, rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> "RecordColumns":
         """The records of these indices, or where this is true."""
-        return RecordColumns(self.data, self.entries[rows])
+        return RecordColumns(self.data, self.entries[rows], self.schemas)
+
+    def with_schemas(self, schemas: Mapping[int, Any]) -> "RecordColumns":
+        """The same records with these schemas beside those that they have."""
+        return RecordColumns(self.data, self.entries, {**self.schemas, **schemas})
+
+    def with_values(self, rows: Sequence[int], values: Sequence[bytes]) -> "RecordColumns":
+        """The same records, those of these indices with other values, behind all others in the
+        buffer."""
+        entries, at = self.entries.copy(), len(self.data)
+        for row, value in zip(rows, values, strict=True):
+            entries[row]["value"], entries[row]["value_bytes"] = at, len(value)
+            at += len(value)
+            entries[row]["end"] = at
+        data = np.concatenate([self.data, np.frombuffer(b"".join(values), np.uint8)])
+        return RecordColumns(data, entries, self.schemas)
 
     @property
     def offset(self) -> npt.NDArray[np.int64]:
@@ -141,7 +161,7 @@ class RecordColumns(Sequence[Record]):
         """The same records with other timestamps (n,)."""
         entries = self.entries.copy()
         entries["timestamp_ms"] = timestamp_ms
-        return RecordColumns(self.data, entries)
+        return RecordColumns(self.data, entries, self.schemas)
 
     @property
     def heartbeat(self) -> npt.NDArray[np.bool_]:

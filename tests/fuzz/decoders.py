@@ -25,12 +25,12 @@ from stream.columns.declaration import Feature
 from stream.config import StreamConfig
 from stream.decoding.decode import decode_activity, decode_clicks, decode_impressions
 from stream.decoding.event_faults import FIELD_CHARS_MAX, REASON_CHARS_MAX
+from stream.decoding.portions import fitting
 from stream.decoding.undeclared import NAMES_MAX, count_undeclared
 from stream.hashing.keys import partition_of_key
 from stream.log.record_batches import AbortedTransaction, BatchReader, DamagedBatch, DamagedOffsets
 from stream.log.record_columns import RecordColumns
 from stream.log.unpacking import CODECS, CannotUnpack, unpack
-from stream.portions import fitting
 from stream.record import Record
 
 CONFIG = StreamConfig(

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import stream.portions
+import stream.decoding.portions
 from stream.columns.arrow_messages import StreamSize
 from stream.config import StreamConfig
 from stream.decoding.decode import decode_impressions
+from stream.decoding.portions import fitting
 from stream.log.record_columns import RecordColumns
-from stream.portions import fitting
 from stream.record import Record
 
 TS = 1_700_000_000_000
@@ -76,7 +76,7 @@ def test_one_is_taken_however_large_it_is():
 
 def test_a_claim_that_no_number_holds_is_a_large_one(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(
-        stream.portions, "measure", lambda value: StreamSize(1 << 62, 1 << 62, 0, 1 << 40)
+        stream.decoding.portions, "measure", lambda value: StreamSize(1 << 62, 1 << 62, 0, 1 << 40)
     )
     assert fitting(records([arrow(1)] * 3), CONFIG) == 1
 
@@ -85,7 +85,7 @@ def test_a_record_that_cannot_be_measured_is_as_large_as_it_is(monkeypatch: pyte
     def unforeseen(value: bytes) -> StreamSize:
         raise OverflowError("date value out of range")
 
-    monkeypatch.setattr(stream.portions, "measure", unforeseen)
+    monkeypatch.setattr(stream.decoding.portions, "measure", unforeseen)
     assert fitting(records([arrow(1)] * 3), CONFIG) == 3
 
 

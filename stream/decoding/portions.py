@@ -23,6 +23,9 @@ from stream.log.record_columns import Entries, RecordColumns
 _STRINGS, _ROW_BYTES = 7, 128
 _ARROW_MARK, _OPEN = 255, ord("{")
 _ARROW = -1
+#: Avro and Protobuf begin with a zero byte. An impression of a page view takes about so many bytes
+#: at least.
+_REGISTERED_MARK, _PART_BYTES = 0, 16
 
 
 def fitting(records: RecordColumns, config: StreamConfig) -> int:
@@ -66,12 +69,15 @@ def _arrow_bytes(value: bytes, row_bytes: int) -> int:
 
 @kernel
 def _sizes(data: Bytes, entries: Entries, row_bytes: int, strings_bytes: int, sizes: I64) -> None:
-    """Of JSON: each object may be a row, with all that its page view says once. _ARROW for what
-    is no JSON."""
+    """Of JSON: each object may be a row, with all that its page view says once; of Avro and
+    Protobuf as many as it may hold. _ARROW for what is neither."""
     for i in range(len(sizes)):
         start, size = np.int64(entries[i].value), max(np.int64(entries[i].value_bytes), np.int64(0))
         if size >= 4 and data[start] == _ARROW_MARK:
             sizes[i] = _ARROW
+            continue
+        if size > 0 and data[start] == _REGISTERED_MARK:
+            sizes[i] = size + size // _PART_BYTES * (row_bytes + min(size, np.int64(strings_bytes)))
             continue
         objects = np.int64(0)
         for at in range(start, start + size):

@@ -1,0 +1,18 @@
+"""Events in Avro, Protobuf or JSON with a schema of a registry (Confluent's wire format).
+
+A value begins with the byte 0 and the id of its schema. A reader of such a log holds records back
+until their schemas are known (`schema_log`), and gives them out with these: what decodes them asks
+nobody, and waits for nothing. So a registry that is away makes partitions wait, and never makes a
+good record a bad one.
+
+- `avro_nodes`: an Avro schema as a tree without names, with what a value of it may cost
+- `avro_reader`: Avro values read into events
+- `client`: asks the registry, within deadlines, from a thread of its own
+- `config`: where the registry is, and its limits
+- `known_schemas`: which schemas are known, wanted, or known to nobody
+- `proto_text`: the text of a .proto file as descriptors, where a registry gives nothing else
+- `protobuf_reader`: Protobuf messages read into events
+- `schema`: a schema as the registry gave it
+- `schema_log`: a log whose records come with their schemas
+- `wire_format`: the bytes in front of a value
+"""

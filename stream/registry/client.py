@@ -1,0 +1,318 @@
+"""Asks a schema registry, from a thread of its own (shell): who reads a log never waits for it.
+
+Each request has a deadline, and after a failure all pause, for longer each time. Nothing but the
+registry's own word that it knows no such id (`error_code` 40403) is taken for that: a proxy's 404,
+a login that is refused and a page that is no JSON are a registry that is away, which is waited for.
+"""
+
+import base64
+import binascii
+import http.client
+import json
+import logging
+import os
+import random
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from google.protobuf import descriptor_pb2
+from google.protobuf.message import DecodeError
+
+from stream.backoff import Backoff
+from stream.config import StreamConfig
+from stream.log.log import Log
+from stream.log.security import CannotAuthenticate, read_secret
+from stream.log.wall_clock import wall_clock_ms
+from stream.registry.config import RegistryConfig
+from stream.registry.known_schemas import Away, KnownSchemas
+from stream.registry.proto_text import can_read_text, descriptors_of
+from stream.registry.schema import (
+    AVRO,
+    JSON,
+    PROTOBUF,
+    AbsentSchema,
+    RegisteredSchema,
+    SchemaFault,
+    Schemas,
+)
+from stream.registry.schema_log import SchemaLog
+
+logger = logging.getLogger(__name__)
+
+USERNAME, PASSWORD, TOKEN = (
+    "EVERSPUN_REGISTRY_USERNAME",
+    "EVERSPUN_REGISTRY_PASSWORD",
+    "EVERSPUN_REGISTRY_TOKEN",
+)
+ANSWER_BYTES_MAX = 2 << 20
+REFERENCES_MAX = 64
+RETRY_FIRST_MS = 100
+#: How long the thread rests without anything wanted, s; who wants something wakes it.
+REST_S = 0.2
+SCHEMA_NOT_FOUND = 40403
+_ACCEPT = "application/vnd.schemaregistry.v1+json, application/json"
+_SAID_MAX = 200
+
+
+class RegistryAway(Exception):
+    """The registry does not answer, or not as one does; the message says what it did."""
+
+
+class RegistryClient:
+    """What is known of a registry's schemas; what is not is fetched. See `SchemaSource`."""
+
+    def __init__(
+        self,
+        config: RegistryConfig,
+        now: Callable[[], int] = wall_clock_ms,
+        fetch: Callable[[int], RegisteredSchema | AbsentSchema] | None = None,
+    ) -> None:
+        self._known = KnownSchemas(config.schemas_max, config.unknown_ms)
+        self._backoff = Backoff(min(RETRY_FIRST_MS, config.retry_max_ms), config.retry_max_ms)
+        self._now, self._fetch = now, fetch or RegistryConnection(config).schema
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def away(self) -> Away | None:
+        """What the registry does not give, if anything is waited for because of it."""
+        with self._changed:
+            return self._known.away
+
+    def find(self, ids: Iterable[int]) -> Schemas:
+        """What is known of these; the others are on their way."""
+        wanted = list(ids)
+        if not wanted:
+            return {}
+        with self._changed:
+            found = self._known.find(wanted, self._now())
+            if len(found) < len(wanted):
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._run, name="schemas", daemon=True)
+                    self._thread.start()
+                self._changed.notify_all()
+        return found
+
+    def wait(self, timeout_ms: int) -> None:
+        """Until something has come of what is wanted, or for this long."""
+        with self._changed:
+            self._changed.wait(timeout_ms / 1000)
+
+    def close(self) -> None:
+        """Ends the thread, once its request has."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                if self._closed:
+                    return
+                id = self._known.next(self._now())
+                if id is None:
+                    self._changed.wait(REST_S)
+                    continue
+            self._ask(id)
+
+    def _ask(self, id: int) -> None:
+        try:
+            answer = self._fetch(id)
+        except Exception as error:  # whatever it is, records wait and it is tried again
+            said = str(error) if isinstance(error, RegistryAway) else repr(error)
+            with self._changed:
+                pause_ms = self._backoff.failed(random.random())
+                first = self._known.away is None
+                self._known.on_failed(id, self._now(), pause_ms, said)
+            if first:
+                logger.error("schema %d does not come, and its partitions wait: %s", id, said)
+            return
+        with self._changed:
+            self._backoff.worked()
+            was_away = self._known.away is not None
+            if isinstance(answer, AbsentSchema):
+                self._known.on_absent(id, self._now())
+            else:
+                self._known.on_schema(answer)
+            self._changed.notify_all()
+        if was_away:
+            logger.info("the schema registry answers again")
+
+
+class RegistryConnection:
+    """One kept connection to a node of the registry. Belongs to one thread."""
+
+    def __init__(self, config: RegistryConfig) -> None:
+        self._config, self._node = config, 0
+        self._kept: http.client.HTTPConnection | None = None
+
+    def schema(self, id: int) -> RegisteredSchema | AbsentSchema:
+        """Raises RegistryAway."""
+        said = self._get(f"/schemas/ids/{id}")
+        if said is None:
+            return AbsentSchema(id)
+        kind = str(said.get("schemaType") or AVRO)
+        try:
+            if kind == PROTOBUF:
+                return RegisteredSchema(id, kind, files=self._protobuf(id, said))
+            if kind in (AVRO, JSON):
+                references = () if kind == JSON else tuple(self._referred(said).values())
+                return RegisteredSchema(id, kind, _schema(said), references)
+            broken = f"has schema {id} of type {kind!r}; send Avro, Protobuf or JSON"
+            return RegisteredSchema(id, kind, broken=broken)
+        except SchemaFault as fault:
+            return RegisteredSchema(id, kind, broken=fault.reason)
+
+    # --- what a schema refers to
+    # ----------------------------------------------------------------------------------------------
+
+    def _referred(self, said: dict[str, Any], query: str = "") -> dict[str, str]:
+        """Texts by the names that they are referred to by, those first that others refer to."""
+        found: dict[str, str] = {}
+
+        def add(one: dict[str, Any], depth: int) -> None:
+            for reference in one.get("references") or ():
+                name, subject = str(reference.get("name")), str(reference.get("subject"))
+                if name in found:
+                    continue
+                if depth > REFERENCES_MAX or len(found) >= REFERENCES_MAX:
+                    raise SchemaFault(
+                        "value", f"has a schema of more than {REFERENCES_MAX} references"
+                    )
+                path = f"/subjects/{quote(subject, safe='')}/versions/{reference.get('version')}"
+                inner = self._get(f"{path}?deleted=true{query}")
+                if inner is None:
+                    raise RegistryAway(f"knows no {path}, which schema {name!r} is referred to by")
+                add(inner, depth + 1)
+                found[name] = _schema(inner)
+
+        add(said, 0)
+        return found
+
+    def _protobuf(self, id: int, said: dict[str, Any]) -> tuple[bytes, ...]:
+        """As descriptors, if the registry gives them; else of its text."""
+        own = f"schema-{id}.proto"
+        try:
+            serialized = self._get(f"/schemas/ids/{id}?format=serialized") or {}
+            texts = self._referred(serialized, "&format=serialized") | {own: _schema(serialized)}
+            return tuple(_descriptor(name, text) for name, text in texts.items())
+        except (RegistryAway, binascii.Error, DecodeError, ValueError) as error:
+            if not can_read_text():
+                raise RegistryAway(
+                    f"gives schema {id} as the text of a .proto file alone ({error}); install "
+                    "everspun[protobuf], which brings protoc"
+                ) from error
+        return descriptors_of(self._referred(said) | {own: _schema(said)})
+
+    # --- requests
+    # ----------------------------------------------------------------------------------------------
+
+    def _get(self, path: str) -> dict[str, Any] | None:
+        """The JSON object of an answer; None where the registry says that it knows no such schema.
+        Raises RegistryAway."""
+        urls = self._config.urls
+        url = urls[self._node % len(urls)]
+        try:
+            status, body = self._request(url, path)
+        except CannotAuthenticate as error:
+            raise RegistryAway(str(error)) from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            self._drop()
+            self._node += 1
+            raise RegistryAway(f"{url} does not answer: {error or type(error).__name__}") from error
+        try:
+            said = json.loads(body)
+        except (ValueError, RecursionError):
+            said = None
+        if status == 200 and isinstance(said, dict):
+            return said
+        code = said.get("error_code") if isinstance(said, dict) else None
+        if status == 404 and code == SCHEMA_NOT_FOUND:
+            return None
+        self._node += 1
+        self._drop()
+        shown = str(said.get("message")) if isinstance(said, dict) else repr(body[:_SAID_MAX])
+        hint = "; set registry.username or registry.token_file" if status in (401, 403) else ""
+        raise RegistryAway(f"{url} answers {status} to {path}: {shown[:_SAID_MAX]}{hint}")
+
+    def _request(self, url: str, path: str) -> tuple[int, bytes]:
+        deadline_s = time.monotonic() + self._config.timeout_ms / 1000
+        connection = self._kept or self._connect(url)
+        self._kept = None  # a request that fails leaves none behind
+        headers = {"Accept": _ACCEPT} | self._authorization()
+        connection.request("GET", urlsplit(url).path + path, headers=headers)
+        answer = connection.getresponse()
+        body = b""
+        while part := answer.read1(65_536):
+            body += part
+            if len(body) > ANSWER_BYTES_MAX:
+                raise ValueError(f"answers more than {ANSWER_BYTES_MAX} bytes")
+            if time.monotonic() > deadline_s:
+                raise TimeoutError(f"no whole answer within {self._config.timeout_ms} ms")
+        if answer.isclosed() and not answer.will_close:
+            self._kept = connection
+        else:
+            connection.close()
+        return answer.status, body
+
+    def _connect(self, url: str) -> http.client.HTTPConnection:
+        parts, timeout_s = urlsplit(url), self._config.timeout_ms / 1000
+        host = parts.hostname or ""
+        if parts.scheme == "http":
+            return http.client.HTTPConnection(host, parts.port or 80, timeout=timeout_s)
+        context = ssl.create_default_context(cafile=self._config.cafile or None)
+        if self._config.certfile:
+            context.load_cert_chain(self._config.certfile, self._config.keyfile or None)
+        return http.client.HTTPSConnection(
+            host, parts.port or 443, timeout=timeout_s, context=context
+        )
+
+    def _authorization(self) -> dict[str, str]:
+        """Raises CannotAuthenticate."""
+        config = self._config
+        if config.token_file or TOKEN in os.environ:
+            token = read_secret(TOKEN, config.token_file, "registry.token_file")
+            return {"Authorization": f"Bearer {token}"}
+        username = config.username or os.environ.get(USERNAME, "")
+        if not username:
+            return {}
+        password = read_secret(PASSWORD, config.password_file, "registry.password_file")
+        pair = base64.b64encode(f"{username}:{password}".encode()).decode()
+        return {"Authorization": f"Basic {pair}"}
+
+    def _drop(self) -> None:
+        if self._kept is not None:
+            with suppress(OSError):
+                self._kept.close()
+            self._kept = None
+
+
+def _schema(said: dict[str, Any]) -> str:
+    schema = said.get("schema")
+    if not isinstance(schema, str):
+        raise RegistryAway("answers without a schema")
+    return schema
+
+
+def _descriptor(name: str, text: str) -> bytes:
+    """A serialized FileDescriptorProto, named as others import it."""
+    file = descriptor_pb2.FileDescriptorProto.FromString(base64.b64decode(text, validate=True))
+    file.name = name
+    return bytes(file.SerializeToString())
+
+
+def registry_client(config: RegistryConfig) -> RegistryClient | None:
+    """None where events carry no schema ids."""
+    return RegistryClient(config) if config.urls else None
+
+
+def log_with_schemas(log: Log, stream: StreamConfig, client: RegistryClient | None) -> Log:
+    """The log, whose impressions and clicks come with their schemas where there is a registry."""
+    if client is None:
+        return log
+    return SchemaLog(log, client, (stream.impressions, stream.clicks))

@@ -1,0 +1,256 @@
+"""Schemas that change, and schemas that no event has."""
+
+from typing import Any
+
+import pytest
+from registered_events import (
+    CONFIG,
+    IMPRESSION,
+    PROTO,
+    TS,
+    avro,
+    avro_schema,
+    decode,
+    framed,
+    impression,
+    message_class,
+    proto,
+    proto_schema,
+    reasons,
+)
+
+from stream.registry.schema import PROTOBUF, RegisteredSchema
+
+
+def with_field(name: str, **changed: Any) -> dict[str, Any]:
+    """The schema with one field changed, added, or renamed."""
+    kept = [f for f in IMPRESSION["fields"] if name != "features" or f["name"] != "impressions"]
+    fields = [{"name": name, **changed} if f["name"] == name else f for f in kept]
+    if fields == kept:
+        fields = [*fields, {"name": name, **changed}]
+    return dict(IMPRESSION, fields=fields)
+
+
+def test_a_field_that_is_added_changes_nothing_else():
+    newer = with_field("shelf_mark", type="string")
+    rows, bad = decode(
+        avro(IMPRESSION, impression(id="old"), 1),
+        avro(newer, impression(id="new", shelf_mark="x"), 2),
+        schemas=(avro_schema(IMPRESSION, 1), avro_schema(newer, 2)),
+    )
+    assert not bad
+    assert rows.table["id"].to_pylist() == ["old", "new"]
+
+
+def test_a_field_that_is_renamed_by_an_alias_is_found():
+    features = {"type": "record", "name": "Features", "fields": [
+        {"name": "user_id", "type": "string", "aliases": ["user"]},
+    ]}  # fmt: skip
+    newer = dict(IMPRESSION, fields=[
+        *(f for f in IMPRESSION["fields"] if f["name"] not in ("features", "impressions", "item")),
+        {"name": "product", "type": "string", "aliases": ["item"]},
+        {"name": "features", "type": features},
+    ])  # fmt: skip
+    event = {k: v for k, v in impression().items() if k != "item"}
+    event |= {"product": "lamp", "features": {"user_id": "ann"}}
+    rows, bad = decode(avro(newer, event), schemas=(avro_schema(newer),))
+    assert not bad
+    assert (rows.table["item"].to_pylist(), rows.table["f_user"].to_pylist()) == (["lamp"], ["ann"])
+
+
+def test_a_message_field_that_is_renamed_keeps_its_json_name():
+    newer = proto_schema(
+        PROTO.replace("optional string user = 1;", 'optional string uid = 1 [json_name = "user"];')
+    )
+    older = message_class(proto_schema(), "shop.events.Impression")
+    rows, bad = decode(proto(older, impression(features={"user": "ann"})), schemas=(newer,))
+    assert not bad
+    assert rows.table["f_user"].to_pylist() == ["ann"]
+
+
+@pytest.mark.parametrize(
+    ("schema", "field", "says"),
+    [
+        (with_field("ts_ms", type="int"), "ts_ms", "is an int in schema 1; send a long"),
+        (
+            with_field("ts_ms", type={"type": "long", "logicalType": "timestamp-micros"}),
+            "ts_ms",
+            "is long (timestamp-micros)",
+        ),
+        (with_field("session", type="long"), "session", "is a long in schema 1; send a string"),
+        (with_field("session", type="bytes"), "session", "is a bytes"),
+        (with_field("position", type="float"), "position", "is a float in schema 1"),
+        (with_field("prediction", type="boolean"), "prediction", "is a boolean"),
+        (with_field("features", type="string"), "features", "is a string in schema 1; send a rec"),
+        (
+            with_field("features", type={"type": "record", "name": "F", "fields": [
+                {"name": "tags", "type": "string"}]}),
+            "features.tags",
+            "is a string in schema 1; send a list, each of its values a string",
+        ),
+    ],
+)  # fmt: skip
+def test_a_schema_that_narrows_a_type_is_said_by_name(schema: Any, field: str, says: str):
+    """Its records are bad before any is read; those of the older schema stay good."""
+    rows, bad = decode(
+        framed(1, b"whatever"), avro(IMPRESSION, impression(), 2),
+        schemas=(avro_schema(schema), avro_schema(IMPRESSION, 2)),
+    )  # fmt: skip
+    assert len(rows) == 1
+    ((name, reason),) = reasons(bad)
+    assert name == field
+    assert says in reason
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field", "says"),
+    [
+        ("int64 ts_ms = 2", "int32 ts_ms = 2", "ts_ms", "is int32 in schema 2; send int64"),
+        ("string session = 3", "bytes session = 3", "session", "is bytes in schema 2"),
+        ("double price = 2", "string price = 2", "features.price", "is string in schema 2"),
+        ("repeated string tags = 3", "optional string tags = 3", "features.tags", "send a list"),
+        ("string session = 3", "repeated string session = 3", "session", "is repeated string"),
+        ("string session = 3", "Other session = 3", "session", "is shop.events.Other"),
+    ],
+)
+def test_a_message_that_narrows_a_type_is_said_by_name(old: str, new: str, field: str, says: str):
+    ((name, reason),) = reasons(
+        decode(framed(2, b"\x02\x04"), schemas=(proto_schema(PROTO.replace(old, new)),))[1]
+    )
+    assert name == field
+    assert says in reason
+
+
+def test_one_branch_of_a_union_may_be_of_another_type_and_its_values_are_named():
+    newer = with_field("item", type=["null", "string", "long"])
+    rows, bad = decode(
+        avro(newer, impression()), avro(newer, impression(item=7)), schemas=(avro_schema(newer),)
+    )
+    assert len(rows) == 1
+    assert reasons(bad) == [("item", "is the number 7; send it as a string")]
+
+
+def test_features_in_a_map_are_read_by_name():
+    union = ["string", "double", "boolean"]
+    newer = dict(IMPRESSION, fields=[
+        *IMPRESSION["fields"][:9],
+        {"name": "features", "type": {"type": "map", "values": union}},
+    ])  # fmt: skip
+    rows, bad = decode(
+        avro(newer, impression(features={"user": "ann", "price": 2.0, "other": True})),
+        avro(newer, impression(features={"user": 1.0})),
+        schemas=(avro_schema(newer),),
+    )
+    assert rows.table["f_user"].to_pylist() == ["ann"]
+    assert rows.table["f_price"].to_pylist() == [2.0]
+    assert reasons(bad) == [("features.user", "is the number 1.0; send it as a string")]
+    text = PROTO.replace("optional Features features = 10", "map<string, string> features = 10")
+    schema = proto_schema(text)
+    made = message_class(schema, "shop.events.Impression")
+    rows, bad = decode(
+        proto(made, impression(features={"user": "ann"})),
+        proto(made, impression(features={"price": "2"})),
+        schemas=(schema,),
+    )
+    assert rows.table["f_user"].to_pylist() == ["ann"]
+    assert reasons(bad)[0][0] == "features.price"
+
+
+def test_an_enum_is_its_symbol():
+    newer = with_field("vendor", type={"type": "enum", "name": "V", "symbols": ["a", "b"]})
+    rows, _ = decode(avro(newer, impression(vendor="b")), schemas=(avro_schema(newer),))
+    assert rows.table["vendor"].to_pylist() == ["b"]
+    text = PROTO.replace("optional string vendor = 5", "Vendor vendor = 5") + (
+        "enum Vendor { NOBODY = 0; ANN = 1; }"
+    )
+    schema = proto_schema(text)
+    made = message_class(schema, "shop.events.Impression")
+    unknown = made(id="i", ts_ms=TS, session="s", source="u", vendor=9, item="x")
+    rows, bad = decode(
+        proto(made, impression(vendor="ANN")),
+        framed(2, b"\x02\x04" + unknown.SerializeToString()),
+        schemas=(schema,),
+    )
+    assert rows.table["vendor"].to_pylist() == ["ANN"]
+    assert reasons(bad) == [("vendor", "is the number 9; send it as a string")]
+
+
+def test_a_field_without_presence_stands_as_it_is():
+    text = PROTO.replace("optional ", "")
+    schema = proto_schema(text)
+    made = message_class(schema, "shop.events.Impression")
+    page = {"ts_ms": TS, "session": "s", "source": "u", "vendor": "w", "impressions": [
+        {"id": "a", "item": "x"}, {"id": "b", "item": "y", "vendor": "own"},
+    ]}  # fmt: skip
+    rows, bad = decode(proto(made, impression()), proto(made, page), schemas=(schema,))
+    assert not bad
+    assert rows.table["shown_at"].to_pylist() == [0, 0, 0]
+    assert rows.table["vendor"].to_pylist() == ["v", "w", "own"]
+
+
+def nested(levels: int) -> Any:
+    kind: Any = "string"
+    for level in range(levels):
+        fields = [{"name": "a", "type": kind}]
+        kind = {"type": "record", "name": f"R{level}", "fields": fields}
+    return with_field("extra", type=kind)
+
+
+def doubled(levels: int) -> Any:
+    """Each type holds the one before twice: 2^levels types when they are written out."""
+    kind: Any = "string"
+    for level in range(levels):
+        fields = [{"name": "a", "type": kind}]
+        fields += [{"name": "b", "type": f"D{level - 1}"}] if level else []
+        kind = {"type": "record", "name": f"D{level}", "namespace": "", "fields": fields}
+    return with_field("extra", type=kind)
+
+
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        (with_field("extra", type={"type": "array", "items": "null"}), "take no bytes"),
+        (with_field("extra", type={"type": "array", "items": {
+            "type": "record", "name": "E", "fields": [{"name": "n", "type": "null"}]}}),
+            "take no bytes"),
+        (with_field("extra", type={"type": "record", "name": "L", "fields": [
+            {"name": "next", "type": ["null", "L"]}]}), "holds itself"),
+        (nested(40), "32 levels"),
+        (doubled(20), "4096 types"),
+        (with_field("extra", type="Nowhere"), "'Nowhere'"),
+        (with_field("extra", type=[]), "an empty union"),
+        ("long", "is a long in schema 1; send a record"),
+        ({"type": "enum", "name": "E"}, "without symbols"),
+        ({"type": 17}, "no Avro"),
+    ],
+)  # fmt: skip
+def test_a_schema_that_no_event_has_is_refused(schema: Any, says: str):
+    _, bad = decode(framed(1, b"\x02" * 50), schemas=(avro_schema(schema),))
+    assert says in bad[0].reason
+
+
+def test_a_schema_that_is_no_protobuf_is_refused():
+    for schema, index in (
+        (RegisteredSchema(2, PROTOBUF, files=(b"\xff\xff",)), b"\0"),
+        (RegisteredSchema(2, PROTOBUF, files=()), b"\0"),
+        (proto_schema(), b"\x02\x14"),  # there is no message 10
+        (proto_schema(), b"\x04\x04\x08"),
+        (proto_schema(), b"\x80\x80"),
+        (proto_schema(), b"\x01"),
+        (proto_schema(), b"\xfe\xff\xff\xff\x0f"),
+    ):
+        _, bad = decode(framed(2, index), schemas=(schema,))
+        assert "please report it" not in bad[0].reason
+        assert bad[0].field == "value"
+
+
+def test_a_value_is_refused_before_it_takes_more_memory_than_it_may():
+    few = {"type": "array", "items": {"type": "record", "name": "P", "fields": [
+        {"name": "b", "type": "boolean"}]}}  # fmt: skip
+    newer = with_field("extra", type=few)
+    schema = avro_schema(newer)
+    event = impression(extra=[{"b": True}] * 400_000)
+    rows, bad = decode(avro(newer, event), avro(newer, impression(extra=[])), schemas=(schema,))
+    assert len(rows) == 1
+    assert "each of which may take" in bad[0].reason
+    assert CONFIG.decoded_bytes_max == 64 << 20
