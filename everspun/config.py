@@ -24,6 +24,7 @@ from learners.governor_config import GovernorConfig
 from paramserver.config import ParamServerConfig, is_loopback
 from stream.columns.declaration import Feature
 from stream.config import StreamConfig
+from stream.registry.config import RegistryConfig
 
 
 class ConfigError(ValueError):
@@ -245,6 +246,7 @@ class Config:
     run: RunConfig = field(default_factory=RunConfig)
     hosts: HostsConfig = field(default_factory=HostsConfig)
     stream: StreamConfig = field(default_factory=StreamConfig)
+    registry: RegistryConfig = field(default_factory=RegistryConfig)
     features: dict[str, Feature] = field(default_factory=dict)
     labeler: LabelerConfig = field(default_factory=LabelerConfig)
     fraud: FraudConfig = field(default_factory=FraudConfig)

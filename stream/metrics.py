@@ -2,13 +2,17 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from stream.metrics_server import serve
+from stream.registry.known_schemas import Away
 
+#: Characters of a reason that stand in its series.
+REASON_CHARS_MAX = 300
 #: What a role may wait for; exactly one is 1 at a time.
 WAITS = ("window", "verdicts", "staleness", "cut", "paused", "breaker", "idle", "none")
 
@@ -64,6 +68,30 @@ class ReaderMetrics(RoleMetrics):
     def on_malformed(self, topic: str) -> None:
         """A record of this topic was passed over (`stream.internal_topics.passed_over`)."""
         self.malformed.labels(topic=topic).inc()
+
+
+class InputMetrics(ReaderMetrics):
+    """Those of a role that reads impressions and clicks, which may name schemas of a registry."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._away = self.gauge(
+            "everspun_registry_away",
+            "since when a schema is waited for that the registry does not give, s since 1970",
+            *("schema", "reason"),
+        )
+        self._registry: Callable[[], Away | None] = lambda: None
+
+    def watch_registry(self, away: Callable[[], Away | None]) -> None:
+        """`away` says what the registry does not give, if anything is waited for because of it."""
+        self._registry = away
+
+    def look_registry(self) -> None:
+        """Take the gauge as it stands."""
+        self._away.clear()
+        if (away := self._registry()) is not None:
+            reason = away.reason[:REASON_CHARS_MAX]
+            self._away.labels(str(away.id), reason).set(away.since_ms / 1_000)
 
 
 def start_metrics(

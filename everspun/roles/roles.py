@@ -130,7 +130,14 @@ def labeler(config: Config, index: int, stop: threading.Event) -> None:
         await_breaker=config.labeler.await_breaker or config.run.breaker > 0,
     )
     service.run(
-        config.stream, settings, config.fraud, config.run.dir, index, stop, examples_log(config)
+        config.stream,
+        settings,
+        config.fraud,
+        config.run.dir,
+        index,
+        stop,
+        examples_log(config),
+        config.registry,
     )
 
 
@@ -143,7 +150,15 @@ def fraud(config: Config, index: int, stop: threading.Event) -> None:
 def breaker(config: Config, index: int, stop: threading.Event) -> None:
     from labeler.breaker import process as breaker_service
 
-    breaker_service.run(config.stream, config.labeler, config.breaker, config.run.dir, index, stop)
+    breaker_service.run(
+        config.stream,
+        config.labeler,
+        config.breaker,
+        config.run.dir,
+        index,
+        stop,
+        config.registry,
+    )
 
 
 def learner(config: Config, index: int, stop: threading.Event) -> None:

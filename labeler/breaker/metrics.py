@@ -3,10 +3,10 @@
 from labeler.breaker.runner import Judging
 from labeler.labels.runner import Labelling
 from stream.internal_topics.examples import BatchHeader
-from stream.metrics import ReaderMetrics
+from stream.metrics import InputMetrics
 
 
-class BreakerMetrics(ReaderMetrics):
+class BreakerMetrics(InputMetrics):
     """Updated by the tallying thread. Rows in are impressions tallied, rows out records of
     verdicts; its data time is the arrival below which everything is judged."""
 
@@ -48,6 +48,7 @@ class BreakerMetrics(ReaderMetrics):
 
     def look(self, labelling: Labelling, judging: Judging) -> None:
         """Take the gauges from the parts as they stand."""
+        self.look_registry()
         totals, breaker = judging.totals, judging.breaker
         self._judges.set(breaker is not None)
         self._cells.set(totals.cells)

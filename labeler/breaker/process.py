@@ -26,6 +26,8 @@ from stream.log.kafka import KafkaLog
 from stream.log.log import Log
 from stream.log.wall_clock import wall_clock_ms
 from stream.metrics import start_metrics
+from stream.registry.client import log_with_schemas, registry_client
+from stream.registry.config import RegistryConfig
 
 logger = logging.getLogger(__name__)
 
@@ -40,15 +42,21 @@ def run(
     run_dir: str,
     index: int,
     stop: threading.Event,
+    registry: RegistryConfig | None = None,
 ) -> None:
-    """Tally and judge until told to stop. Raises ValueError for a configuration that it cannot
+    """Tally and judge until told to stop. `registry`: where schemas that events name are found.
+    Raises ValueError for a configuration that it cannot
     serve."""
     check(stream, breaker)
     metrics = BreakerMetrics()
     start_metrics(run_dir, "breaker", index, metrics)
-    BreakerService(
-        stream, labeler, breaker, KafkaLog(stream), metrics, wall_clock_ms, f"breaker-{index}"
-    ).run(stop)
+    client = registry_client(registry or RegistryConfig())
+    log = log_with_schemas(KafkaLog(stream), stream, client)
+    if client is not None:
+        metrics.watch_registry(client.away)
+    BreakerService(stream, labeler, breaker, log, metrics, wall_clock_ms, f"breaker-{index}").run(
+        stop
+    )
 
 
 class BreakerService:

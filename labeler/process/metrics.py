@@ -10,7 +10,7 @@ from labeler.retraction.runner import Retracting
 from stream.chain import LABEL, RETRACT, kind_of
 from stream.decoding.undeclared import NAMES_MAX
 from stream.internal_topics.examples import BatchHeader
-from stream.metrics import ReaderMetrics
+from stream.metrics import InputMetrics
 from stream.record import offset_of
 
 #: Characters of the reason of a stop that stand in its series.
@@ -19,7 +19,7 @@ CLASSES = ("labelled", "sampled", "rejected", "duplicate", "withheld", "quaranti
 CLICKS = ("read", "joined", "duplicate", "quarantined", "too_early")
 
 
-class LabelerMetrics(ReaderMetrics):
+class LabelerMetrics(InputMetrics):
     """Updated by the labelling thread. Rows in are impressions read, rows out labelled rows in the
     log; its data time is the arrival up to which the slowest partition is labelled."""
 
@@ -218,6 +218,7 @@ class LabelerMetrics(ReaderMetrics):
     ) -> None:
         """Take the gauges from the parts as they stand; `late` labels again, and may stop by
         itself."""
+        self.look_registry()
         lines = labelling.tasks
         for p, line in lines.items():
             self.records_in.inc(max(0, line.core.rows_read - self._rows_read.get(p, 0)))

@@ -38,6 +38,8 @@ from stream.log.kafka import KafkaLog
 from stream.log.log import Log
 from stream.log.wall_clock import wall_clock_ms
 from stream.metrics import start_metrics
+from stream.registry.client import log_with_schemas, registry_client
+from stream.registry.config import RegistryConfig
 
 logger = logging.getLogger(__name__)
 
@@ -56,13 +58,18 @@ def run(
     index: int,
     stop: threading.Event,
     history: Log | None = None,
+    registry: RegistryConfig | None = None,
 ) -> None:
     """Label until told to stop, then drain; look for what late verdicts cover in `history`, or in
-    the log. Raises what ended the process otherwise."""
+    the log. `registry`: where schemas that events name are found. Raises what ended the process
+    otherwise."""
     _share_heaps()
     metrics = LabelerMetrics()
     start_metrics(run_dir, "labeler", index, metrics)
-    dir, log = Path(run_dir) / f"labeler-{index}", KafkaLog(stream)
+    client = registry_client(registry or RegistryConfig())
+    if client is not None:
+        metrics.watch_registry(client.away)
+    dir, log = Path(run_dir) / f"labeler-{index}", log_with_schemas(KafkaLog(stream), stream, client)
     Service(stream, labeler, fraud, log, metrics, wall_clock_ms, history, dir).run(stop)
 
 

@@ -6,7 +6,7 @@ config's Kafka.
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,11 +20,17 @@ from stream.config import StreamConfig
 from stream.decoding.decode import decode_clicks, decode_impressions
 from stream.decoding.undeclared import count_undeclared
 from stream.log.kafka import KafkaLog
+from stream.log.record_columns import RecordColumns
 from stream.record import Partition, Record
+from stream.registry.client import RegistryAway, registry_client
+from stream.registry.config import RegistryConfig
+from stream.registry.schema_log import with_schemas
 
 #: Records that are decoded together: so many, or of so many bytes.
 CHUNK, CHUNK_BYTES = 2_000, 16_777_216
 UNDECLARED_SHOWN = 20
+#: Between two looks at whether a schema has come.
+WAIT_MS = 100
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +53,12 @@ def run(options: argparse.Namespace) -> int:
         config = shared.load(options) if options.config.exists() else Config()
         _check_file(path, options.kind, config.stream, checked)
     elif options.what in ("impressions", "clicks"):
-        _check_topic(options.what, shared.load(options).stream, checked)
+        config = shared.load(options)
+        try:
+            _check_topic(options.what, config.stream, config.registry, checked)
+        except RegistryAway as error:
+            print(f"the schema registry does not answer as one: {error}")
+            return 2
     else:
         print(f"{options.what}: neither a file nor 'impressions' or 'clicks'")
         return 2
@@ -66,7 +77,7 @@ class Checked:
     undeclared: Counter[str] = field(default_factory=Counter)
 
     def add(
-        self, where: str, records: list[Record], kind: str, partition: int, config: StreamConfig
+        self, where: str, records: Sequence[Record], kind: str, partition: int, config: StreamConfig
     ) -> None:
         """The decoder of the labeler, on these records."""
         arrivals = np.array([r.timestamp_ms for r in records], dtype=np.int64)
@@ -82,6 +93,24 @@ class Checked:
         self.bad += 1
         if len(self.shown) < self.limit:
             self.shown.append((where, at, name, reason))
+
+
+class Registered:
+    """Schemas that records name, asked of the registry and waited for."""
+
+    def __init__(self, config: RegistryConfig) -> None:
+        self._client = registry_client(config)
+
+    def of(self, records: Sequence[Record]) -> Sequence[Record]:
+        """The records with their schemas. Raises RegistryAway."""
+        if self._client is None:
+            return records
+        laid_out = RecordColumns.of(records)
+        while len(ready := with_schemas(laid_out, self._client)) < len(laid_out):
+            if (away := self._client.away()) is not None:
+                raise RegistryAway(f"schema {away.id}: {away.reason}")
+            self._client.wait(WAIT_MS)
+        return ready
 
 
 def _check_file(path: Path, kind: str, config: StreamConfig, checked: Checked) -> None:
@@ -120,8 +149,11 @@ def _lines(path: Path, bytes_max: int) -> Iterator[tuple[int, bytes | None]]:
             yield number, None
 
 
-def _check_topic(kind: str, config: StreamConfig, checked: Checked) -> None:
+def _check_topic(
+    kind: str, config: StreamConfig, registry: RegistryConfig, checked: Checked
+) -> None:
     topic = config.impressions if kind == "impressions" else config.clicks
+    schemas = Registered(registry)
     reader = KafkaLog(config).reader()
     try:
         for p in range(config.partitions):
@@ -131,10 +163,10 @@ def _check_topic(kind: str, config: StreamConfig, checked: Checked) -> None:
                     chunk.append(record)
                     size += len(record.value or b"")
                 if len(chunk) == CHUNK or size > CHUNK_BYTES:
-                    checked.add(f"{topic}[{p}]", chunk, kind, p, config)
+                    checked.add(f"{topic}[{p}]", schemas.of(chunk), kind, p, config)
                     chunk, size = [], 0
             if chunk:
-                checked.add(f"{topic}[{p}]", chunk, kind, p, config)
+                checked.add(f"{topic}[{p}]", schemas.of(chunk), kind, p, config)
     finally:
         reader.close()
 

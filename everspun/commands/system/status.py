@@ -157,6 +157,7 @@ def breaches(
                 f"{name}: {uncounted:.0f} inputs are not counted any more, so labels wait (F1): "
                 f"see its log"
             )
+        found += [f"{name}: {line}" for line in schemas_away(report)]
         if gone := report.value("everspun_labeler_gone_verdicts"):
             found.append(
                 f"{name}: {gone:.0f} verdicts are gone that rows may be taken back for: its log "
@@ -167,6 +168,16 @@ def breaches(
     if not reports:
         found.append(f"no process of {config.run.dir} answers: is it running?")
     return found
+
+
+def schemas_away(report: Report) -> list[str]:
+    """What a schema registry does not give: since when, and what it says."""
+    return [
+        f"schema {dict(labels)['schema']} is waited for since {show_ms(int(1_000 * since_s))}, its "
+        f"partitions with it, and nothing is quarantined: {dict(labels)['reason']}"
+        for (series, labels), since_s in sorted(report.series.items())
+        if series == "everspun_registry_away"
+    ]
 
 
 def stops(report: Report) -> list[str]:
