@@ -69,7 +69,10 @@ def run(
     client = registry_client(registry or RegistryConfig())
     if client is not None:
         metrics.watch_registry(client.away)
-    dir, log = Path(run_dir) / f"labeler-{index}", log_with_schemas(KafkaLog(stream), stream, client)
+    dir, log = (
+        Path(run_dir) / f"labeler-{index}",
+        log_with_schemas(KafkaLog(stream), stream, client),
+    )
     Service(stream, labeler, fraud, log, metrics, wall_clock_ms, history, dir).run(stop)
 
 

@@ -126,7 +126,7 @@ def _text(value: bytes) -> str:
     if value.startswith(b"\0"):
         raise _Unreadable(
             "value",
-            "is not JSON: it begins with a zero byte, as values with a schema's id do; send the "
+            "is not JSON: it begins with a zero byte, as a schema registry frames values; send the "
             "JSON alone, or set registry.url",
         )
     try:

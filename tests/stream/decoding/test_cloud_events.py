@@ -31,8 +31,15 @@ def decode(*values: Any, headers: tuple[tuple[str, bytes], ...] = ()) -> Any:
 
 def test_structured_mode_gives_the_event_in_data():
     """The envelope's own `id` and `source` are none of the event's."""
-    page = {"ts_ms": TS, "session": "s", "source": "u", "impressions": [
-        {"id": "b", "item": "y", "vendor": "v"}, {"id": "c", "item": "z", "vendor": "v"}]}
+    page = {
+        "ts_ms": TS,
+        "session": "s",
+        "source": "u",
+        "impressions": [
+            {"id": "b", "item": "y", "vendor": "v"},
+            {"id": "c", "item": "z", "vendor": "v"},
+        ],
+    }
     rows, bad = decode(
         impression(id="plain"),
         {**ENVELOPE, "data": impression(id="a", features={"user": "ann"})},
@@ -84,7 +91,9 @@ def test_a_wrong_one_is_named_with_its_whole_bytes(value: Any, field: str, says:
     assert rows.table["id"].to_pylist() == ["good"]
     assert bad[0].field == field
     assert says in bad[0].reason
-    assert bad[0].record.value == (value if isinstance(value, bytes) else json.dumps(value).encode())
+    assert bad[0].record.value == (
+        value if isinstance(value, bytes) else json.dumps(value).encode()
+    )
 
 
 def test_an_event_that_only_mentions_the_word_is_no_envelope():

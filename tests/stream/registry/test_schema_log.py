@@ -1,4 +1,5 @@
-"""A partition whose next record names an unknown schema waits; others go on, and nothing is lost."""
+"""A partition whose next record names a schema not known yet waits; others go on, and none is
+lost."""
 
 from typing import Any
 
@@ -19,9 +20,9 @@ OTHER = Partition("verdicts", 0)
 
 
 def started(*known: Any) -> tuple[MemoryLog, SchemaTable, SchemaReader]:
-    log, table = MemoryLog(), SchemaTable(*known)
-    log.create_topic(TOPIC, 2)
-    log.create_topic("verdicts", 1)
+    log, table = MemoryLog(lambda: TS), SchemaTable(*known)
+    log.create(TOPIC, 2)
+    log.create("verdicts", 1)
     reader = SchemaLog(log, table, (TOPIC,)).reader()
     assert isinstance(reader, SchemaReader)
     return log, table, reader
