@@ -57,15 +57,15 @@ def read_registered(
     SchemaLacking."""
     if not len(indices):
         return []
-    reading, readers = _Reading(shape, partition, config, bad), Readers(records.schemas, shape)
+    read, readers = _EventColumns(shape, partition, config, bad), Readers(records.schemas, shape)
     ids = schema_ids(records, indices).tolist()
     for i, id in zip(indices.tolist(), ids, strict=True):
         payload = records.value(i)[HEADER_BYTES:].tobytes()
         try:
-            reading.add(i, *readers.of(id, payload))
+            read.add(i, *readers.of(id, payload))
         except SchemaFault as error:
             bad[i] = fault(error.name, error.reason)
-    return reading.rows()
+    return read.rows()
 
 
 class Readers:
@@ -131,7 +131,7 @@ def _made(
         return error
 
 
-class _Reading:
+class _EventColumns:
     """Events that were read, and the columns that were made of them."""
 
     def __init__(self, shape: Shape, partition: int, config: StreamConfig, bad: Bad) -> None:

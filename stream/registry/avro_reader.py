@@ -5,8 +5,8 @@ A field is found by its name, or by an alias: a site that renames `user` to `use
 a schema is first met; of a schema that does not fit, every record is bad for the same reason.
 """
 
-import io
 from collections.abc import Iterable
+from io import BytesIO
 from typing import Any
 
 import fastavro
@@ -44,7 +44,7 @@ class AvroReader:
             raise SchemaFault("value", f"has a schema that is no Avro ({error})") from error
 
     def read(self, payload: bytes) -> dict[str, Any]:
-        source = io.BytesIO(payload)
+        source = BytesIO(payload)
         try:
             event: dict[str, Any] = fastavro.schemaless_reader(source, self._schema, None)
         except UnicodeDecodeError as error:

@@ -1,9 +1,11 @@
 """Where the schema registry is, and how long it is waited for."""
 
+import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from stream.option import option
+
+_URL = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[^/\s:\[\]]+)(:\d{1,5})?(/\S*)?")
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,12 @@ class RegistryConfig:
         if self.unknown_ms < 0:
             raise ValueError(f"unknown_ms = {self.unknown_ms}: allowed is 0 or more")
         for url in self.urls:
-            parts = urlsplit(url)
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise ValueError(f"url = {url!r}: expected http://HOST:PORT or https://HOST:PORT")
-            if parts.username is not None:
+            if "@" in url:
                 raise ValueError(
                     "url holds a user name: set registry.username and registry.password_file"
                 )
+            if not _URL.fullmatch(url):
+                raise ValueError(f"url = {url!r}: expected http://HOST:PORT or https://HOST:PORT")
         if self.keyfile and not self.certfile:
             raise ValueError("keyfile without certfile: a key belongs to a certificate")
 
