@@ -32,5 +32,6 @@ torch.
 - `process`: The learner's process
 - `training`: From a batch to gradients by shard, and what scored it before it was learned
 - `config`: settings of a model (what is learned) and of learners (how)
+- `declared_features`: what a model's config says of its features, held against their declarations
 - `governor_config`: how the governor measures what staleness costs, and when it acts
 """

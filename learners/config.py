@@ -5,6 +5,7 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from learners.declared_features import CROSS, TABLE_OPTIMIZERS, check_groups, read_declared
 from stream.columns.declaration import Feature
 from stream.hashing.secret import check_secret
 from stream.option import option
@@ -18,15 +19,11 @@ _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 DEVICES = ("auto", "cpu", "cuda")
 TRANSFORMS = ("none", "log1p")
 REDUCTIONS = ("sum", "mean")
-TABLE_OPTIMIZERS = ("sgd", "adagrad", "rowwise_adagrad", "adam", "ftrl", "adaptive_revision")
 DENSE_OPTIMIZERS = ("sgd", "adagrad", "adam", "ftrl", "adaptive_revision")
-CROSS = "*"
 SHOWN_AT = "shown_at"
 #: The largest bound of a raw number: its square, summed over a batch, is still far from the end of
 #: float32.
 NUMBER_MAX = 1e12
-#: What a group of features may say.
-GROUP_KEYS = ("features", "optimizer", "options", "policy", "storage")
 
 
 def _one_of(config: object, name: str, allowed: tuple[str, ...]) -> None:
@@ -209,88 +206,9 @@ class ModelConfig:
                 raise ValueError(f"{name} = {getattr(self, name)}: allowed is 0 or more")
         if not 0 <= self.init_scale < math.inf:
             raise ValueError(f"init_scale = {self.init_scale}: allowed is 0 or more")
-        self._check_declared()
+        object.__setattr__(self, "_features", read_declared(self))
         self._check_features()
-        self._check_groups()
-
-    def _check_declared(self) -> None:
-        """Reads the declarations; each kind stands where it can be read."""
-        read = {}
-        for name, said in self.declared.items():
-            try:
-                read[name] = Feature(**said)
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"declared.{name}: {error}") from error
-        object.__setattr__(self, "_features", read)
-        for name in self.parts:
-            if name in read and not read[name].is_keyed:
-                raise ValueError(
-                    f"categorical = {name!r}: it is declared {read[name].kind}; list it in "
-                    f"numeric, or (a number) give it buckets"
-                )
-        for name in self.numeric:
-            if name in read and read[name].is_keyed:
-                what = "numeric with buckets" if read[name].buckets else read[name].kind
-                raise ValueError(
-                    f"numeric = {name!r}: it is declared {what}; list it in categorical"
-                )
-        for name in self.categorical:
-            bags = [part for part in name.split(CROSS) if part in read and read[part].is_bag]
-            if len(bags) > 1:
-                raise ValueError(
-                    f"categorical = {name!r}: one of the two may be a list or a text, not both"
-                )
-        for name, one in read.items():
-            if one.shares and (one.shares == name or one.shares not in self.parts):
-                raise ValueError(
-                    f"features.{name}.shares = {one.shares!r}: allowed are other names in "
-                    f"categorical"
-                )
-            group = [g for g, said in self.groups.items() if name in said.get("features", ())]
-            if one.shares and group != [
-                g for g, said in self.groups.items() if one.shares in said.get("features", ())
-            ]:
-                raise ValueError(
-                    f"features.{name}.shares = {one.shares!r}: both must be in one group, or in "
-                    f"none"
-                )
-
-    def _check_groups(self) -> None:
-        taken: dict[str, str] = {}
-        for group, settings in self.groups.items():
-            if not re.fullmatch(r"\w+", group):
-                raise ValueError(f"groups.{group}: a name of letters, digits and _ is allowed")
-            if unknown := sorted(set(settings) - set(GROUP_KEYS)):
-                raise ValueError(
-                    f"groups.{group} keys {unknown}: allowed are {', '.join(GROUP_KEYS)}"
-                )
-            features = settings.get("features", [])
-            if not features:
-                raise ValueError(f"groups.{group}.features = []: name those of its table")
-            for feature in features:
-                if feature not in self.categorical:
-                    raise ValueError(
-                        f"groups.{group}.features = {feature!r}: allowed are names in categorical"
-                    )
-                if feature in taken:
-                    raise ValueError(
-                        f"groups.{group}.features = {feature!r}: is in group {taken[feature]!r} "
-                        f"already"
-                    )
-                taken[feature] = group
-            for key in ("options", "policy"):
-                for name, value in settings.get(key, {}).items():
-                    if not isinstance(value, int | float):
-                        raise ValueError(
-                            f"groups.{group}.{key}.{name} = {value!r}: allowed are numbers"
-                        )
-            if settings.get("optimizer", TABLE_OPTIMIZERS[0]) not in TABLE_OPTIMIZERS:
-                allowed = ", ".join(repr(o) for o in TABLE_OPTIMIZERS)
-                raise ValueError(
-                    f"groups.{group}.optimizer = {settings['optimizer']!r}: allowed are {allowed}"
-                )
-        if self.groups and self.kind == "count":
-            raise ValueError("groups: allowed with kind = 'count' are none, it has one table")
+        check_groups(self)
 
     def _check_features(self) -> None:
         used = [*self.categorical, *self.numeric]

@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from learners.config import CROSS, ModelConfig
+from learners.config import ModelConfig
+from learners.declared_features import CROSS
 from stream.columns.declaration import TS_MS, Feature
 from stream.columns.derived import categories, list_values, pieces, pooled_weights, vectors
 from stream.columns.events import (

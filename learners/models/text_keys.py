@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from learners.config import CROSS
+from learners.declared_features import CROSS
 from learners.models.features import (
     NUMBERS,
     SEED_MAX,
