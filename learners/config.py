@@ -55,6 +55,9 @@ class ModelConfig:
     numeric: tuple[str, ...] = option(
         (), "features used by their value: shown_at, declared numbers and vectors"
     )
+    images: tuple[str, ...] = option(
+        (), "mlp, dlrm, dcn, module of your own: declared pictures, each read by a convolution"
+    )
     declared: dict[str, dict[str, Any]] = field(
         default_factory=dict,
         metadata={
@@ -181,7 +184,7 @@ class ModelConfig:
     )
 
     def __post_init__(self) -> None:
-        for name in ("categorical", "numeric", "hidden", "bottom"):
+        for name in ("categorical", "numeric", "images", "hidden", "bottom"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # TOML and JSON give lists
         if not self.name:
             raise ValueError("name = '': allowed is any other text")
@@ -211,11 +214,16 @@ class ModelConfig:
         check_groups(self)
 
     def _check_features(self) -> None:
-        used = [*self.categorical, *self.numeric]
+        used = [*self.categorical, *self.numeric, *self.images]
+        if self.images and not self.is_network:
+            raise ValueError(
+                f"images = {list(self.images)}: kind {self.kind!r} reads none; networks and modules "
+                f"of your own do"
+            )
         if not used:
             raise ValueError("categorical, numeric = []: a model needs a feature")
         if repeated := sorted({f for f in used if used.count(f) > 1}):
-            raise ValueError(f"categorical, numeric = {repeated}: each feature is used once")
+            raise ValueError(f"categorical, numeric, images = {repeated}: each feature is used once")
         for name in self.categorical:
             if CROSS in name and (len(name.split(CROSS)) != 2 or not all(name.split(CROSS))):
                 raise ValueError(f"categorical = {name!r}: a cross is 'a*b', of two columns")
@@ -225,7 +233,7 @@ class ModelConfig:
         columns = {part for name in self.categorical for part in name.split(CROSS)} | set(
             self.numeric
         )
-        if self.kind == "dlrm" and len(self.categorical) + bool(self.numeric) < 2:
+        if self.kind == "dlrm" and self.vectors + bool(self.numeric) < 2:
             raise ValueError("categorical: a dlrm needs two features to pair, or one and numbers")
         if self.kind == "count" and self.numeric:
             raise ValueError(
@@ -302,7 +310,13 @@ class ModelConfig:
     @property
     def uses(self) -> tuple[str, ...]:
         """Names of all features that it reads."""
-        return (*self.parts, *self.numeric)
+        return (*self.parts, *self.numeric, *self.images)
+
+    @property
+    def vectors(self) -> int:
+        """How many vectors of width `dim` a built-in network makes of a row: of each categorical
+        feature its embedding, of each picture what a convolution makes of it."""
+        return len(self.categorical) + len(self.images)
 
     @property
     def bags(self) -> tuple[int, ...]:

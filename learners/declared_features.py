@@ -4,6 +4,7 @@ import re
 from typing import Any, Protocol
 
 from stream.columns.declaration import Feature
+from stream.columns.events import IMAGE
 
 CROSS = "*"
 TABLE_OPTIMIZERS = ("sgd", "adagrad", "rowwise_adagrad", "adam", "ftrl", "adaptive_revision")
@@ -20,6 +21,8 @@ class _Config(Protocol):
     def categorical(self) -> tuple[str, ...]: ...
     @property
     def numeric(self) -> tuple[str, ...]: ...
+    @property
+    def images(self) -> tuple[str, ...]: ...
     @property
     def declared(self) -> dict[str, dict[str, Any]]: ...
     @property
@@ -53,11 +56,16 @@ def read_declared(config: _Config) -> dict[str, Feature]:
 def _check_places(config: _Config, read: dict[str, Feature]) -> None:
     for name in config.parts:
         if name in read and not read[name].is_keyed:
+            where = "images" if read[name].kind == IMAGE else "numeric, or (a number) give it buckets"
             raise ValueError(
-                f"categorical = {name!r}: it is declared {read[name].kind}; list it in "
-                f"numeric, or (a number) give it buckets"
+                f"categorical = {name!r}: it is declared {read[name].kind}; list it in {where}"
             )
+    for name in config.images:
+        if name in read and read[name].kind != IMAGE:
+            raise ValueError(f"images = {name!r}: it is declared {read[name].kind}, not 'image'")
     for name in config.numeric:
+        if name in read and read[name].kind == IMAGE:
+            raise ValueError(f"numeric = {name!r}: it is declared image; list it in images")
         if name in read and read[name].is_keyed:
             what = "numeric with buckets" if read[name].buckets else read[name].kind
             raise ValueError(f"numeric = {name!r}: it is declared {what}; list it in categorical")

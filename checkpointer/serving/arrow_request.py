@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 from checkpointer.serving.request import BadRequest, Given, given_columns
 from stream.columns.arrow_messages import measure
 from stream.columns.column_pointers import check_offsets
-from stream.columns.events import TEXT_BYTES_MAX, Features
+from stream.columns.events import FEATURE_PREFIX, IMAGE, TEXT_BYTES_MAX, Features
+from stream.columns.pictures import GIVEN_BYTES_MAX
 
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 OUTPUT = "probability"
@@ -33,7 +34,11 @@ def read_table(body: bytes, features: Features, rows_max: int, bytes_max: int) -
         with pa.ipc.open_stream(pa.py_buffer(body)) as stream:
             table = stream.read_all()
         table.validate(full=True)
-        columns = {name: _values(name, table[name]) for name in table.column_names}
+        most = {f.name: GIVEN_BYTES_MAX for f in features if f.kind == IMAGE}
+        columns = {
+            name: _values(name, table[name], most.get(name.removeprefix(FEATURE_PREFIX), 0))
+            for name in table.column_names
+        }
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         if isinstance(error, BadRequest):
             raise
@@ -41,21 +46,23 @@ def read_table(body: bytes, features: Features, rows_max: int, bytes_max: int) -
     return given_columns(columns, features, rows_max)
 
 
-def _values(name: str, column: pa.ChunkedArray) -> list[Any]:
-    """As JSON would have them."""
+def _values(name: str, column: pa.ChunkedArray, picture_bytes_max: int) -> list[Any]:
+    """As JSON would have them. `picture_bytes_max`: 0 = it is no picture."""
     found: list[Any] = []
     for chunk in column.chunks:
         values = chunk.flatten() if pa.types.is_list(chunk.type) else chunk
         if values is not chunk and pa.types.is_dictionary(values.type):
             raise BadRequest(f"column {name} is {column.type}: send lists without a dictionary")
         texts = values.dictionary if pa.types.is_dictionary(values.type) else values
-        if pa.types.is_string(texts.type):
-            check_offsets([texts.fill_null("")])
-            if (pc.max(pc.binary_length(texts)).as_py() or 0) > TEXT_BYTES_MAX:
-                raise BadRequest(f"column {name}: a string above {TEXT_BYTES_MAX} bytes")
+        if pa.types.is_string(texts.type) or (picture_bytes_max and pa.types.is_binary(texts.type)):
+            check_offsets([texts.fill_null("" if pa.types.is_string(texts.type) else b"")])
+            bytes_max = picture_bytes_max or TEXT_BYTES_MAX
+            if (pc.max(pc.binary_length(texts)).as_py() or 0) > bytes_max:
+                raise BadRequest(f"column {name}: a string above {bytes_max} bytes")
         elif not (pa.types.is_integer(texts.type) or pa.types.is_floating(texts.type)):
             raise BadRequest(
-                f"column {name} is {column.type}: send strings, numbers, or lists of them"
+                f"column {name} is {column.type}: send strings, numbers, or lists of them; "
+                f"binary where a picture is declared"
             )
         found += [None if value != value else value for value in chunk.to_pylist()]
     return found

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from checkpointer.serving.request import PredictRequest, of_rows
 from checkpointer.tables.versioned_table import TableVersion
-from learners.models.features import Floats, Keys
+from learners.models.features import Encoded, Floats, Keys, Pictures
 from learners.models.model import Model
 from paramserver.messages import Rows
 from paramserver.tables.initializer import fill_unknown
@@ -58,7 +58,8 @@ def explain(
     bare = encoder.encode(nothing.columns, serving=True)
     keys = {name: found.reshape(-1) for name, found in model.kind.keys(encoded).items()}
     number_names = model.config.number_names
-    cases = 1 + sum(map(len, keys.values())) + len(number_names)
+    images = encoder.config.images
+    cases = 1 + sum(map(len, keys.values())) + len(number_names) + len(images)
     places, rows = {}, {}
     names: list[tuple[str, int, str, int]] = []  # table, column, feature, case
     case = 1
@@ -78,6 +79,10 @@ def explain(
         asked.numbers[case, g] = bare.numbers[0, g]
         names.append(("", g, number_names[g], case))
         case += 1
+    for g, name in enumerate(images):
+        asked = asked._replace(images=_without(asked, bare, g, case))
+        names.append(("", len(number_names) + g, name, case))
+        case += 1
     answers = model.kind.predict(places, rows, dict(dense), asked).astype(np.float64)
     odds = _log_odds(answers)
     shares = []
@@ -91,6 +96,15 @@ def explain(
     return Explanation(
         float(answers[0]), float(odds[0]), model.config.prior_logit, tuple(shares), request.ignored
     )
+
+
+def _without(asked: Encoded, bare: Encoded, image: int, case: int) -> tuple[Pictures, ...]:
+    """The pictures, but that one case has none for this feature."""
+    mine, none = asked.images[image], bare.images[image]
+    places = mine.places.copy()
+    places[case] = len(mine.pixels)
+    changed = Pictures(places, np.concatenate([mine.pixels, none.pixels]))
+    return tuple(changed if g == image else one for g, one in enumerate(asked.images))
 
 
 def _in_blocks(place: npt.NDArray[np.int64], bags: list[int]) -> npt.NDArray[np.int64]:
@@ -115,6 +129,8 @@ def _value(feature: str, request: PredictRequest, numbers: Floats, model: Model)
     """What the model reads of the row for it."""
     if feature in model.config.number_names:
         return f"{numbers[model.config.number_names.index(feature)]:g}"
+    if feature in model.config.images:
+        return "a picture" if request.columns[f"f_{feature}"][0].as_py() else "none"
     if feature == "(bias)":
         return ""
     found = []

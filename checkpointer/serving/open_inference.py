@@ -130,7 +130,7 @@ def values_of(tensor: Tensor) -> list[Any]:
 def inputs_of(features: Features) -> list[dict[str, Any]]:
     """The inputs that a model has, as metadata tells them."""
     names = [(name, BYTES) for name in IDENTIFIERS]
-    kinds = {pa.string(): BYTES, pa.int64(): "INT64", pa.float64(): "FP32"}
+    kinds = {pa.string(): BYTES, pa.int64(): "INT64", pa.float64(): "FP32", pa.binary(): BYTES}
     names += [(f.name, kinds[f.wire_type]) for f in features if not f.is_list]
     names.append((POSITION, "INT32"))
     return [{"name": name, "datatype": kind, "shape": [-1]} for name, kind in names]

@@ -78,7 +78,11 @@ def _value(name: str, value: Any) -> Any:
         value = value[0]
     if isinstance(value, dict) and value.keys() == {"b64"}:
         try:
-            return base64.b64decode(value["b64"], validate=True).decode()
+            raw = base64.b64decode(value["b64"], validate=True)
         except (binascii.Error, TypeError, ValueError) as error:
             raise BadRequest(f"{name}, b64 = {value['b64']!r:.60}: {error}") from error
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            return raw  # a picture; where text is expected it is refused
     return value

@@ -21,7 +21,7 @@ from stream.metrics_server import PortTaken
 MISTAKE, FAULT, INTERRUPTED, NOBODY_READS = 2, 70, 130, 141
 
 #: A library that the small package does not bring -> the extra that does.
-EXTRAS = {"torch": "networks", "matplotlib": "demo"}
+EXTRAS = {"torch": "networks", "matplotlib": "demo", "PIL": "images"}
 
 #: Errors that say all there is to say: no traceback stands in a role's log.
 SAID_IN_FULL = ConfigError | NoAddress | AlreadyLocked | PortTaken | ModuleNotFoundError

@@ -28,6 +28,7 @@ from stream.columns.derived import categories, list_values, pieces, pooled_weigh
 from stream.columns.events import (
     CATEGORICAL,
     FEATURE_PREFIX,
+    IMAGE,
     NUMERIC,
     TEXT,
     TIME,
@@ -36,6 +37,7 @@ from stream.columns.events import (
     FeatureColumn,
     Features,
 )
+from stream.columns.pictures import pixels
 from stream.columns.values import NO_POSITION
 from stream.hashing.keys import hash_columns, hash_string
 from stream.hashing.secret import NO_KEY, HashKey, derived_key, key_of
@@ -78,6 +80,13 @@ class Bag(NamedTuple):
         return Bag(ends, self.keys[at], self.weights[at])
 
 
+class Pictures(NamedTuple):
+    """An image feature of the rows."""
+
+    places: npt.NDArray[np.int64]  # (n,) which of the distinct ones a row has
+    pixels: npt.NDArray[np.int16]  # (m, 3, 32, 32), see `stream.columns.pictures.pixels`
+
+
 class Encoded(NamedTuple):
     """`keys[i, f]` of the categorical features and `numbers[i, g]` of the numeric ones, in the
     model's order. A feature that is a bag has 0 in `keys`, and its own in `bags`."""
@@ -89,6 +98,7 @@ class Encoded(NamedTuple):
         _NONE  # feature that the columns lack -> rows that have its missing value instead
     )
     bags: tuple[Bag, ...] = ()  # in the order of `ModelConfig.bags`
+    images: tuple[Pictures, ...] = ()  # in the order of `ModelConfig.images`
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -96,7 +106,8 @@ class Encoded(NamedTuple):
     def take(self, rows: npt.NDArray[np.int64]) -> "Encoded":
         """Of these rows."""
         bags = tuple(bag.take(rows) for bag in self.bags)
-        return Encoded(self.keys[rows], self.numbers[rows], bags=bags)
+        images = tuple(one._replace(places=one.places[rows]) for one in self.images)
+        return Encoded(self.keys[rows], self.numbers[rows], bags=bags, images=images)
 
 
 class Encoder:
@@ -151,7 +162,12 @@ class Encoder:
     def features(self) -> Features:
         """The columns of the declared features that the model uses."""
         columns: list[FeatureColumn] = []
-        for names, kind in ((self._parts, CATEGORICAL), (self.numeric, NUMERIC)):
+        used = (
+            (self._parts, CATEGORICAL),
+            (self.numeric, NUMERIC),
+            (self.config.images, IMAGE),
+        )
+        for names, kind in used:
             for name in names:
                 if name in STRINGS + NUMBERS:
                     continue
@@ -202,7 +218,8 @@ class Encoder:
             found = self._numbers(columns, name, serving, clipped)
             numbers[:, at : at + found.shape[1]] = found
             at += found.shape[1]
-        return Encoded(keys, numbers, clipped, filled, bags)
+        images = [Pictures(*pixels(_column(columns, name))[::-1]) for name in self.config.images]
+        return Encoded(keys, numbers, clipped, filled, bags, tuple(images))
 
     def _with_declared(self, columns: Columns) -> tuple[Columns, dict[str, int]]:
         """The columns, and for each declared feature that they lack one of its missing value."""

@@ -127,6 +127,8 @@ def _definition(config: ModelConfig) -> dict[str, Any]:
         name: {key: value for key, value in one.items() if key not in DESCRIBES}
         for name, one in said["declared"].items()
     }
+    if not said["images"]:  # a model without pictures is what it was before there were any
+        del said["images"]
     return said
 
 

@@ -15,13 +15,16 @@ from learners.config import PATH, ModelConfig
 from learners.models import user_module
 from learners.models.embeddings import gather, segment_sums
 from learners.models.features import Encoded, Floats, Keys, Places
-from learners.models.torch_modules import NETWORKS
+from learners.models.torch_modules import network_of
+from stream.columns.pictures import COLOUR_MAX
 from paramserver.messages import DenseSpec, Rows, TableSpec
 from paramserver.tables.initializer import fill_unknown
 from stream.hashing.keys import hash_string
 from stream.hashing.secret import NO_KEY, derived_key
 
 TABLE = "embeddings"
+#: Parts of a layer's name behind which stands no ReLU.
+LINEAR = frozenset({"cross", "linear"})
 _TABLE_RATE = 0.1
 _DENSE_RATE = 0.001
 
@@ -34,8 +37,9 @@ class Network:
         self.config, self.device = config, torch.device(device)
         is_own = PATH in config.kind
         self._prototype = (
-            user_module.make_module(config) if is_own else NETWORKS[config.kind](config).eval()
+            user_module.make_module(config) if is_own else network_of(config).eval()
         )
+        self._is_own = is_own
         self._idle = [self._prototype.to(self.device)]  # each used by one thread at a time
 
     @property
@@ -102,7 +106,7 @@ class Network:
             embeddings = self._to_device(self._gathered(places, rows, len(encoded)))
             parameters = {name: self._to_device(array) for name, array in dense.items()}
             return _probability(
-                self._logits(parameters, embeddings, self._to_device(encoded.numbers))
+                self._logits(parameters, self._inputs(embeddings, encoded))
             )
 
     def differentiate(
@@ -120,7 +124,7 @@ class Network:
             name: self._to_device(array).requires_grad_(name not in constants)
             for name, array in dense.items()
         }
-        logits = self._logits(parameters, embeddings, self._to_device(encoded.numbers))
+        logits = self._logits(parameters, self._inputs(embeddings, encoded))
         loss = functional.binary_cross_entropy_with_logits(
             logits, self._to_device(label), self._to_device(weight), reduction="sum"
         )
@@ -145,12 +149,28 @@ class Network:
     def _to_device(self, array: Floats) -> Tensor:
         return torch.from_numpy(array).to(self.device)
 
-    def _logits(self, parameters: dict[str, Tensor], embeddings: Tensor, numbers: Tensor) -> Tensor:
+    def _inputs(self, embeddings: Tensor, encoded: Encoded) -> tuple[Tensor, ...]:
+        """What `forward` takes: embeddings, numbers, and where the model reads pictures those: of
+        a built-in network each feature's distinct ones and which of them a row has, of a module
+        of a user's (n, images, 3, 32, 32)."""
+        inputs = (embeddings, self._to_device(encoded.numbers))
+        if not encoded.images:
+            return inputs
+        apart = [
+            (torch.from_numpy(one.pixels).to(self.device).float() / COLOUR_MAX, one.places)
+            for one in encoded.images
+        ]
+        pairs = [(pixels, torch.from_numpy(places).to(self.device)) for pixels, places in apart]
+        if self._is_own:
+            return *inputs, torch.stack([pixels[places] for pixels, places in pairs], dim=1)
+        return *inputs, *(tensor for pair in pairs for tensor in pair)
+
+    def _logits(self, parameters: dict[str, Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
         """(n,) of these parameters. `functional_call` changes a module while it runs, so each
         call has its own."""
         module = self._idle.pop() if self._idle else copy.deepcopy(self._prototype).to(self.device)
         try:
-            logits: Tensor = torch.func.functional_call(module, parameters, (embeddings, numbers))
+            logits: Tensor = torch.func.functional_call(module, parameters, inputs)
         finally:
             self._idle.append(module)
         return logits.reshape(-1)
@@ -162,7 +182,7 @@ def _probability(logits: Tensor) -> Floats:
 
 
 def initial_arrays(shapes: dict[str, Floats], config: ModelConfig) -> dict[str, Floats]:
-    """Weights uniform in +-sqrt(6 / inputs) (He et al. 2015); the last layer's and those of cross
+    """Weights uniform in +-sqrt(6 / inputs) (He et al. 2015); the last layer's and those of `LINEAR`
     layers, which no ReLU follows, in +-1/sqrt(inputs); biases 0, the last one the prior rate's
     logit."""
     arrays: dict[str, Floats] = {}
@@ -175,11 +195,12 @@ def initial_arrays(shapes: dict[str, Floats], config: ModelConfig) -> dict[str, 
                 like.shape, config.prior_logit if layer == last else 0.0, np.float32
             )
             continue
-        linear = layer == last or layer.startswith("cross")
-        bound = np.sqrt((1.0 if linear else 6.0) / like.shape[1])
-        weight = np.empty(like.shape, np.float32)
+        is_linear = layer == last or not LINEAR.isdisjoint(layer.split("."))
+        weight = np.empty((len(like), like.size // len(like)), np.float32)
+        inputs = weight.shape[1]
+        bound = np.sqrt((1.0 if is_linear else 6.0) / inputs)
         seed = np.uint64(hash_string(layer, derived_key(NO_KEY, str(config.seed))))
         rows = np.arange(1, len(weight) + 1, dtype=np.uint64)
-        fill_unknown(weight, rows, np.full(len(weight), -1), seed, np.float32(bound), like.shape[1])
-        arrays[name] = weight
+        fill_unknown(weight, rows, np.full(len(weight), -1), seed, np.float32(bound), inputs)
+        arrays[name] = weight.reshape(like.shape)
     return arrays

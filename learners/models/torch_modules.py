@@ -1,7 +1,8 @@
 """The network kinds, as torch modules: `forward(embeddings, numbers)` -> logits.
 
 `embeddings` (n, features, dim) are the rows of an example's keys, in the order of `categorical`;
-`numbers` (n, g) the numeric features; the result (n,) or (n, 1). A module of your own has the same
+`numbers` (n, g) the numeric features; the result (n,) or (n, 1). With pictures it is `forward(
+embeddings, numbers, *pictures)`, and a convolution makes one more vector of each. A module of your own has the same
 shape (docs/models.md). Parameters are only declared here: their values live on the shards and are
 put in for each batch.
 """
@@ -15,6 +16,7 @@ from torch.nn import functional
 
 from learners.config import ModelConfig
 from learners.models.feature_pairs import pair_products
+from stream.columns.pictures import SIDE
 
 #: On the CPU the gradient by an input of 336 columns took half as long as by one of 325.
 ROUND = 16
@@ -54,7 +56,7 @@ class Mlp(Layers):
 
     def __init__(self, config: ModelConfig):
         super().__init__(
-            [len(config.categorical) * config.dim + len(config.number_names), *config.hidden, 1]
+            [config.vectors * config.dim + len(config.number_names), *config.hidden, 1]
         )
 
     def forward(self, embeddings: Tensor, numbers: Tensor) -> Tensor:  # type: ignore[override]
@@ -70,7 +72,7 @@ class Dlrm(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        vectors = len(config.categorical) + bool(config.numeric)
+        vectors = config.vectors + bool(config.numeric)
         self.bottom = (
             Layers([len(config.number_names), *config.bottom, config.dim])
             if config.numeric
@@ -100,7 +102,7 @@ class Dcn(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        width = len(config.categorical) * config.dim + len(config.number_names)
+        width = config.vectors * config.dim + len(config.number_names)
         rank = config.cross_rank
         crosses = [
             nn.Sequential(nn.Linear(width, rank, bias=False), nn.Linear(rank, width))
@@ -119,4 +121,48 @@ class Dcn(nn.Module):
         return logits
 
 
+class Convolution(nn.Module):
+    """Pictures (m, 3, 32, 32) in -1 to 1, 0 = missing, to vectors (m, dim): three convolutions that
+    halve the sides, ReLU behind each, and a linear layer."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        for number, (into, out) in enumerate(pairwise((3, 8, 16, 16))):
+            self.add_module(f"conv{number}", nn.Conv2d(into, out, 3, stride=2, padding=1))
+        self.linear = nn.Linear(16 * (SIDE // 8) ** 2, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for number in range(3):
+            x = torch.relu(self.get_submodule(f"conv{number}")(x))
+        vectors: Tensor = self.linear(x.flatten(1))
+        return vectors
+
+
+class WithPictures(nn.Module):
+    """A network whose last vectors are those of pictures."""
+
+    def __init__(self, config: ModelConfig, network: nn.Module):
+        super().__init__()
+        self.pictures = nn.ModuleList(Convolution(config.dim) for _ in config.images)
+        self.network = network
+
+    def forward(self, embeddings: Tensor, numbers: Tensor, *pictures: Tensor) -> Tensor:
+        """`pictures`: of each image feature the distinct ones, and which of them each row has
+        (n,)."""
+        vectors = [
+            convolution(distinct)[places].unsqueeze(1)
+            for convolution, distinct, places in zip(
+                self.pictures, pictures[::2], pictures[1::2], strict=True
+            )
+        ]
+        logits: Tensor = self.network(torch.cat([embeddings, *vectors], dim=1), numbers)
+        return logits
+
+
 NETWORKS: dict[str, Callable[[ModelConfig], nn.Module]] = {"mlp": Mlp, "dlrm": Dlrm, "dcn": Dcn}
+
+
+def network_of(config: ModelConfig) -> nn.Module:
+    """Of a built-in kind."""
+    network = NETWORKS[config.kind](config)
+    return WithPictures(config, network) if config.images else network

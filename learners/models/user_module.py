@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from learners.config import PATH, ModelConfig
+from stream.columns.pictures import SIDE
 
 #: What keeps statistics of its own or draws at random: shards hold neither, and a batch would not
 #: repeat.
@@ -33,6 +34,8 @@ def make_module(config: ModelConfig) -> nn.Module:
         "dim": config.dim,
         "numbers": len(config.number_names),
     }
+    if config.images:
+        shape["images"] = len(config.images)
     before = torch.get_rng_state()
     torch.default_generator.manual_seed(config.seed)
     try:
@@ -139,8 +142,13 @@ def _check_answers(config: ModelConfig, module: nn.Module) -> None:
     embeddings = torch.randn(_ROWS, len(config.categorical), config.dim, generator=generator)
     numbers = torch.randn(_ROWS, len(config.number_names), generator=generator)
     buffers = {name: value.clone() for name, value in module.named_buffers()}
-    answer = _answer(kind, module, embeddings, numbers)
-    if not torch.equal(answer, _answer(kind, module, embeddings, numbers)):
+    inputs = [embeddings, numbers]
+    if config.images:
+        inputs.append(
+            torch.rand(_ROWS, len(config.images), 3, SIDE, SIDE, generator=generator) * 2 - 1
+        )
+    answer = _answer(kind, module, inputs)
+    if not torch.equal(answer, _answer(kind, module, inputs)):
         raise ValueError(
             f"kind = {kind!r}: forward answers the same rows differently again: it draws at random"
         )
@@ -150,8 +158,8 @@ def _check_answers(config: ModelConfig, module: nn.Module) -> None:
                 f"kind = {kind!r}: forward changes buffer {name}; shards hold parameters alone"
             )
     spread = max(1.0, float(answer.abs().max())) * _TOLERANCE
-    alone = [_answer(kind, module, embeddings[i : i + 1], numbers[i : i + 1]) for i in range(_ROWS)]
-    few = _answer(kind, module, embeddings[2:5], numbers[2:5])
+    alone = [_answer(kind, module, [one[i : i + 1] for one in inputs]) for i in range(_ROWS)]
+    few = _answer(kind, module, [one[2:5] for one in inputs])
     if (
         float((torch.cat(alone) - answer).abs().max()) > spread
         or float((few - answer[2:5]).abs().max()) > spread
@@ -163,11 +171,11 @@ def _check_answers(config: ModelConfig, module: nn.Module) -> None:
         )
 
 
-def _answer(kind: str, module: nn.Module, embeddings: Tensor, numbers: Tensor) -> Tensor:
-    rows = len(numbers)
+def _answer(kind: str, module: nn.Module, inputs: list[Tensor]) -> Tensor:
+    rows = len(inputs[0])
     try:
         with torch.no_grad():
-            answer = module(embeddings, numbers)
+            answer = module(*inputs)
     except Exception as error:  # whatever code of a user's own raises
         raise ValueError(
             f"kind = {kind!r}: forward of {rows} rows raised {_line(error)}"

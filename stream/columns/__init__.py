@@ -8,5 +8,6 @@
 - `derived`: what a model reads of a declared feature's column
 - `events`: impressions and clicks in memory
 - `feature_names`: which names features may have
+- `pictures`: a picture's file to 32 x 32 pixels, under limits
 - `values`: what stands in a column for a value that was given, or not
 """

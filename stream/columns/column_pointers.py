@@ -28,11 +28,12 @@ _NUMBERS = {
     pa.int8(): (INT8, 1),
     pa.float32(): (FLOAT32, 4),
 }
-_STRING = pa.string()
+#: Laid out alike: offsets, and bytes that they point into.
+_STRINGS = (pa.string(), pa.binary())
 
 
 def placed(columns: Sequence[pa.Array]) -> Placed:
-    """Of columns of one length above 0: strings, int64, int32, int8 or float32. They must outlive
+    """Of columns of one length above 0: strings, binary, int64, int32, int8 or float32. They must outlive
     what is made of it. Raises ValueError on nulls and on another type."""
     out = []
     for column in columns:
@@ -40,11 +41,11 @@ def placed(columns: Sequence[pa.Array]) -> Placed:
             raise ValueError(f"{column.null_count} of {len(column)} values of a column are null")
         kind = column.type
         buffers, skipped = column.buffers(), column.offset
-        if kind == _STRING:
+        if kind in _STRINGS:
             data = (0, 0) if buffers[2] is None else (buffers[2].address, buffers[2].size)
             out.append((STRING, buffers[1].address + 4 * skipped, *data))
         elif kind not in _NUMBERS:
-            raise ValueError(f"a column of {kind}, expected string, int64, int32, int8 or float32")
+            raise ValueError(f"a column of {kind}, expected string, binary, int64, int32, int8 or float32")
         else:
             number, width = _NUMBERS[kind]
             out.append((number, buffers[1].address + width * skipped, 0, 0))

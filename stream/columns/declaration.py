@@ -7,6 +7,7 @@ declarations of the features that it uses, so a checkpoint is read as it was tra
 
 import math
 from dataclasses import dataclass, field, fields
+from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 
 from stream.columns.events import (
     CATEGORICAL,
+    IMAGE,
     LIST,
     LIST_VALUES_MAX,
     NUMERIC,
@@ -28,13 +30,14 @@ from stream.columns.events import (
 )
 from stream.option import option
 
-KINDS = (CATEGORICAL, NUMERIC, LIST, TEXT, TIME, VECTOR)
+KINDS = (CATEGORICAL, NUMERIC, LIST, TEXT, TIME, VECTOR, IMAGE)
 STRING, INTEGER = "string", "integer"
 NFC, NFKC, LOWER, DIGITS = "nfc", "nfkc", "lower", "digits"
 SUM, MEAN, SQRT = POOLS = ("sum", "mean", "sqrt")
 WORDS, PAIRS, CHARACTERS = TOKENS = ("words", "pairs", "characters")
 HOUR, WEEKDAY, HOUR_OF_WEEK, AGE = PARTS = ("hour", "weekday", "hour_of_week", "age")
 TRANSFORMS = ("none", "log1p")
+QUARANTINE, MISSING = UNREADABLE = ("quarantine", "missing")
 #: `of` of a time that is the impression's own.
 TS_MS = "ts_ms"
 TOKENS_MAX, CHARACTERS_MAX = 4_096, 16
@@ -60,6 +63,7 @@ _OF_KIND = {
     "of": (TIME,),
     "zone": (TIME,),
     "width": (VECTOR,),
+    "unreadable": (IMAGE,),
 }
 #: What says whose a feature is, and changes no number.
 DESCRIBES = ("source", "owner", "since", "doc", "personal")
@@ -71,7 +75,7 @@ class Feature:
 
     kind: str = option(
         CATEGORICAL,
-        "'categorical', 'numeric', 'list' (of categories), 'text', 'time' or 'vector'",
+        "'categorical', 'numeric', 'list' (of categories), 'text', 'time', 'vector' or 'image'",
     )
     type: str = option(STRING, "categorical, list: 'string', or 'integer' where events send those")
     source: str = option("", "where its values come from, for people")
@@ -134,6 +138,10 @@ class Feature:
     )
     zone: str = option("UTC", "time: the IANA time zone of hour and weekday")
     width: int = option(0, "vector: how many numbers")
+    unreadable: str = option(
+        QUARANTINE,
+        "image: what is no picture, or too large: 'quarantine' its record, or take it as 'missing'",
+    )
 
     def __post_init__(self) -> None:
         for name in ("normalise", "bounds", "buckets", "piecewise"):
@@ -151,6 +159,9 @@ class Feature:
             _one_of(self, name, allowed)
         _one_of(self, "part", PARTS)
         _one_of(self, "transform", TRANSFORMS)
+        _one_of(self, "unreadable", UNREADABLE)
+        if self.kind == IMAGE and find_spec("PIL") is None:
+            raise ValueError("kind = 'image': Pillow is missing; pip install 'everspun[images]'")
         for name, most in (
             ("max_values", LIST_VALUES_MAX),
             ("max_tokens", TOKENS_MAX),
@@ -211,7 +222,10 @@ class Feature:
         """What of it an event sends: one column, a second one of weights, or none."""
         if self.of:
             return ()
-        own = FeatureColumn(name, self.kind, self.personal, self.type == INTEGER, self.width)
+        forgiving = self.unreadable == MISSING
+        own = FeatureColumn(
+            name, self.kind, self.personal, self.type == INTEGER, self.width, forgiving
+        )
         if self.weighted:
             return own, FeatureColumn(name + WEIGHTS_SUFFIX, WEIGHTS)
         return (own,)

@@ -25,8 +25,8 @@ TS_MS_MAX = 100_000_000_000_000
 
 #: Kinds of columns. What a declared feature sends, and how it is read, is `declaration.Feature`.
 CATEGORICAL, NUMERIC, TEXT, TIME = "categorical", "numeric", "text", "time"
-LIST, WEIGHTS, VECTOR = "list", "weights", "vector"
-COLUMN_KINDS = (CATEGORICAL, NUMERIC, TEXT, TIME, LIST, WEIGHTS, VECTOR)
+LIST, WEIGHTS, VECTOR, IMAGE = "list", "weights", "vector", "image"
+COLUMN_KINDS = (CATEGORICAL, NUMERIC, TEXT, TIME, LIST, WEIGHTS, VECTOR, IMAGE)
 #: The longest text, in UTF-8 bytes; the most values of a list; the widest vector.
 TEXT_BYTES_MAX, LIST_VALUES_MAX, VECTOR_WIDTH_MAX = 16_384, 1_024, 4_096
 #: The column of a list's weights is called as the list, and this behind it.
@@ -37,10 +37,15 @@ NO_TIME = 0
 FEATURE_PREFIX = "f_"
 
 _STRINGS, _FLOATS = pa.list_(pa.string()), pa.list_(pa.float32())
-_TYPES = {NUMERIC: pa.float32(), TIME: pa.int64(), LIST: _STRINGS} | dict.fromkeys(
-    (WEIGHTS, VECTOR), _FLOATS
-)
-_WIRE_TYPES = {NUMERIC: pa.float64(), TIME: pa.int64()} | dict.fromkeys(
+_TYPES = {
+    NUMERIC: pa.float32(),
+    TIME: pa.int64(),
+    LIST: _STRINGS,
+    WEIGHTS: _FLOATS,
+    VECTOR: _FLOATS,
+    IMAGE: pa.binary(),
+}
+_WIRE_TYPES = {NUMERIC: pa.float64(), TIME: pa.int64(), IMAGE: pa.binary()} | dict.fromkeys(
     (WEIGHTS, VECTOR), pa.list_(pa.float64())
 )
 
@@ -57,9 +62,11 @@ class FeatureColumn:
     | list | list of strings | no values |
     | weights (one a value of the list of that name without `_weights`) | list of float32 | none |
     | vector (`width` numbers) | list of float32 | no numbers |
+    | image (`pictures.SQUARED_BYTES`: its pixels) | binary | no bytes |
 
     A `personal` one identifies a person (a user id, a device): our producer pseudonymises it. With
-    `integers`, categories and values of lists are sent as integers, and travel as their digits.
+    `integers`, categories and values of lists are sent as integers, and travel as their digits. A
+    `forgiving` image counts as missing where it is none.
     """
 
     name: str
@@ -67,6 +74,7 @@ class FeatureColumn:
     personal: bool = False
     integers: bool = False
     width: int = 0
+    forgiving: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in COLUMN_KINDS:
@@ -121,8 +129,12 @@ class FeatureColumn:
         return _WIRE_TYPES.get(self.kind, pa.string())
 
     @property
-    def missing(self) -> str | float | int | list[Any]:
-        empty: dict[str, str | float | int | list[Any]] = {NUMERIC: float("nan"), TIME: NO_TIME}
+    def missing(self) -> str | bytes | float | int | list[Any]:
+        empty: dict[str, bytes | float | int] = {
+            NUMERIC: float("nan"),
+            TIME: NO_TIME,
+            IMAGE: b"",
+        }
         if self.is_list:
             return []
         return empty.get(self.kind, "")

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stream.columns.events import (
+    IMAGE,
     LIST,
     LIST_VALUES_MAX,
     NO_TIME,
@@ -26,6 +27,7 @@ from stream.columns.events import (
     VECTOR,
     FeatureColumn,
 )
+from stream.columns.pictures import squared
 from stream.kernels.arrays import I64, Bools
 
 #: The place on the page of an impression that does not say one.
@@ -59,6 +61,9 @@ def feature_column(feature: FeatureColumn, given: pa.Array) -> pa.Array:
         return pa.array(floats(given))
     if feature.kind == TIME:
         return given.fill_null(NO_TIME) if given.null_count else given
+    if feature.kind == IMAGE:
+        found = [squared(one).pixels if one else b"" for one in given.to_pylist()]
+        return pa.array(found, feature.type)
     if pa.types.is_list(given.type):
         return _list_column(feature, given)
     return strings(given.cast(pa.string()) if feature.integers else given)
@@ -93,6 +98,10 @@ def wrong_values(feature: FeatureColumn, given: pa.Array) -> Bools:
         times = given.fill_null(TS_MS_MIN).to_numpy(False)
         outside: Bools = (times < TS_MS_MIN) | (times >= TS_MS_MAX)
         return outside
+    if feature.kind == IMAGE:
+        if feature.forgiving:
+            return np.zeros(len(given), np.bool_)
+        return np.array([bool(one and squared(one).wrong) for one in given.to_pylist()], np.bool_)
     if pa.types.is_list(given.type):
         return _wrong_lists(feature, given)
     if feature.integers:

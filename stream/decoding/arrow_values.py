@@ -21,6 +21,14 @@ from stream.kernels.arrays import I64
 from stream.log.record_columns import RecordColumns
 from stream.record import ROWS_PER_RECORD_MAX
 
+#: What may hold the bytes of a picture, or its base64.
+_BYTES = (
+    pa.types.is_large_binary,
+    pa.types.is_binary_view,
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_string_view,
+)
 #: A string view's 16 bytes begin with its length (Arrow columnar format, "Variable-size Binary View
 #: Layout").
 _VIEW_INTS = 4
@@ -112,6 +120,8 @@ def _check_type(name: str, given: pa.DataType, wanted: pa.DataType) -> None:
         return _check_type(name, given.value_type, wanted.value_type)
     if pa.types.is_string(wanted):
         fits = pa.types.is_large_string(given) or pa.types.is_string_view(given)
+    elif pa.types.is_binary(wanted):
+        fits = any(is_kind(given) for is_kind in _BYTES)
     elif pa.types.is_integer(wanted):
         fits = pa.types.is_integer(given)
     else:
@@ -133,11 +143,15 @@ def _may_be_too_large(
     """Whether rows of these columns may take more than they are allowed, so that they must be
     added up: a string of a dictionary, or behind a view, stands in any number of rows, and a list
     may hold numbers of one byte; of other columns none holds more than the stream's bytes."""
-    spreads = (pa.types.is_dictionary, pa.types.is_string_view, _is_list)
+    spreads = (pa.types.is_dictionary, _is_view, _is_list)
     if any(may_spread(t) for t in schema.types for may_spread in spreads):
         return True
     most = size.rows * shape.row_bytes + size.unpacked_bytes * len(schema)
     return bool(most > config.decoded_bytes_max)
+
+
+def _is_view(given: pa.DataType) -> bool:
+    return bool(pa.types.is_string_view(given) or pa.types.is_binary_view(given))
 
 
 def _is_list(given: pa.DataType) -> bool:
@@ -161,13 +175,13 @@ def _string_bytes(column: pa.Array) -> int:
 
 
 def _lengths(column: pa.Array) -> I64 | None:
-    """Bytes of each string, int64 (n,), 0 for nulls; None if these are no strings."""
-    if pa.types.is_string_view(column.type):
+    """Bytes of each string or picture, int64 (n,), 0 for nulls; None if these are none."""
+    if _is_view(column.type):
         views = np.frombuffer(column.buffers()[1] or b"", np.int32)
         start = column.offset * _VIEW_INTS
         lengths = views[start : start + len(column) * _VIEW_INTS : _VIEW_INTS].astype(np.int64)
         return np.where(column.is_valid().to_numpy(False), lengths, 0)
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+    if any(is_kind(column.type) for is_kind in (pa.types.is_binary, *_BYTES)):
         sized: I64 = pc.binary_length(column).fill_null(0).to_numpy(False).astype(np.int64)
         return sized
     return None

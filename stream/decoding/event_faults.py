@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from stream.columns.events import (
+    IMAGE,
     LIST,
     LIST_VALUES_MAX,
     NUMERIC,
@@ -24,6 +25,7 @@ from stream.columns.events import (
     FeatureColumn,
     Features,
 )
+from stream.columns.pictures import squared
 from stream.config import StreamConfig
 from stream.hashing.keys import partition_of_key
 from stream.record import Record
@@ -170,6 +172,8 @@ def feature_faults(features: Any, declared: Features) -> Iterator[Fault]:
         elif feature.kind == NUMERIC:
             if not _is_nan(value):
                 yield from _float_faults(name, value, "it is declared numeric: send a number")
+        elif feature.kind == IMAGE:
+            yield from _picture_faults(name, value, feature)
         elif feature.integers:
             yield from _integer_faults(name, value, "it is declared of type integer")
         elif isinstance(value, list):
@@ -181,6 +185,19 @@ def feature_faults(features: Any, declared: Features) -> Iterator[Fault]:
         else:
             bytes_max = TEXT_BYTES_MAX if feature.kind == TEXT else STRING_BYTES_MAX
             yield from string_faults(name, value, needed=False, bytes_max=bytes_max)
+
+
+def _picture_faults(name: str, value: Any, feature: FeatureColumn) -> Iterator[Fault]:
+    if isinstance(value, str):
+        try:
+            value = value.encode()
+        except UnicodeEncodeError:
+            yield name, f"is {shown(value)}; send the base64 of a picture's file"
+            return
+    if not isinstance(value, bytes):
+        yield name, f"is {shown(value)}; it is declared image: send its file's base64 as a string"
+    elif value and not feature.forgiving and (wrong := squared(value).wrong):
+        yield name, wrong
 
 
 def _list_faults(name: str, value: Any, feature: FeatureColumn) -> Iterator[Fault]:

@@ -15,6 +15,7 @@ from stream.decoding.event_faults import feature_faults
 _NONE = type(None)
 _SCALARS: dict[str, frozenset[type]] = {
     "string": frozenset({str, _NONE}),
+    "binary": frozenset({str, bytes, _NONE}),
     "int64": frozenset({int, _NONE}),
     "double": frozenset({int, float, _NONE}),
 }

@@ -6,6 +6,7 @@ import numpy as np
 from stream.columns.arrow_messages import measure
 from stream.columns.events import (
     CATEGORICAL,
+    IMAGE,
     LIST,
     STRING_BYTES_MAX,
     TEXT,
@@ -13,6 +14,7 @@ from stream.columns.events import (
     VECTOR,
     WEIGHTS,
 )
+from stream.columns.pictures import GIVEN_BYTES_MAX
 from stream.config import StreamConfig
 from stream.kernels.arrays import I64, Bytes
 from stream.kernels.kernel import kernel
@@ -37,7 +39,7 @@ def fitting(records: RecordColumns, config: StreamConfig) -> int:
     if len(records) <= 1:
         return len(records)
     sizes = np.empty(len(records), np.int64)
-    lengths = {CATEGORICAL: STRING_BYTES_MAX, TEXT: TEXT_BYTES_MAX}
+    lengths = {CATEGORICAL: STRING_BYTES_MAX, TEXT: TEXT_BYTES_MAX, IMAGE: GIVEN_BYTES_MAX}
     lists = dict.fromkeys((LIST, WEIGHTS, VECTOR), config.record_bytes_max)
     strings_bytes = _STRINGS * STRING_BYTES_MAX + sum(
         (lengths | lists).get(f.kind, 0) for f in config.features

@@ -92,7 +92,7 @@ class Shape:
     @property
     def row_bytes(self) -> int:
         """Memory of one row in flat columns, without the bytes of its strings."""
-        return sum(4 if pa.types.is_string(type_) else 8 for type_ in self.wire.values())
+        return sum(4 if type_ in (pa.string(), pa.binary()) else 8 for type_ in self.wire.values())
 
 
 @lru_cache(maxsize=64)
@@ -192,7 +192,7 @@ def expansion(table: pa.Table, shape: Shape) -> tuple[I64, I64]:
 
 def memory_of(column: pa.Array) -> I64:
     """Bytes of each row's strings, or of its list, int64 (n,); 0 of numbers."""
-    if pa.types.is_string(column.type):
+    if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
         sized: I64 = pc.binary_length(column).fill_null(0).to_numpy(False).astype(np.int64)
         return sized
     if not pa.types.is_list(column.type):

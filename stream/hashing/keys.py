@@ -144,11 +144,11 @@ def session_of(ids: U64) -> npt.NDArray[np.int64]:
 
 
 def string_buffers(strings: pa.Array) -> tuple[Bytes, I32]:
-    """The bytes of an Arrow string array, and the n + 1 offsets into them. Raises ValueError on
+    """The bytes of an Arrow string or binary array, and the n + 1 offsets into them. Raises ValueError on
     nulls."""
     if strings.null_count:
         raise ValueError(f"{strings.null_count} of {len(strings)} strings are null")
-    if not pa.types.is_string(strings.type):
+    if not (pa.types.is_string(strings.type) or pa.types.is_binary(strings.type)):
         strings = strings.cast(pa.string())
     _, offsets, data = strings.buffers()
     if offsets is None or len(strings) == 0:

@@ -52,7 +52,7 @@ def examples_schema(features: Iterable[FeatureColumn]) -> pa.Schema:
 
 _TOPIC = "examples"
 _FIXED = examples_schema(())
-_TYPES = {pa.string(), pa.int64(), pa.int32(), pa.int8(), pa.float32()}
+_TYPES = {pa.string(), pa.binary(), pa.int64(), pa.int32(), pa.int8(), pa.float32()}
 _LISTS = {pa.list_(pa.string()), pa.list_(pa.float32())}
 
 
@@ -196,7 +196,7 @@ def _canonical(array: pa.Array, column: pa.Field) -> pa.Array:
         return pa.Array.from_buffers(
             column.type, len(array), [None, pa.py_buffer(offsets - offsets[0])], children=[values]
         )
-    if pa.types.is_string(column.type):
+    if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
         data, offsets = string_buffers(array)
         first, last = int(offsets[0]), int(offsets[-1])
         buffers = [
@@ -204,7 +204,7 @@ def _canonical(array: pa.Array, column: pa.Field) -> pa.Array:
             pa.py_buffer(offsets - np.int32(first)),
             pa.py_buffer(data[first:last].copy()),
         ]
-        return pa.Array.from_buffers(pa.string(), len(array), buffers)
+        return pa.Array.from_buffers(column.type, len(array), buffers)
     values = array.to_numpy().copy()
     if values.dtype == np.float32:
         values[np.isnan(values)] = _CANONICAL_NAN

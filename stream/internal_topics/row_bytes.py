@@ -26,7 +26,7 @@ def row_bytes(columns: Sequence[pa.Array | pa.ChunkedArray], rows: int) -> I64:
     for column in columns:
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
-        if pa.types.is_string(column.type):
+        if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
             total += string_lengths(column) + 4
         elif pa.types.is_list(column.type):
             total += _list_bytes(column)

@@ -43,7 +43,7 @@ _BLOCK = 256
 
 def row_hashes(batch: pa.RecordBatch) -> tuple[U64, U64]:
     """H of every row as (low, high) 64-bit halves, each (n,). Columns are int64, int32, int8,
-    float32 or string, or lists of such."""
+    float32, string or binary, or lists of such."""
     seed = _hash_names(batch.schema.names)
     low, high = np.empty(batch.num_rows, np.uint64), np.empty(batch.num_rows, np.uint64)
     if batch.num_rows:

@@ -44,6 +44,8 @@ CONFIG = StreamConfig(
         "made": Feature("time"),
         "picture": Feature("vector", width=2),
         "shelf": Feature(type="integer"),
+        "photo": Feature("image"),
+        "cover": Feature("image", unreadable="missing"),
     },
     decoded_bytes_max=1 << 22,
 )

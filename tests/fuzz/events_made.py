@@ -31,7 +31,13 @@ FEATURES = {
     "made": pa.int64(),
     "picture": pa.list_(pa.float64()),
     "shelf": pa.int64(),
+    "photo": pa.binary(),
+    "cover": pa.binary(),
 }
+#: The smallest PNG, of one pixel.
+PICTURE = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+)
 STRINGS = (
     "",
     "i",
@@ -142,6 +148,8 @@ def _column(rng: random.Random, name: str, rows: int) -> pa.Array:
     wanted = (numbers | {f"f_{n}": t for n, t in FEATURES.items()}).get(name, pa.string())
     kind = wanted if rng.random() < 0.8 else rng.choice(_TYPES)()
     one: Any = rng.choice(("s", "i")) if wanted == pa.string() else 1
+    if wanted == pa.binary():
+        one = rng.choice((PICTURE, PICTURE[:40], "x")).encode()
     if pa.types.is_list(wanted):
         one = [rng.choice(STRINGS[:3]) if wanted.value_type == pa.string() else 1] * 2
     values: list[Any] = [TS if name in ("ts_ms", "f_made") else one] * rows

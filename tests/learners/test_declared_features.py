@@ -1,6 +1,8 @@
 """Every kind of feature is the same bits in training and in serving, and what its rule says
 (docs/features.md)."""
 
+import base64
+import io
 import json
 import unicodedata
 from dataclasses import replace
@@ -13,10 +15,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from checkpointer.serving.request import BadRequest, parse
 from everspun.config import ConfigError, loads
-from learners.config import ModelConfig
+from learners.config import NETWORK_KINDS, ModelConfig
 from learners.models.features import Encoder
 from learners.models.model import Scorer, make_model
 from learners.training import gradient
@@ -90,11 +93,20 @@ kind = "vector"
 width = 3
 bounds = [-10, 10]
 
+[features.photo]
+kind = "image"
+
+[features.cover]
+kind = "image"
+unreadable = "missing"
+
 [model]
+kind = "mlp"
 dim = 4
 categorical = ["source", "item", "user", "genres", "seen", "title", "note", "made", "hour",
   "shelf", "brand", "price", "genres*shelf", "user*title", "shelf*hour"]
 numeric = ["stars", "picture", "shown_at"]
+images = ["photo", "cover"]
 """
 CONFIG = loads(DECLARED)
 ENCODER = Encoder(CONFIG.model)
@@ -116,6 +128,19 @@ _integers = st.one_of(st.integers(-(2**63), 2**63 - 1), st.sampled_from([2**63, 
 _times = st.one_of(
     st.integers(1_500_000_000_000, 1_800_000_000_000), st.sampled_from([0, 1_700_000_000, 1.5, "t"])
 )
+
+
+def base64_of(size, form="PNG", colour="red", mode="RGB"):
+    out = io.BytesIO()
+    Image.new(mode, size, colour).save(out, form)
+    return base64.b64encode(out.getvalue()).decode()
+
+
+_pictures = st.sampled_from(
+    ["", base64_of((5, 3)), base64_of((300, 200), "JPEG"), base64_of((64, 64), "WEBP", "blue"),
+     base64_of((9, 9), "GIF"), base64_of((40, 2), "PNG", 7, "L"), base64_of((2100, 2000), "PNG", 1),
+     base64_of((50, 50), "JPEG")[:400], "aGVsbG8=", "no base64", "é", "\ud83d", 1, ["a"], True]
+)  # fmt: skip
 
 
 def _maybe(values):
@@ -141,6 +166,8 @@ features = st.fixed_dictionaries(
         "price": _maybe(_numbers),
         "stars": _maybe(_numbers),
         "picture": _maybe(st.lists(_numbers, min_size=2, max_size=3)),
+        "photo": _maybe(_pictures),
+        "cover": _maybe(_pictures),
     }
 ).map(lambda bag: {name: value for name, value in bag.items() if value is not ABSENT})
 
@@ -181,7 +208,8 @@ def asked(bag):
 
 def bits(encoded):
     bags = [(b.ends.tobytes(), b.keys.tobytes(), b.weights.tobytes()) for b in encoded.bags]
-    return encoded.keys.tobytes(), encoded.numbers.tobytes(), bags, dict(encoded.clipped)
+    pictures = [one.pixels[one.places].tobytes() for one in encoded.images]
+    return encoded.keys.tobytes(), encoded.numbers.tobytes(), bags, pictures, dict(encoded.clipped)
 
 
 @settings(max_examples=settings.default.max_examples * 6, deadline=None)
@@ -215,7 +243,7 @@ def test_a_row_is_the_same_bits_whatever_stands_beside_it(bags):
     together = ENCODER.encode(learned(good))
     for i in range(len(good)):
         alone = ENCODER.encode(learned(good).slice(i, 1))
-        assert bits(together.take(np.array([i])))[:3] == bits(alone)[:3]
+        assert bits(together.take(np.array([i])))[:4] == bits(alone)[:4]
 
 
 # --- what the rules say
@@ -344,10 +372,11 @@ def test_pieces_go_from_0_to_1_each_in_its_own_range():
 
 def test_a_record_from_before_a_feature_has_its_missing_value():
     row = learned([{"genres": ["a"], "title": "t"}])
-    before = row.drop_columns(["f_genres", "f_genres_weights", "f_title", "f_picture", "f_made"])
+    gone = ["genres", "genres_weights", "title", "picture", "made", "photo"]
+    before = row.drop_columns([f"f_{name}" for name in gone])
     found = ENCODER.encode(before)
-    assert bits(found)[:3] == bits(encoded({}))[:3]
-    assert set(found.filled) == {"genres", "genres_weights", "title", "picture", "made"}
+    assert bits(found)[:4] == bits(encoded({}))[:4]
+    assert set(found.filled) == set(gone)
 
 
 # --- models
@@ -355,18 +384,24 @@ def test_a_record_from_before_a_feature_has_its_missing_value():
 
 BAGS = [
     {"genres": ["a", "b", "b"], "genres_weights": [1, 2.5, -1], "title": "Toy Story 2", "seen": [1],
-     "picture": [0.1, 0.2, 0.3], "stars": 1.5, "shelf": 3, "price": 5},
+     "picture": [0.1, 0.2, 0.3], "stars": 1.5, "shelf": 3, "price": 5,
+     "photo": base64_of((5, 3)), "cover": base64_of((9, 9), "GIF", "blue")},
     {},
     {"genres": ["x0", "x1"], "title": "story", "note": "abc", "brand": "B"},
     {"genres": ["x2"], "title": "a toy", "seen": [1, 2, 3], "picture": [-0.5, 0, 1]},
 ]  # fmt: skip
 
 
+def of_kind(kind, **more):
+    images = CONFIG.model.images if kind in NETWORK_KINDS else ()
+    return replace(CONFIG.model, kind=kind, images=images, hidden=(4,), **more)
+
+
 @pytest.mark.parametrize("groups", [{}, {"films": {"features": ["genres", "item"]}}])
 @pytest.mark.parametrize("kind", ["lr", "fm", "mlp", "dlrm", "dcn"])
 def test_the_gradient_of_every_kind_is_that_of_its_loss(kind, groups):
     rows = learned(BAGS)
-    model = make_model(replace(CONFIG.model, kind=kind, groups=groups, hidden=(4,)))
+    model = make_model(of_kind(kind, groups=groups))
     prepared = gradient.prepare(model, rows)
     rng, dense = np.random.default_rng(1), model.initial_dense()
     pulled = {
@@ -391,7 +426,7 @@ def test_the_gradient_of_every_kind_is_that_of_its_loss(kind, groups):
 
 @pytest.mark.parametrize("kind", ["lr", "fm", "dlrm"])
 def test_a_checkpoint_is_read_by_the_declarations_that_it_carries(kind):
-    model = make_model(replace(CONFIG.model, kind=kind, hidden=(4,)))
+    model = make_model(of_kind(kind))
     rows = learned(BAGS)
     prepared = gradient.prepare(model, rows)
     (table,) = model.spec.tables
@@ -424,6 +459,9 @@ def test_whose_a_feature_is_changes_no_model_and_what_it_is_does():
         ('[features.a]\nkind = "lst"', r"\[features.a\] kind = 'lst': allowed are"),
         ('[features.a]\nkind = "list"\npool = "max"', "pool = 'max': allowed are 'sum'"),
         ('[features.a]\nwidth = 3', "width = 3: kind 'categorical' has none"),
+        ('[features.a]\nkind = "image"\nunreadable = "no"', "allowed are 'quarantine', 'missing'"),
+        ('[features.a]\nkind = "image"\n[model]\nimages = ["a"]', "kind 'lr' reads none"),
+        ('[features.a]\nkind = "image"\n[model]\nnumeric = ["a"]', "image; list it in images"),
         ('[features.a]\nkind = "vector"', "width = 0: allowed is 1 to"),
         ('[features.a]\nkind = "list"\nmaxvalues = 3', "did you mean 'max_values'"),
         ('[features.a]\nkind = "time"\nzone = "Mars"', "zone = 'Mars': allowed are IANA names"),
@@ -461,6 +499,9 @@ def test_a_bad_value_is_quarantined_with_field_value_and_fix():
         ({"shelf": "7"}, "features.shelf", "without quotes"),
         ({"title": "a " * 500_000}, "features.title", "allowed are 16384"),
         ({"genres": [None]}, "features.genres[0]", "is null"),
+        ({"photo": "aGVsbG8="}, "features.photo", "b'hello'; send a JPEG"),
+        ({"photo": "http://a"}, "features.photo", "is b'http://a', no base64 of a picture"),
+        ({"photo": base64_of((2100, 2000))}, "features.photo", "has 2100 x 2000 pixels; allowed"),
     ):
         record = Record(0, TS_MS, b"s", json.dumps(_event(0, bag, TS_MS)).encode())
         rows, (bad,) = decode_impressions([record], 0, np.array([TS_MS]), CONFIG.stream)

@@ -156,6 +156,7 @@ DECLARED = {
     "title": Feature("text"),
     "made": Feature("time"),
     "picture": Feature("vector", width=2),
+    "photo": Feature("image"),
 }
 
 

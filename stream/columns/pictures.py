@@ -1,0 +1,152 @@
+"""A picture as events send it, the file's bytes or their base64, to 32 x 32 pixels: squished to a
+square, whatever it was, as a click model needs no more of it.
+
+What a file would take is known before it is decoded: its bytes, its pixels as its header says them,
+and the passes of a progressive one. Decoded once by content: the same picture is shown many times.
+Pillow is imported where a picture is (the extra `images`).
+"""
+
+import base64
+import binascii
+import hashlib
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+#: Pixels of a side, and bytes of a squared picture: rows from the top, red, green, blue.
+SIDE = 32
+SQUARED_BYTES = SIDE * SIDE * 3
+#: Colours become whole numbers between this and its negative.
+COLOUR_MAX = 255
+#: The largest file, in bytes, and its base64; the most pixels of one; the most passes of a JPEG.
+FILE_BYTES_MAX = 262_144
+GIVEN_BYTES_MAX = (FILE_BYTES_MAX + 2) // 3 * 4
+PIXELS_MAX, SCANS_MAX = 4_194_304, 64
+#: Squared pictures that a process keeps.
+CACHED_MAX = 4_096
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
+_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"GIF8")
+_START_OF_SCAN = b"\xff\xda"
+_SEND = "send a JPEG, PNG, WebP or GIF file, in JSON as base64"
+
+
+class Picture(NamedTuple):
+    """What became of a file."""
+
+    pixels: bytes = b""  # SQUARED_BYTES; none where it is wrong
+    wrong: str = ""  # what is wrong with it and how to put it right
+
+
+def squared(given: bytes) -> Picture:
+    """Of the bytes of a file or their base64, which cannot be mistaken for each other: no base64
+    that begins as a file does is that of a picture."""
+    return _squared(_Content(given))
+
+
+class _Content:
+    """Bytes that a cache knows by their hash, and does not keep."""
+
+    __slots__ = ("_digest", "given")
+
+    def __init__(self, given: bytes) -> None:
+        self.given = given
+        self._digest = hashlib.blake2b(given, digest_size=16).digest()
+
+    def __hash__(self) -> int:
+        return hash(self._digest)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Content) and self._digest == other._digest
+
+
+@lru_cache(maxsize=CACHED_MAX)
+def _squared(content: _Content) -> Picture:
+    given, content.given = content.given, b""
+    if not given.startswith(_BEGINNINGS):
+        if len(given) > GIVEN_BYTES_MAX:
+            return Picture(wrong=f"has {len(given)} bytes; allowed are {GIVEN_BYTES_MAX} of base64")
+        try:
+            given = base64.b64decode(given, validate=True)
+        except (binascii.Error, ValueError) as error:
+            return Picture(wrong=f"is {given[:20]!r}, no base64 of a picture ({error}); {_SEND}")
+        if not given.startswith(_BEGINNINGS):
+            said = f"is no picture but {len(given)} bytes that begin {given[:12]!r}"
+            return Picture(wrong=f"{said}; {_SEND}")
+    if len(given) > FILE_BYTES_MAX:
+        return Picture(wrong=f"has {len(given)} bytes; allowed are {FILE_BYTES_MAX}: send it small")
+    if (size := _webp_size(given)) is not None and size[0] * size[1] > PIXELS_MAX:
+        return _too_large(*size)
+    if given.startswith(_BEGINNINGS[0]) and (scans := given.count(_START_OF_SCAN)) > SCANS_MAX:
+        return Picture(wrong=f"is a JPEG of {scans} passes; allowed are {SCANS_MAX}: save it anew")
+    return _decoded(given)
+
+
+def _decoded(file: bytes) -> Picture:
+    from PIL import Image as images
+
+    try:
+        with images.open(pa.BufferReader(file), formats=_FORMATS) as image:
+            width, height = image.size
+            if width * height > PIXELS_MAX:
+                return _too_large(width, height)
+            image.draft("RGB", (4 * SIDE, 4 * SIDE))  # a JPEG is decoded no larger than needed
+            small = _opaque(image).resize((SIDE, SIDE), images.Resampling.BILINEAR)
+            return Picture(small.tobytes())
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a decoder makes of bytes that somebody made up
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        return Picture(wrong=f"is a picture that cannot be read ({said}); {_SEND}")
+
+
+def _opaque(image: "Image") -> "Image":
+    """In red, green and blue, over white where it is transparent."""
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return image.convert("RGB")
+    from PIL import Image as images
+
+    over = image.convert("RGBA")
+    white = images.new("RGBA", over.size, "white")
+    return images.alpha_composite(white, over).convert("RGB")
+
+
+def _too_large(width: int, height: int) -> Picture:
+    return Picture(wrong=f"has {width} x {height} pixels; allowed are {PIXELS_MAX}: send it small")
+
+
+def _webp_size(file: bytes) -> tuple[int, int] | None:
+    """What the header of a WebP says, whose decoder takes memory for all of it when it is opened
+    (RFC 9649); None for another file."""
+    if not file.startswith(b"RIFF") or len(file) < 30:
+        return None
+    kind = file[12:16]
+    if kind == b"VP8X":
+        low, high = (int.from_bytes(file[at : at + 3], "little") for at in (24, 27))
+        return 1 + low, 1 + high
+    if kind == b"VP8L":
+        bits = int.from_bytes(file[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    low, high = (int.from_bytes(file[at : at + 2], "little") for at in (26, 28))
+    return low & 0x3FFF, high & 0x3FFF
+
+
+def pixels(column: pa.Array) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int64]]:
+    """The distinct pictures of a column of squared ones, (m, 3, SIDE, SIDE), each colour twice its
+    value less 255, a missing picture 0 throughout, which no colour is; and which of them each row
+    has, (n,). What is not of SQUARED_BYTES, which only a foreign record holds, is missing."""
+    of_rows = column.dictionary_encode()
+    found = of_rows.dictionary
+    out = np.zeros((len(found), 3, SIDE, SIDE), np.int16)
+    for i, one in enumerate(found):
+        raw = one.as_buffer()
+        if raw is not None and raw.size == SQUARED_BYTES:
+            colours = np.frombuffer(raw, np.uint8).reshape(SIDE, SIDE, 3).transpose(2, 0, 1)
+            out[i] = 2 * colours.astype(np.int16) - COLOUR_MAX
+    return out, of_rows.indices.to_numpy(zero_copy_only=False).astype(np.int64)
