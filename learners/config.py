@@ -328,6 +328,15 @@ class ModelConfig:
         )
 
     @property
+    def attended(self) -> tuple[tuple[int, int], ...]:
+        """Places in `categorical` of what is pooled by attention, each with that of the feature
+        that it is against."""
+        found = [(f, self.feature(name)) for f, name in enumerate(self.categorical)]
+        return tuple(
+            (f, self.categorical.index(one.against)) for f, one in found if one and one.against
+        )
+
+    @property
     def number_names(self) -> tuple[str, ...]:
         """Of the numbers that it reads: one a numeric feature, or those of its vector or pieces."""
         names: list[str] = []

@@ -18,6 +18,8 @@ class _Config(Protocol):
     @property
     def kind(self) -> str: ...
     @property
+    def is_network(self) -> bool: ...
+    @property
     def categorical(self) -> tuple[str, ...]: ...
     @property
     def numeric(self) -> tuple[str, ...]: ...
@@ -50,6 +52,8 @@ def read_declared(config: _Config) -> dict[str, Feature]:
     for name, one in read.items():
         if one.shares:
             _check_shares(config, name, one.shares)
+        if one.against:
+            _check_against(config, name, read)
     return read
 
 
@@ -69,6 +73,22 @@ def _check_places(config: _Config, read: dict[str, Feature]) -> None:
         if name in read and read[name].is_keyed:
             what = "numeric with buckets" if read[name].buckets else read[name].kind
             raise ValueError(f"numeric = {name!r}: it is declared {what}; list it in categorical")
+
+
+def _check_against(config: _Config, name: str, read: dict[str, Feature]) -> None:
+    if not config.is_network:
+        raise ValueError(
+            f"features.{name}.pool = 'attention': kind {config.kind!r} has none, networks and "
+            f"modules of your own do; take 'mean', 'sum' or 'sqrt'"
+        )
+    against = read[name].against
+    if against not in config.categorical or any(
+        part in read and read[part].is_bag for part in against.split(CROSS)
+    ):
+        raise ValueError(
+            f"features.{name}.against = {against!r}: allowed are names in categorical that are no "
+            f"lists or texts"
+        )
 
 
 def _check_shares(config: _Config, name: str, shares: str) -> None:

@@ -5,6 +5,7 @@ columns of each group's features go to the group's table, the others stay in the
 features with any number of keys a row (lists, texts): their rows are summed by weight to one row an
 example. `Grouped` puts rows together again, pooled ones behind those of keys, before the kind sees
 them, and its gradient is taken apart the same way; so every kind has both and none knows of them.
+But what is pooled by attention a network pools itself: it is told where the rows are.
 Without groups and bags nothing stands round anything.
 """
 
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from learners.config import ModelConfig
 from learners.models.features import Bag, Encoded, Floats, Keys, Places
-from learners.models.pooling import pool, share_out
+from learners.models.pooling import places_of_bag, pool, share_out
 from paramserver.messages import DenseSpec, Rows, TableSpec
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Grouped:
             specs.insert(0, base)
         self.tables = tuple(specs)
         self._bags = {column: number for number, column in enumerate(config.bags)}
+        self._attended = {column for column, _ in config.attended}
         #: of each table the columns with one key a row, and those of bags
         self._columns = {
             name: np.array([c for c in columns if c not in self._bags], np.int64)
@@ -162,6 +164,7 @@ class Grouped:
         known = tables[0] if len(tables) == 1 else np.concatenate(tables)
         of_bags: list[tuple[Bag, Columns]] = []
         pooled: list[Rows] = []
+        beside: Places = {}
         offset = 0
         for name, columns in self._columns.items():
             flat = places[name].reshape(-1) + offset
@@ -170,13 +173,17 @@ class Grouped:
             for column in self._bagged[name]:
                 bag = self._bag(encoded, column)
                 mine = flat[at : at + len(bag.keys)]
+                at += len(mine)
+                if column in self._attended:  # what stands in the place of its row is not read
+                    place[:, column] = mine[bag.ends[:-1]]
+                    beside[places_of_bag(self._base, column)] = mine
+                    continue
                 place[:, column] = len(known) + len(pooled) * count + np.arange(count)
                 pooled.append(pool(known, mine, bag.ends, bag.weights))
                 of_bags.append((bag, mine))
-                at += len(mine)
             offset += len(rows[name])
         joined = np.concatenate([known, *pooled]) if pooled else known
-        return {self._base: place}, {self._base: joined}, of_bags
+        return {self._base: place, **beside}, {self._base: joined}, of_bags
 
 
 def _no_rows(config: ModelConfig) -> tuple[Keys, Floats]:

@@ -15,7 +15,8 @@ from learners.config import PATH, ModelConfig
 from learners.models import user_module
 from learners.models.embeddings import gather, segment_sums
 from learners.models.features import Encoded, Floats, Keys, Places
-from learners.models.torch_modules import network_of
+from learners.models.pooling import places_of_bag
+from learners.models.torch_modules import WithAttention, network_of
 from stream.columns.pictures import COLOUR_MAX
 from paramserver.messages import DenseSpec, Rows, TableSpec
 from paramserver.tables.initializer import fill_unknown
@@ -24,7 +25,9 @@ from stream.hashing.secret import NO_KEY, derived_key
 
 TABLE = "embeddings"
 #: Parts of a layer's name behind which stands no ReLU.
-LINEAR = frozenset({"cross", "linear"})
+LINEAR = frozenset({"cross", "linear", "gate"})
+#: Begins the names of the arrays of attention.
+ATTENTION = "attention."
 _TABLE_RATE = 0.1
 _DENSE_RATE = 0.001
 
@@ -36,9 +39,8 @@ class Network:
         """ValueError for a module that cannot be trained here, naming it and why."""
         self.config, self.device = config, torch.device(device)
         is_own = PATH in config.kind
-        self._prototype = (
-            user_module.make_module(config) if is_own else network_of(config).eval()
-        )
+        inner = user_module.make_module(config) if is_own else network_of(config)
+        self._prototype = (WithAttention(config, inner) if config.attended else inner).eval()
         self._is_own = is_own
         self._idle = [self._prototype.to(self.device)]  # each used by one thread at a time
 
@@ -85,7 +87,12 @@ class Network:
         values = {
             name: p.detach().cpu().numpy().copy() for name, p in self._prototype.named_parameters()
         }
-        return values if PATH in self.config.kind else initial_arrays(values, self.config)
+        if not self._is_own:
+            return initial_arrays(values, self.config)
+        if not self.config.attended:
+            return values
+        ours = {name: array for name, array in values.items() if name.startswith(ATTENTION)}
+        return values | initial_arrays(ours, self.config)
 
     def keys(self, encoded: Encoded) -> dict[str, Keys]:
         return {TABLE: encoded.keys} if self.config.categorical else {}
@@ -104,9 +111,10 @@ class Network:
     ) -> Floats:
         with torch.no_grad():
             embeddings = self._to_device(self._gathered(places, rows, len(encoded)))
+            values = self._values(places, rows)
             parameters = {name: self._to_device(array) for name, array in dense.items()}
             return _probability(
-                self._logits(parameters, self._inputs(embeddings, encoded))
+                self._logits(parameters, self._inputs(embeddings, values, encoded))
             )
 
     def differentiate(
@@ -120,42 +128,63 @@ class Network:
     ) -> tuple[Floats, dict[str, Rows], dict[str, Floats]]:
         constants = self.constants
         embeddings = self._to_device(self._gathered(places, rows, len(encoded))).requires_grad_()
+        values = [one.requires_grad_() for one in self._values(places, rows)]
         parameters = {
             name: self._to_device(array).requires_grad_(name not in constants)
             for name, array in dense.items()
         }
-        logits = self._logits(parameters, self._inputs(embeddings, encoded))
+        logits = self._logits(parameters, self._inputs(embeddings, values, encoded))
         loss = functional.binary_cross_entropy_with_logits(
             logits, self._to_device(label), self._to_device(weight), reduction="sum"
         )
         trained = {
             name: parameter for name, parameter in parameters.items() if name not in constants
         }
-        by = [embeddings, *trained.values()]
+        by = [embeddings, *values, *trained.values()]
         found = torch.autograd.grad(loss, by, allow_unused=True, materialize_grads=True)
         arrays = [gradient.cpu().numpy() for gradient in found]
-        dense_gradients = dict(zip(trained, map(np.ascontiguousarray, arrays[1:]), strict=True))
+        of_values, of_dense = arrays[1 : 1 + len(values)], arrays[1 + len(values) :]
+        dense_gradients = dict(zip(trained, map(np.ascontiguousarray, of_dense), strict=True))
         dense_gradients |= {name: np.zeros_like(dense[name]) for name in constants}
         p = _probability(logits.detach())
         if not self.config.categorical:
             return p, {}, dense_gradients
-        return p, {TABLE: segment_sums(places[TABLE], arrays[0], len(rows[TABLE]))}, dense_gradients
+        count = len(rows[TABLE])
+        gradient = segment_sums(places[TABLE], arrays[0], count)
+        for (column, _), found_by in zip(self.config.attended, of_values, strict=True):
+            at = places[places_of_bag(TABLE, column)]
+            gradient += segment_sums(at[:, None], found_by[:, None], count)
+        return p, {TABLE: gradient}, dense_gradients
 
     def _gathered(self, places: Places, rows: dict[str, Rows], count: int) -> Floats:
         if not self.config.categorical:
             return np.empty((count, 0, self.config.dim), np.float32)
         return gather(rows[TABLE], places[TABLE])
 
+    def _values(self, places: Places, rows: dict[str, Rows]) -> list[Tensor]:
+        """Of each attended column the rows of its values, (m, dim)."""
+        return [
+            self._to_device(rows[TABLE][places[places_of_bag(TABLE, column)]])
+            for column, _ in self.config.attended
+        ]
+
     def _to_device(self, array: Floats) -> Tensor:
         return torch.from_numpy(array).to(self.device)
 
-    def _inputs(self, embeddings: Tensor, encoded: Encoded) -> tuple[Tensor, ...]:
-        """What `forward` takes: embeddings, numbers, and where the model reads pictures those: of
-        a built-in network each feature's distinct ones and which of them a row has, of a module
-        of a user's (n, images, 3, 32, 32)."""
-        inputs = (embeddings, self._to_device(encoded.numbers))
+    def _inputs(
+        self, embeddings: Tensor, values: list[Tensor], encoded: Encoded
+    ) -> tuple[Tensor, ...]:
+        """What `forward` takes: embeddings, numbers, what `WithAttention` does, and where the
+        model reads pictures those: of a built-in network each feature's distinct ones and which of
+        them a row has, of a module of a user's (n, images, 3, 32, 32)."""
+        inputs = [embeddings, self._to_device(encoded.numbers)]
+        for (column, _), rows in zip(self.config.attended, values, strict=True):
+            bag = encoded.bags[self.config.bags.index(column)]
+            owners = np.repeat(np.arange(len(encoded)), np.diff(bag.ends))
+            weights = self._to_device(bag.weights[:, None])
+            inputs += [rows, torch.from_numpy(owners).to(self.device), weights]
         if not encoded.images:
-            return inputs
+            return tuple(inputs)
         apart = [
             (torch.from_numpy(one.pixels).to(self.device).float() / COLOUR_MAX, one.places)
             for one in encoded.images
@@ -183,17 +212,18 @@ def _probability(logits: Tensor) -> Floats:
 
 def initial_arrays(shapes: dict[str, Floats], config: ModelConfig) -> dict[str, Floats]:
     """Weights uniform in +-sqrt(6 / inputs) (He et al. 2015); the last layer's and those of `LINEAR`
-    layers, which no ReLU follows, in +-1/sqrt(inputs); biases 0, the last one the prior rate's
-    logit."""
+    layers, which no ReLU follows, in +-1/sqrt(inputs); biases 0, those of gates 1, the last one
+    the prior rate's logit."""
     arrays: dict[str, Floats] = {}
     *_, last_bias = shapes
     last = last_bias.removesuffix(".bias")
     for name, like in shapes.items():
         layer, _, what = name.rpartition(".")
         if what == "bias":
-            arrays[name] = np.full(
-                like.shape, config.prior_logit if layer == last else 0.0, np.float32
-            )
+            start = config.prior_logit if layer == last else 0.0
+            if layer.endswith(".gate"):
+                start = 1.0
+            arrays[name] = np.full(like.shape, start, np.float32)
             continue
         is_linear = layer == last or not LINEAR.isdisjoint(layer.split("."))
         weight = np.empty((len(like), like.size // len(like)), np.float32)

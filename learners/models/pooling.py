@@ -11,6 +11,11 @@ from stream.kernels.arrays import I64
 from stream.kernels.kernel import kernel
 
 
+def places_of_bag(table: str, column: int) -> str:
+    """Under this name stand in `Places` those of a bag that the kind pools itself."""
+    return f"{table}@{column}"
+
+
 def pool(rows: Rows, places: I64, ends: I64, weights: Floats) -> Rows:
     """(n, dim) of `rows` (k, dim): the sum over example i's keys, `places[ends[i]:ends[i + 1]]`, of
     weight x row. Sums run in float64."""

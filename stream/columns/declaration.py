@@ -33,7 +33,7 @@ from stream.option import option
 KINDS = (CATEGORICAL, NUMERIC, LIST, TEXT, TIME, VECTOR, IMAGE)
 STRING, INTEGER = "string", "integer"
 NFC, NFKC, LOWER, DIGITS = "nfc", "nfkc", "lower", "digits"
-SUM, MEAN, SQRT = POOLS = ("sum", "mean", "sqrt")
+SUM, MEAN, SQRT, ATTENTION = POOLS = ("sum", "mean", "sqrt", "attention")
 WORDS, PAIRS, CHARACTERS = TOKENS = ("words", "pairs", "characters")
 HOUR, WEEKDAY, HOUR_OF_WEEK, AGE = PARTS = ("hour", "weekday", "hour_of_week", "age")
 TRANSFORMS = ("none", "log1p")
@@ -50,6 +50,7 @@ _OF_KIND = {
     "personal": (CATEGORICAL,),
     "shares": (CATEGORICAL, LIST),
     "pool": (LIST, TEXT),
+    "against": (LIST, TEXT),
     "weighted": (LIST,),
     "max_values": (LIST,),
     "tokens": (TEXT,),
@@ -105,7 +106,12 @@ class Feature:
         "that both learn the same rows",
     )
     pool: str = option(
-        MEAN, "list, text: how the rows of its values become one: 'sum', 'mean' or 'sqrt' (of n)"
+        MEAN,
+        "list, text: how the rows of its values become one: 'sum', 'mean', 'sqrt' (of n), or, in "
+        "networks, 'attention' (each as far as it goes with the feature `against`)",
+    )
+    against: str = option(
+        "", "list, text with pool = 'attention': a feature of one key, such as item"
     )
     weighted: bool = option(
         False, "list: events send NAME_weights too, a number for each value, or none"
@@ -169,6 +175,11 @@ class Feature:
         ):
             if not 1 <= getattr(self, name) <= most:
                 raise ValueError(f"{name} = {getattr(self, name)}: allowed is 1 to {most}")
+        if (self.pool == ATTENTION) != bool(self.against):
+            raise ValueError(
+                f"pool = {self.pool!r}, against = {self.against!r}: attention is against another "
+                f"feature, such as against = 'item', and nothing else is"
+            )
         self._check_steps()
         self._check_numbers()
         self._check_time()

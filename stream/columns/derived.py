@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from stream.columns.declaration import (
     AGE,
+    ATTENTION,
     HOUR,
     LOWER,
     MEAN,
@@ -133,9 +134,10 @@ def list_values(
 
 def pooled_weights(ends: I64, weights: Doubles, pool: str) -> Floats:
     """(m,) what each value's row is multiplied by, so that a row's sum is the sum, the mean (by
-    weight) or the sum by the root of the squared weights' sum (of n, where all are 1)."""
+    weight) or the sum by the root of the squared weights' sum (of n, where all are 1). Attention
+    begins with the mean."""
     out = np.empty(len(weights), np.float32)
-    _scale(ends, weights, 1 if pool == MEAN else 2 if pool == SQRT else 0, out)
+    _scale(ends, weights, 1 if pool in (MEAN, ATTENTION) else 2 if pool == SQRT else 0, out)
     return out
 
 

@@ -49,7 +49,8 @@ normalise = ["nfc", "lower"]
 [features.seen]
 kind = "list"
 type = "integer"
-pool = "sum"
+pool = "attention"
+against = "item"
 
 [features.title]
 kind = "text"
@@ -393,8 +394,10 @@ BAGS = [
 
 
 def of_kind(kind, **more):
-    images = CONFIG.model.images if kind in NETWORK_KINDS else ()
-    return replace(CONFIG.model, kind=kind, images=images, hidden=(4,), **more)
+    if kind in NETWORK_KINDS:
+        return replace(CONFIG.model, kind=kind, hidden=(4,), **more)
+    plain = CONFIG.model.declared | {"seen": {"kind": "list", "type": "integer", "pool": "sum"}}
+    return replace(CONFIG.model, kind=kind, images=(), declared=plain, **more)
 
 
 @pytest.mark.parametrize("groups", [{}, {"films": {"features": ["genres", "item"]}}])
@@ -459,6 +462,18 @@ def test_whose_a_feature_is_changes_no_model_and_what_it_is_does():
         ('[features.a]\nkind = "lst"', r"\[features.a\] kind = 'lst': allowed are"),
         ('[features.a]\nkind = "list"\npool = "max"', "pool = 'max': allowed are 'sum'"),
         ('[features.a]\nwidth = 3', "width = 3: kind 'categorical' has none"),
+        ('[features.a]\nkind = "list"\npool = "attention"', "attention is against another"),
+        ('[features.a]\nkind = "list"\nagainst = "item"', "pool = 'mean', against = 'item'"),
+        (
+            '[features.a]\nkind = "list"\npool = "attention"\nagainst = "item"\n'
+            '[model]\ncategorical = ["item", "a"]',
+            "pool = 'attention': kind 'lr' has none, networks",
+        ),
+        (
+            '[features.a]\nkind = "list"\npool = "attention"\nagainst = "b"\n'
+            '[model]\nkind = "mlp"\ncategorical = ["item", "a"]',
+            "against = 'b': allowed are names in categorical",
+        ),
         ('[features.a]\nkind = "image"\nunreadable = "no"', "allowed are 'quarantine', 'missing'"),
         ('[features.a]\nkind = "image"\n[model]\nimages = ["a"]', "kind 'lr' reads none"),
         ('[features.a]\nkind = "image"\n[model]\nnumeric = ["a"]', "image; list it in images"),
