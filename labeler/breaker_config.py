@@ -1,6 +1,6 @@
 """What the circuit breaker watches, and from where on it withholds (L8)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from stream.config import StreamConfig
 from stream.option import option
@@ -20,7 +20,14 @@ class BreakerConfig:
     slices: tuple[str, ...] = option(
         (),
         "declared categorical features, or vendor, whose values are each watched as a scope of "
-        "its own",
+        "its own; of a declared component the rows that have it and those that lack it",
+    )
+    missing: dict[str, float] = field(
+        default_factory=dict,
+        metadata={
+            "help": "component in slices -> share of impressions without it above which those are "
+            "withheld; others: none"
+        },
     )
     scopes_max: int = option(
         2_000, "scopes watched; values first seen beyond that are counted with all others only"
@@ -159,9 +166,16 @@ _POSITIVE = (
 def check(stream: StreamConfig, breaker: BreakerConfig) -> None:
     """What the two sections must agree on. Raises ValueError naming key, value, and what is
     allowed."""
-    known = (*stream.categories, VENDOR)
+    known = (*stream.categories, *stream.components, VENDOR)
     if unknown := [name for name in breaker.slices if name not in known]:
         raise ValueError(f"slices = {unknown}: allowed are {', '.join(known)}")
+    watched = [name for name in breaker.slices if name in stream.components]
+    for name, share in breaker.missing.items():
+        if name not in watched or not 0.0 < share < 1.0:
+            raise ValueError(
+                f"missing.{name} = {share}: allowed are components that slices name, each with a "
+                f"share above 0 and below 1"
+            )
     if stream.label_strategy == "eager":
         raise ValueError(
             "label_strategy = 'eager': with a breaker allowed are 'window' and 'window+correct'; "

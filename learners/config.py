@@ -53,7 +53,7 @@ class ModelConfig:
         "or text",
     )
     numeric: tuple[str, ...] = option(
-        (), "features used by their value: shown_at, declared numbers and vectors"
+        (), "features used by their value: shown_at, declared numbers, vectors and components"
     )
     images: tuple[str, ...] = option(
         (), "mlp, dlrm, dcn, module of your own: declared pictures, each read by a convolution"

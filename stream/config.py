@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stream.chain import LABEL, LATE
-from stream.columns.declaration import Feature
+from stream.columns.declaration import COMPONENT, Feature
 from stream.columns.events import (
     CATEGORICAL,
     NUMERIC,
@@ -311,6 +311,11 @@ class StreamConfig:
     def categories(self) -> tuple[str, ...]:
         """Names of the categorical features."""
         return tuple(f.name for f in self.features if f.kind == CATEGORICAL)
+
+    @property
+    def components(self) -> dict[str, Feature]:
+        """Declared components, by name."""
+        return {name: one for name, one in self.declared.items() if one.kind == COMPONENT}
 
     @property
     def impressions(self) -> str:

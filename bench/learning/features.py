@@ -53,6 +53,7 @@ KINDS = {
     "hour": ('kind = "time"\nof = "ts_ms"\nzone = "Europe/Berlin"', "categorical"),
     "age": ('kind = "time"\npart = "age"', "categorical"),
     "vector": (f'kind = "vector"\nwidth = {WIDTH}', "numeric"),
+    "component": ('kind = "component"', "numeric"),
     "image": ('kind = "image"', "images"),
     "cross": ("", "categorical"),
     "list_cross": ('kind = "list"', "categorical"),
@@ -72,7 +73,7 @@ def model_of(kind: str) -> ModelConfig:
 
 def column_of(kind: str, rows: int, rng: np.random.Generator) -> pa.Array:
     """(rows,) as in `examples`: values of a long tail, titles of 8 words on average."""
-    if kind in ("numeric", "buckets", "piecewise"):
+    if kind in ("numeric", "buckets", "piecewise", "component"):
         return pa.array(rng.lognormal(2, 2, rows).astype(np.float32))
     if kind in ("hour", "age"):
         return pa.array(START_MS - rng.integers(0, 10**9, rows))

@@ -5,9 +5,11 @@ from collections.abc import Mapping
 
 from everspun.config import LimitsConfig
 from everspun.status.scrape import Report
+from stream.columns.declaration import Feature
 
 _EMPTY, _CLIPPED = "everspun_learner_unusable_rows_total", "everspun_learner_clipped_values_total"
 _UNDECLARED, _FILLED = "everspun_labeler_undeclared_features", "everspun_learner_filled_rows_total"
+_MISSING = "everspun_labeler_missing_share"
 _READ = "everspun_records_in_total"
 _WHY = {
     "unreadable": "their records cannot be read",
@@ -40,6 +42,23 @@ def learning_faults(limits: LimitsConfig, reports: Mapping[str, Report]) -> list
                 f"bounds; a wrong unit,"
                 f" or state model.bounds.{feature} (limit {limits.clipped_share_max:.2%})"
             )
+    return found
+
+
+def missing_faults(
+    components: Mapping[str, Feature], reports: Mapping[str, Report]
+) -> list[str]:
+    """Components that too many of the last minutes' impressions lack, by labeler."""
+    found = []
+    for process, report in reports.items():
+        for name, share in sorted(report.by_label(_MISSING, "feature").items()):
+            declared = components.get(name)
+            if declared is not None and share > declared.missing_max:
+                who = " ".join(part for part in (declared.source, declared.owner) if part)
+                found.append(
+                    f"{process}: {share:.0%} of the impressions read lately have no {name}: ask "
+                    f"{who or 'who answers for it'} (missing_max {declared.missing_max:.0%})"
+                )
     return found
 
 

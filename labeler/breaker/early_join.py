@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from labeler.breaker.bands import GROUPS
 from labeler.breaker_config import VENDOR, BreakerConfig
 from stream.columns.events import FEATURE_PREFIX, TS_MS_MAX, Impressions
+from stream.columns.values import slice_values
 from stream.config import StreamConfig
 from stream.internal_topics.examples import BatchHeader
 from stream.internal_topics.malformed import MalformedRecord, read_rows
@@ -120,6 +121,7 @@ def tally(
         ).combine_chunks()
         if isinstance(column, pa.ChunkedArray):
             column = column.chunk(0)
+        column = slice_values(column)
         values = pc.unique(column).sort()
         place = pc.index_in(column, values).to_numpy().astype(np.int64)
         parts.append(_counts(name, values, place, cell, group, label))

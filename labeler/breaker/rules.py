@@ -28,6 +28,7 @@ CLICK_SURGE = "click_surge"
 IMPRESSION_OUTAGE = "impression_outage"
 ORPHAN_CLICKS = "clicks_without_impressions"
 SLICE_VANISHED = "slice_vanished"
+COMPONENT_MISSING = "component_missing"  # another team's service says nothing of too many
 UNREADABLE_CLICKS = "unreadable_clicks"
 UNREADABLE_IMPRESSIONS = "unreadable_impressions"
 #: No rule: an operator said that the scope is healthy as it is.
@@ -38,6 +39,8 @@ _VOLUME = (IMPRESSION_OUTAGE, SLICE_VANISHED)
 VOLUME_BACK = 5.0
 #: Unreadable records are back to usual below this part of `unreadable_max`.
 READABLE_AGAIN = 0.5
+#: A component is back where the share without it is below this part of what is allowed.
+MISSING_AGAIN = 0.5
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,10 @@ def find(config: BreakerConfig, bands: Bands, trips: Mapping[Scope, Trip]) -> li
         for trip in (
             *_click_shares(config, bands, shares, usual, seen),
             *_volumes(config, bands, shares, seen),
+            *_missing(config, bands, seen),
         ):
-            found.setdefault(trip.scope, trip)
+            if trip.rule not in _VOLUME or trip.scope[0] not in config.missing:
+                found.setdefault(trip.scope, trip)
         for whole in _totals(config, bands, shares, usual, seen):
             found.setdefault(EVERYTHING, whole)
         if EVERYTHING in found and not _explained(config, bands, shares, seen, found, trips):
@@ -80,7 +85,8 @@ def recovered(config: BreakerConfig, bands: Bands, trip: Trip) -> int | None:
     at = bands.index.get(trip.scope, 0)
     for cells in range(config.recovered_cells, config.cells_max + config.recovered_cells):
         impressions, clicks, totals = bands.sums(cells)
-        back = _back(config, trip, cells, int(impressions[at]), int(clicks[at]), totals)
+        counts = (int(impressions[0]), int(impressions[at]), int(clicks[at]))
+        back = _back(config, trip, cells, counts, totals)
         if back is not None:
             return bands.last - cells + 1 + -(-cells // 3) if back else None
     return None
@@ -90,11 +96,15 @@ def _back(
     config: BreakerConfig,
     trip: Trip,
     cells: int,
-    impressions: int,
-    clicks: int,
+    counts: tuple[int, int, int],
     totals: npt.NDArray[np.int64],
 ) -> bool | None:
-    """Whether a stretch is healthy; None = it holds too little to say."""
+    """Whether a stretch is healthy; None = it holds too little to say. `counts`: impressions of all
+    scopes, those of the trip's and its clicks."""
+    every, impressions, clicks = counts
+    if trip.rule == COMPONENT_MISSING:
+        there = every >= config.expected_min
+        return impressions <= MISSING_AGAIN * trip.base * every if there else None
     raw, bad_clicks, bad_impressions = (int(total) for total in totals)
     if trip.rule in _VOLUME:
         return impressions >= VOLUME_BACK * config.volume_floor * trip.base * cells
@@ -254,6 +264,26 @@ def _volumes(
             rule = SLICE_VANISHED if at else IMPRESSION_OUTAGE
             first = bands.last - seen.cells + 1
             out.append(Trip(bands.scopes[at], rule, first, bands.mean_volume(at), reason, evidence))
+    return out
+
+
+def _missing(config: BreakerConfig, bands: Bands, seen: HealthyCounts) -> list[Trip]:
+    """Components that too many impressions lack: those are withheld, whose rows would teach what
+    holds for nobody once the service is back."""
+    out = []
+    every, first = int(seen.impressions[0]), bands.last - seen.cells + 1
+    if every < config.expected_min or seen.people[0] < config.people_min:
+        return []
+    for name, most in config.missing.items():
+        at = bands.index.get((name, ""))
+        count = 0 if at is None else int(seen.impressions[at])
+        if count > most * every:
+            reason = (
+                f"{count:,} of {every:,} impressions within {seen.cells} cells have no {name} "
+                f"({count / every:.0%}; allowed {most:.0%}): ask who answers for it"
+            )
+            evidence = {"missing": float(count), "impressions": float(every), "allowed": most}
+            out.append(Trip((name, ""), COMPONENT_MISSING, first, most, reason, evidence))
     return out
 
 

@@ -18,6 +18,7 @@ from stream.decoding.arrival_clock import (
     judge_event_times,
 )
 from stream.decoding.decode import BadRecord, decode_clicks, decode_impressions
+from stream.decoding.missing_shares import MissingShares
 from stream.decoding.undeclared import count_undeclared
 from stream.internal_topics.clock_overrides import ClockOverride
 from stream.kernels.arrays import I32, I64
@@ -78,6 +79,7 @@ class Intake(Generic[Rows]):
         self.undeclared: Counter[str] = (
             Counter()
         )  # features that a sample of records holds, undeclared, by name
+        self.missing = MissingShares(config.components)
 
     @property
     def held(self) -> int:
@@ -91,9 +93,12 @@ class Intake(Generic[Rows]):
         if len(records) and len(records[0].value or b"") <= SAMPLED_BYTES_MAX:
             count_undeclared(self.undeclared, RecordColumns.of(records)[:1], self._config)
         try:
-            return self._columns(arrived)
+            read = self._columns(arrived)
         except Exception as error:
             return self._isolate(arrived, error)
+        if isinstance(read.events, Impressions):
+            self.missing.add(read.events)
+        return read
 
     def _isolate(self, arrived: Arrived, together: Exception) -> Read[Rows]:
         """What stands before the first record that cannot be read by itself; nothing, if only

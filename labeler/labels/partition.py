@@ -28,6 +28,7 @@ from labeler.labels.range_labels import RangeLabeler
 from labeler.labels.verdict_index import Ruling, VerdictIndex
 from stream.config import StreamConfig
 from stream.decoding.arrival_clock import ArrivalClock
+from stream.decoding.missing_shares import MissingShares
 from stream.internal_topics.clock_overrides import overrides_of
 from stream.internal_topics.examples import (
     BatchHeader,
@@ -148,6 +149,11 @@ class PartitionLabeler:
         """Features that impressions hold and nobody declared, by name: how many of the records
         looked at hold each."""
         return self._impressions_intake.undeclared
+
+    @property
+    def missing(self) -> MissingShares:
+        """How much of the impressions read lately lacks each component."""
+        return self._impressions_intake.missing
 
     # --- what is told
     # --------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from labeler.join.resume_point import ResumePoint
 from labeler.labels.verdict_records import VerdictRecord, read_verdicts
 from stream.columns.events import FEATURE_PREFIX
+from stream.columns.values import slice_values
 from stream.hashing.keys import hash_strings, session_of
 from stream.hashing.secret import NO_KEY, HashKey
 from stream.internal_topics.verdicts import (
@@ -300,9 +301,10 @@ def _named(table: pa.Table, column: str, name: str) -> Bools | np.bool_:
 
 def _in_slice(table: pa.Table, feature: str, value: str) -> Bools:
     name = FEATURE_PREFIX + feature
-    if name not in table.column_names or not pa.types.is_string(table.schema.field(name).type):
+    if name not in table.column_names:
         return np.zeros(len(table), np.bool_)
-    same: Bools = pc.equal(table.column(name), value).to_numpy(zero_copy_only=False)
+    values = slice_values(table.column(name).combine_chunks())
+    same: Bools = pc.equal(values, value).to_numpy(zero_copy_only=False)
     return same
 
 

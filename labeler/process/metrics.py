@@ -106,6 +106,16 @@ class LabelerMetrics(InputMetrics):
             "records of a sample that hold a feature nobody declared",
             "feature",
         )
+        self._missing = self.gauge(
+            "everspun_labeler_missing_share",
+            "share of the last minutes' impressions without a component",
+            "feature",
+        )
+        self._missing_max = self.gauge(
+            "everspun_labeler_missing_share_max",
+            "share of impressions without a component that is allowed (missing_max)",
+            "feature",
+        )
         self._stopped = self.gauge(
             "everspun_labeler_stopped_partitions", "partitions stopped by a record (L7): alarm"
         )
@@ -239,6 +249,7 @@ class LabelerMetrics(InputMetrics):
         undeclared = sum((core.undeclared for core in cores), Counter[str]())
         for name in sorted(undeclared)[:NAMES_MAX]:
             self._undeclared.labels(name).set(undeclared[name])
+        self._show_missing([core.missing for core in cores])
         self._stopped.set(sum(core.stopped is not None for core in cores))
         self._uncounted.set(len(head.totals.stopped))
         self._show_clocks(cores, head)
@@ -258,6 +269,15 @@ class LabelerMetrics(InputMetrics):
         self._orphan_alarm.set(orphan_alarm)
         self._bytes_alarm.set(any(core.clicks.is_over for core in cores))
         self.waits_for(labelling.waiting)
+
+    def _show_missing(self, parts: list[MissingShares]) -> None:
+        """Of all partitions together."""
+        rows = sum(part.rows for part in parts)
+        for part in parts[:1]:
+            for name, declared in part.components.items():
+                missing = sum(one.counts[name] for one in parts)
+                self._missing.labels(name).set(missing / rows if rows else 0.0)
+                self._missing_max.labels(name).set(declared.missing_max)
 
     def _show_clocks(self, cores: list[PartitionLabeler], head: Head) -> None:
         """What the counting readers see, which stand at the head; without them, what labels have

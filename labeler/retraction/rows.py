@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stream.columns.events import FEATURE_PREFIX
+from stream.columns.values import slice_values
 from stream.internal_topics.retracted import NAMED, Again
 from stream.internal_topics.row_bytes import row_bytes
 from stream.internal_topics.verdicts import ALLOW, FORGET, REJECT, Verdict
@@ -45,9 +46,14 @@ def covered(rows: pa.RecordBatch, said: Verdict) -> Bools:
             continue
         if column not in rows.schema.names:
             return np.zeros(rows.num_rows, np.bool_)
-        same = pc.equal(rows.column(column).cast(pa.string()), pa.scalar(value, pa.string()))
+        same = pc.equal(slice_values(_plain(rows.column(column))), pa.scalar(value, pa.string()))
         inside &= same.fill_null(False).to_numpy(zero_copy_only=False)
     return inside
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    is_packed = pa.types.is_dictionary(column.type)
+    return column.cast(column.type.value_type) if is_packed else column
 
 
 class Late:

@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from learners.config import ModelConfig
 from learners.declared_features import CROSS
-from stream.columns.declaration import TS_MS, Feature
+from stream.columns.declaration import COMPONENT, TS_MS, Feature
 from stream.columns.derived import categories, list_values, pieces, pooled_weights, vectors
 from stream.columns.events import (
     CATEGORICAL,
@@ -32,7 +32,6 @@ from stream.columns.events import (
     NUMERIC,
     TEXT,
     TIME,
-    VECTOR,
     WEIGHTS_SUFFIX,
     FeatureColumn,
     Features,
@@ -295,7 +294,7 @@ class Encoder:
     ) -> Floats:
         """(n, numbers of the feature). `clipped`: told how many values lie beyond its bounds."""
         declared = self.config.feature(name)
-        if declared is not None and declared.kind == VECTOR:
+        if declared is not None and declared.width:
             return self._vectors(columns, name, declared, clipped)
         if serving and name in self._serving:
             raw = np.full(columns.num_rows, self._serving[name], np.float64)
@@ -304,6 +303,8 @@ class Encoder:
         numbers = self.settled([name], raw.reshape(-1, 1), clipped)
         if declared is not None and declared.piecewise:
             return pieces(numbers[:, 0], declared.piecewise)
+        if declared is not None and declared.kind == COMPONENT:
+            return _and_missing(numbers, np.isnan(raw))
         return numbers
 
     def _vectors(
@@ -317,7 +318,7 @@ class Encoder:
             clipped[name] = count
             raw = np.clip(raw, low, high)
         numbers: Floats = raw.astype(np.float32)
-        return numbers
+        return _and_missing(numbers, missing) if declared.kind == COMPONENT else numbers
 
     def settled(
         self, names: Sequence[str], raw: npt.NDArray[np.float64], clipped: dict[str, int]
@@ -342,6 +343,11 @@ class Encoder:
                 raw[:, g] = np.copysign(np.log1p(np.abs(raw[:, g])), raw[:, g])
         numbers: Floats = raw.astype(np.float32)
         return numbers
+
+
+def _and_missing(numbers: Floats, missing: npt.NDArray[np.bool_]) -> Floats:
+    """What a component said, and behind it 1 where it said nothing."""
+    return np.concatenate([numbers, missing[:, None].astype(np.float32)], axis=1)
 
 
 def numeric_keys(names: Iterable[str], seed: int, secret: str = "") -> Keys:

@@ -30,7 +30,9 @@ from stream.columns.events import (
 )
 from stream.option import option
 
-KINDS = (CATEGORICAL, NUMERIC, LIST, TEXT, TIME, VECTOR, IMAGE)
+#: What another team's service says, and sometimes cannot; it travels as a number or a vector.
+COMPONENT = "component"
+KINDS = (CATEGORICAL, NUMERIC, LIST, TEXT, TIME, VECTOR, IMAGE, COMPONENT)
 STRING, INTEGER = "string", "integer"
 NFC, NFKC, LOWER, DIGITS = "nfc", "nfkc", "lower", "digits"
 SUM, MEAN, SQRT, ATTENTION = POOLS = ("sum", "mean", "sqrt", "attention")
@@ -45,7 +47,7 @@ TOKENS_MAX, CHARACTERS_MAX = 4_096, 16
 #: Options by the kinds that have them; the others belong to every kind.
 _OF_KIND = {
     "type": (CATEGORICAL, LIST),
-    "default": (CATEGORICAL, LIST, TEXT, TIME, NUMERIC, VECTOR),
+    "default": (CATEGORICAL, LIST, TEXT, TIME, NUMERIC, VECTOR, COMPONENT),
     "normalise": (CATEGORICAL, LIST, TEXT),
     "personal": (CATEGORICAL,),
     "shares": (CATEGORICAL, LIST),
@@ -56,18 +58,19 @@ _OF_KIND = {
     "tokens": (TEXT,),
     "characters": (TEXT,),
     "max_tokens": (TEXT,),
-    "transform": (NUMERIC,),
-    "bounds": (NUMERIC, VECTOR),
+    "transform": (NUMERIC, COMPONENT),
+    "bounds": (NUMERIC, VECTOR, COMPONENT),
     "buckets": (NUMERIC,),
     "piecewise": (NUMERIC,),
     "part": (TIME,),
     "of": (TIME,),
     "zone": (TIME,),
-    "width": (VECTOR,),
+    "width": (VECTOR, COMPONENT),
+    "missing_max": (COMPONENT,),
     "unreadable": (IMAGE,),
 }
 #: What says whose a feature is, and changes no number.
-DESCRIBES = ("source", "owner", "since", "doc", "personal")
+DESCRIBES = ("source", "owner", "since", "doc", "personal", "missing_max")
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,8 @@ class Feature:
 
     kind: str = option(
         CATEGORICAL,
-        "'categorical', 'numeric', 'list' (of categories), 'text', 'time', 'vector' or 'image'",
+        "'categorical', 'numeric', 'list' (of categories), 'text', 'time', 'vector', 'image' or "
+        "'component' (numbers of another team's service)",
     )
     type: str = option(STRING, "categorical, list: 'string', or 'integer' where events send those")
     source: str = option("", "where its values come from, for people")
@@ -123,9 +127,9 @@ class Feature:
     )
     characters: int = option(3, "text with tokens = 'characters': how many make a token")
     max_tokens: int = option(64, "text: a model reads the first so many tokens")
-    transform: str = option("none", "numeric: 'log1p' (sign kept) or 'none'")
+    transform: str = option("none", "numeric, component: 'log1p' (sign kept) or 'none'")
     bounds: tuple[float, ...] = option(
-        (), "numeric, vector: [lowest, highest] value; one beyond is clipped to it and counted"
+        (), "numeric, vector, component: [lowest, highest] value; one beyond is clipped to it and counted"
     )
     buckets: tuple[float, ...] = option(
         (), "numeric: rising bounds; the number of those at or below a value is its category"
@@ -143,7 +147,12 @@ class Feature:
         "", "time: 'ts_ms' = the impression's own time, which no event sends twice; '' = it is sent"
     )
     zone: str = option("UTC", "time: the IANA time zone of hour and weekday")
-    width: int = option(0, "vector: how many numbers")
+    width: int = option(0, "vector: how many numbers; component: 0 = one number alone")
+    missing_max: float = option(
+        0.5,
+        "component: share of the last minutes' impressions without it above which `everspun "
+        "status` and an alert say so",
+    )
     unreadable: str = option(
         QUARANTINE,
         "image: what is no picture, or too large: 'quarantine' its record, or take it as 'missing'",
@@ -183,8 +192,11 @@ class Feature:
         self._check_steps()
         self._check_numbers()
         self._check_time()
-        if self.kind == VECTOR and not 1 <= self.width <= VECTOR_WIDTH_MAX:
-            raise ValueError(f"width = {self.width}: allowed is 1 to {VECTOR_WIDTH_MAX}")
+        least = 1 if self.kind == VECTOR else 0
+        if not least <= self.width <= VECTOR_WIDTH_MAX:
+            raise ValueError(f"width = {self.width}: allowed is {least} to {VECTOR_WIDTH_MAX}")
+        if not 0.0 < self.missing_max <= 1.0:
+            raise ValueError(f"missing_max = {self.missing_max}: allowed is above 0 to 1")
         self._check_default()
 
     def _check_steps(self) -> None:
@@ -203,6 +215,8 @@ class Feature:
         if len(self.piecewise) == 1:
             raise ValueError(f"piecewise = {list(self.piecewise)}: a piece needs two knots")
         several = [n for n in ("buckets", "piecewise") if getattr(self, n)]
+        if self.width and self.transform != "none":
+            raise ValueError(f"transform = {self.transform!r}: of a width of 0 alone")
         if len(several) > 1 or (several and self.transform != "none"):
             raise ValueError(
                 f"{several[0]}: one of buckets, piecewise and transform, not several; declare "
@@ -221,7 +235,7 @@ class Feature:
         value, wanted = self.default, "a string"
         if value is None:
             return
-        if self.kind in (NUMERIC, VECTOR):
+        if self.kind in (NUMERIC, VECTOR, COMPONENT):
             fits = isinstance(value, int | float) and not isinstance(value, bool)
             fits, wanted = fits and math.isfinite(value), "a finite number"
         else:
@@ -233,9 +247,11 @@ class Feature:
         """What of it an event sends: one column, a second one of weights, or none."""
         if self.of:
             return ()
-        forgiving = self.unreadable == MISSING
+        forgiving, kind = self.unreadable == MISSING, self.kind
+        if kind == COMPONENT:
+            kind = VECTOR if self.width else NUMERIC
         own = FeatureColumn(
-            name, self.kind, self.personal, self.type == INTEGER, self.width, forgiving
+            name, kind, self.personal, self.type == INTEGER, self.width, forgiving
         )
         if self.weighted:
             return own, FeatureColumn(name + WEIGHTS_SUFFIX, WEIGHTS)
@@ -268,7 +284,8 @@ class Feature:
     def number_names(self, name: str) -> tuple[str, ...]:
         """Of the numbers that a model reads of it."""
         count = self.width or len(self.piecewise) - 1 if not self.is_keyed else 0
-        return tuple(f"{name}[{i}]" for i in range(count)) if count > 0 else (name,)
+        own = tuple(f"{name}[{i}]" for i in range(count)) if count > 0 else (name,)
+        return (*own, f"{name} missing") if self.kind == COMPONENT else own
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it: what differs from the defaults, and the kind."""

@@ -30,6 +30,9 @@ from stream.columns.events import (
 from stream.columns.pictures import squared
 from stream.kernels.arrays import I64, Bools
 
+#: The slice of the rows that have a value, of a feature that is no string.
+GIVEN = "given"
+_SLICES = pa.array([GIVEN, ""])
 #: The place on the page of an impression that does not say one.
 NO_POSITION = -1
 
@@ -76,6 +79,28 @@ def _list_column(feature: FeatureColumn, given: pa.Array) -> pa.Array:
     elif feature.integers:
         values = values.cast(pa.string())
     return pa.ListArray.from_arrays(_offsets(given), values, type=feature.type)
+
+
+def is_missing(column: pa.Array) -> Bools:
+    """Which rows, (n,), of a feature's column, as `feature_column` makes it, have no value."""
+    missing: Bools
+    if pa.types.is_floating(column.type):
+        missing = np.isnan(column.to_numpy(zero_copy_only=False))
+    elif pa.types.is_integer(column.type):
+        missing = column.to_numpy(zero_copy_only=False) == NO_TIME
+    elif pa.types.is_list(column.type):
+        missing = list_lengths(column) == 0
+    else:
+        missing = _byte_lengths(column) == 0
+    return missing
+
+
+def slice_values(column: pa.Array) -> pa.Array:
+    """What the breaker and verdicts call the slices of a feature's column: strings as they are, of
+    others `GIVEN`, and "" where there is no value."""
+    if pa.types.is_string(column.type):
+        return column
+    return _SLICES.take(pa.array(is_missing(column).astype(np.int8)))
 
 
 def list_lengths(given: pa.Array) -> I64:

@@ -16,5 +16,6 @@
 - `row_checks`: which rows are wrong
 - `schema`: what impressions and clicks look like outside (JSON, Arrow IPC) and how a parsed JSON
   object becomes flat rows
+- `missing_shares`: how much of the last minutes' impressions lacks a component
 - `undeclared`: features in events that nobody declared
 """

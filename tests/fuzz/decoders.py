@@ -44,6 +44,7 @@ CONFIG = StreamConfig(
         "made": Feature("time"),
         "picture": Feature("vector", width=2),
         "shelf": Feature(type="integer"),
+        "quality": Feature("component"),
         "photo": Feature("image"),
         "cover": Feature("image", unreadable="missing"),
     },

@@ -31,6 +31,7 @@ FEATURES = {
     "made": pa.int64(),
     "picture": pa.list_(pa.float64()),
     "shelf": pa.int64(),
+    "quality": pa.float64(),
     "photo": pa.binary(),
     "cover": pa.binary(),
 }

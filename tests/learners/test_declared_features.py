@@ -94,6 +94,16 @@ kind = "vector"
 width = 3
 bounds = [-10, 10]
 
+[features.quality]
+kind = "component"
+default = 0.5
+transform = "log1p"
+
+[features.taste]
+kind = "component"
+width = 2
+bounds = [-1, 1]
+
 [features.photo]
 kind = "image"
 
@@ -106,12 +116,14 @@ kind = "mlp"
 dim = 4
 categorical = ["source", "item", "user", "genres", "seen", "title", "note", "made", "hour",
   "shelf", "brand", "price", "genres*shelf", "user*title", "shelf*hour"]
-numeric = ["stars", "picture", "shown_at"]
+numeric = ["stars", "picture", "quality", "taste", "shown_at"]
 images = ["photo", "cover"]
 """
 CONFIG = loads(DECLARED)
 ENCODER = Encoder(CONFIG.model)
 ABSENT = object()
+#: What a model reads of the two where neither says anything.
+COMPONENTS = [float(np.float32(np.log1p(0.5))), 1.0, 0.0, 0.0, 1.0]
 
 _texts = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=12),
@@ -167,6 +179,8 @@ features = st.fixed_dictionaries(
         "price": _maybe(_numbers),
         "stars": _maybe(_numbers),
         "picture": _maybe(st.lists(_numbers, min_size=2, max_size=3)),
+        "quality": _maybe(_numbers),
+        "taste": _maybe(st.lists(_numbers, min_size=1, max_size=3)),
         "photo": _maybe(_pictures),
         "cover": _maybe(_pictures),
     }
@@ -348,7 +362,7 @@ def test_values_become_what_they_are_declared_to():
     assert genres.weights.tolist() == pytest.approx([0.6, 0.8, 0.0])
     for name, value in (("shelf", "7"), ("price", "3"), ("made", "3"), ("brand", "ab")):
         assert found.keys[0, names.index(name)] == key_of(name, value)
-    assert found.numbers[0].tolist() == [1.0, 0.5, 0.0, 1.0, 10.0, -3.0, -1.0]
+    assert found.numbers[0].tolist() == [1.0, 0.5, 0.0, 1.0, 10.0, -3.0, *COMPONENTS, -1.0]
     assert found.clipped == {"picture": 1}
 
 
@@ -362,7 +376,16 @@ def test_missing_values_are_what_they_are_declared_to_be():
         [key_of("seen", "")],
     ]
     assert [bag.weights.tolist() for bag in found.bags] == [[1.0]] * len(found.bags)
-    assert found.numbers[0].tolist() == [1.0, 0.75, 0.0, 0.0, 0.0, 0.0, -1.0]
+    assert found.numbers[0].tolist() == [1.0, 0.75, 0.0, 0.0, 0.0, 0.0, *COMPONENTS, -1.0]
+
+
+def test_a_component_says_whether_it_says_anything():
+    found = encoded({"quality": 0.0, "taste": [0.25, 7]})
+    assert found.numbers[0, 6:11].tolist() == [0.0, 0.0, 0.25, 1.0, 0.0]
+    assert CONFIG.model.number_names[6:11] == (
+        "quality", "quality missing", "taste[0]", "taste[1]", "taste missing",
+    )  # fmt: skip
+    assert encoded({}).numbers[0, 6:11].tolist() == COMPONENTS
 
 
 def test_pieces_go_from_0_to_1_each_in_its_own_range():
@@ -473,6 +496,14 @@ def test_whose_a_feature_is_changes_no_model_and_what_it_is_does():
             '[features.a]\nkind = "list"\npool = "attention"\nagainst = "b"\n'
             '[model]\nkind = "mlp"\ncategorical = ["item", "a"]',
             "against = 'b': allowed are names in categorical",
+        ),
+        ('[features.a]\nkind = "component"\nmissing_max = 0', "missing_max = 0: allowed is above 0"),
+        ('[features.a]\nkind = "numeric"\nmissing_max = 0.1', "kind 'numeric' has none"),
+        ('[features.a]\nkind = "component"\nwidth = 2\ntransform = "log1p"', "a width of 0 alone"),
+        (
+            '[features.a]\nkind = "component"\n[breaker]\nslices = ["a"]\nmissing = {b = 0.1}\n'
+            "[run]\nbreaker = 1\n[stream]\nrelease_ms = 21_600_000",
+            "missing.b = 0.1: allowed are components that slices name",
         ),
         ('[features.a]\nkind = "image"\nunreadable = "no"', "allowed are 'quarantine', 'missing'"),
         ('[features.a]\nkind = "image"\n[model]\nimages = ["a"]', "kind 'lr' reads none"),

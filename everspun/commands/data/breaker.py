@@ -113,7 +113,7 @@ def parse_scope(text: str, stream: StreamConfig) -> Scope:
     if text == EVERYTHING:
         return ("", "")
     kind, equals, value = text.partition("=")
-    known = ("source", VENDOR, *stream.categories)
+    known = ("source", VENDOR, *stream.categories, *stream.components)
     if not equals or kind not in known:
         raise ValueError(
             f"scope {text!r}: allowed are {EVERYTHING}, and NAME=VALUE with NAME of "

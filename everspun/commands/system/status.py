@@ -20,7 +20,7 @@ from everspun.status.catch_up import CatchUp, behind, near_retention
 from everspun.status.discovery import scrape_all, unanswered
 from everspun.status.follow import RECENT_EVALUATIONS, StatusFollower
 from everspun.status.input_faults import input_faults
-from everspun.status.learning_faults import feature_notes, learning_faults
+from everspun.status.learning_faults import feature_notes, learning_faults, missing_faults
 from everspun.status.quality import Quality
 from everspun.status.scrape import Report
 from everspun.status.table import StatusSnapshot
@@ -165,6 +165,7 @@ def breaches(
                 "everspun fraud ban says again what still holds"
             )
     found += learning_faults(limits, reports)
+    found += missing_faults(config.stream.components, reports)
     if not reports:
         found.append(f"no process of {config.run.dir} answers: is it running?")
     return found
