@@ -217,13 +217,15 @@ class ModelConfig:
         used = [*self.categorical, *self.numeric, *self.images]
         if self.images and not self.is_network:
             raise ValueError(
-                f"images = {list(self.images)}: kind {self.kind!r} reads none; networks and modules "
-                f"of your own do"
+                f"images = {list(self.images)}: kind {self.kind!r} reads none; networks and "
+                f"modules of your own do"
             )
         if not used:
             raise ValueError("categorical, numeric = []: a model needs a feature")
         if repeated := sorted({f for f in used if used.count(f) > 1}):
-            raise ValueError(f"categorical, numeric, images = {repeated}: each feature is used once")
+            raise ValueError(
+                f"categorical, numeric, images = {repeated}: each feature is used once"
+            )
         for name in self.categorical:
             if CROSS in name and (len(name.split(CROSS)) != 2 or not all(name.split(CROSS))):
                 raise ValueError(f"categorical = {name!r}: a cross is 'a*b', of two columns")
@@ -291,6 +293,11 @@ class ModelConfig:
         if name not in self.missing and declared and declared.default is not None:
             return float(declared.default)
         return self.missing.get(name, otherwise)
+
+    def states_missing(self, name: str) -> bool:
+        """Whether it is said what stands for a missing value of a numeric feature."""
+        declared = self.feature(name)
+        return name in self.missing or bool(declared and declared.default is not None)
 
     def transform_of(self, name: str) -> str:
         """Of a numeric feature, one of TRANSFORMS."""

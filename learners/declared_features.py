@@ -60,7 +60,9 @@ def read_declared(config: _Config) -> dict[str, Feature]:
 def _check_places(config: _Config, read: dict[str, Feature]) -> None:
     for name in config.parts:
         if name in read and not read[name].is_keyed:
-            where = "images" if read[name].kind == IMAGE else "numeric, or (a number) give it buckets"
+            where = (
+                "images" if read[name].kind == IMAGE else "numeric, or (a number) give it buckets"
+            )
             raise ValueError(
                 f"categorical = {name!r}: it is declared {read[name].kind}; list it in {where}"
             )

@@ -109,7 +109,8 @@ class TableSpec:
 @dataclass(frozen=True)
 class DenseSpec:
     """The dense parameters of a model: arrays by name and their optimizer, one of those of a
-    table."""
+    table. An array whose name begins with "moments:" is a running sum, to which pushes are added.
+    """
 
     shapes: dict[str, tuple[int, ...]]
     optimizer: str = "adagrad"

@@ -9,7 +9,8 @@ for texts it gets what its users give it, the tokens made by `str.lower` and a r
 whose time counts, as ours does; `ratio_tokenised` leaves that out. `list_us` is a list of 20 in
 training, all in: encoding, distinct keys, pooling, gradient and optimizer of a logistic regression
 with that one feature. `picture_us` is what decodes a picture that was not seen before: a JPEG of
-300 x 300 in base64; `image` in `encode_us` are pixels to tensors, of 1,000 pictures. Takes 1 to 3 CPU minutes and 2 GB.
+300 x 300 in base64; `image` in `encode_us` are pixels to tensors, of 1,000 pictures. Takes 1 to 3
+CPU minutes and 2 GB.
 """
 
 import argparse
@@ -53,6 +54,7 @@ KINDS = {
     "hour": ('kind = "time"\nof = "ts_ms"\nzone = "Europe/Berlin"', "categorical"),
     "age": ('kind = "time"\npart = "age"', "categorical"),
     "vector": (f'kind = "vector"\nwidth = {WIDTH}', "numeric"),
+    "standardised": ('kind = "numeric"\nstandardise = true', "numeric"),
     "component": ('kind = "component"', "numeric"),
     "image": ('kind = "image"', "images"),
     "cross": ("", "categorical"),
@@ -73,7 +75,7 @@ def model_of(kind: str) -> ModelConfig:
 
 def column_of(kind: str, rows: int, rng: np.random.Generator) -> pa.Array:
     """(rows,) as in `examples`: values of a long tail, titles of 8 words on average."""
-    if kind in ("numeric", "buckets", "piecewise", "component"):
+    if kind in ("numeric", "buckets", "piecewise", "standardised", "component"):
         return pa.array(rng.lognormal(2, 2, rows).astype(np.float32))
     if kind in ("hour", "age"):
         return pa.array(START_MS - rng.integers(0, 10**9, rows))

@@ -80,7 +80,7 @@ def explain(
         names.append(("", g, number_names[g], case))
         case += 1
     for g, name in enumerate(images):
-        asked = asked._replace(images=_without(asked, bare, g, case))
+        asked = asked.with_images(_without(asked, bare, g, case))
         names.append(("", len(number_names) + g, name, case))
         case += 1
     answers = model.kind.predict(places, rows, dict(dense), asked).astype(np.float64)

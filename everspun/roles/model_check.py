@@ -24,7 +24,7 @@ def raw_numbers(config: Config) -> list[str]:
         for name in model.numeric
         if model.kind in _LINEAR
         and model.transform_of(name) == "none"
-        and not ((declared := model.feature(name)) and declared.piecewise)
+        and not ((declared := model.feature(name)) and (declared.piecewise or declared.is_scaled))
         and max(map(abs, model.bounds_of(name))) > 100
     ]
 

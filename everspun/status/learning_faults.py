@@ -45,9 +45,7 @@ def learning_faults(limits: LimitsConfig, reports: Mapping[str, Report]) -> list
     return found
 
 
-def missing_faults(
-    components: Mapping[str, Feature], reports: Mapping[str, Report]
-) -> list[str]:
+def missing_faults(components: Mapping[str, Feature], reports: Mapping[str, Report]) -> list[str]:
     """Components that too many of the last minutes' impressions lack, by labeler."""
     found = []
     for process, report in reports.items():

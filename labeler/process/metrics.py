@@ -8,6 +8,7 @@ from labeler.labels.partition import PartitionLabeler, PartitionStop
 from labeler.labels.runner import Labelling
 from labeler.retraction.runner import Retracting
 from stream.chain import LABEL, RETRACT, kind_of
+from stream.decoding.missing_shares import MissingShares
 from stream.decoding.undeclared import NAMES_MAX
 from stream.internal_topics.examples import BatchHeader
 from stream.metrics import InputMetrics

@@ -15,6 +15,7 @@
 - `pooling`: the row of a bag
 - `record_columns`: whether a record of `examples` has the columns that a model reads, and as it
   reads them
+- `scaling`: numbers that are read by what the stream has shown of them
 - `text_keys`: from the values of a request, one behind another, to keys and numbers
 - `torch_modules`: the network kinds, as torch modules
 - `user_module`: A torch module of a user's own

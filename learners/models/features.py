@@ -102,6 +102,14 @@ class Encoded(NamedTuple):
     def __len__(self) -> int:
         return len(self.keys)
 
+    def with_numbers(self, numbers: Floats) -> "Encoded":
+        """The same with these in the place of its numbers."""
+        return Encoded(self.keys, numbers, self.clipped, self.filled, self.bags, self.images)
+
+    def with_images(self, images: tuple[Pictures, ...]) -> "Encoded":
+        """The same with these in the place of its pictures."""
+        return Encoded(self.keys, self.numbers, self.clipped, self.filled, self.bags, images)
+
     def take(self, rows: npt.NDArray[np.int64]) -> "Encoded":
         """Of these rows."""
         bags = tuple(bag.take(rows) for bag in self.bags)
@@ -301,6 +309,10 @@ class Encoder:
         else:
             raw = _column(columns, name).to_numpy(zero_copy_only=False).astype(np.float64)
         numbers = self.settled([name], raw.reshape(-1, 1), clipped)
+        if declared is not None and declared.is_scaled:  # by `scaling`, once its sums are known
+            if not self.config.states_missing(name):
+                numbers[np.isnan(raw)] = np.nan
+            return np.repeat(numbers, max(1, declared.quantiles), axis=1)
         if declared is not None and declared.piecewise:
             return pieces(numbers[:, 0], declared.piecewise)
         if declared is not None and declared.kind == COMPONENT:

@@ -21,6 +21,7 @@ from learners.models.factorization import FactorizationMachine
 from learners.models.feature_groups import Grouped
 from learners.models.features import Columns, Encoded, Encoder, Floats, Keys, Places, unique_keys
 from learners.models.logistic import Logistic
+from learners.models.scaling import Scaled, columns_of
 from paramserver.messages import DenseSpec, ModelSpec, Rows, TableSpec
 from paramserver.tables.initializer import fill_unknown
 from stream.columns.declaration import DESCRIBES
@@ -145,6 +146,8 @@ def _kind(config: ModelConfig, device: str) -> Kind:
         from learners.models.network import Network  # torch, which an lr must not need
 
         kind = Network(config, device)
+    if columns_of(config):
+        kind = Scaled(kind, config)
     return Grouped(kind, config) if config.groups or config.bags else kind
 
 

@@ -17,9 +17,9 @@ from learners.models.embeddings import gather, segment_sums
 from learners.models.features import Encoded, Floats, Keys, Places
 from learners.models.pooling import places_of_bag
 from learners.models.torch_modules import WithAttention, network_of
-from stream.columns.pictures import COLOUR_MAX
 from paramserver.messages import DenseSpec, Rows, TableSpec
 from paramserver.tables.initializer import fill_unknown
+from stream.columns.pictures import COLOUR_MAX
 from stream.hashing.keys import hash_string
 from stream.hashing.secret import NO_KEY, derived_key
 
@@ -113,9 +113,7 @@ class Network:
             embeddings = self._to_device(self._gathered(places, rows, len(encoded)))
             values = self._values(places, rows)
             parameters = {name: self._to_device(array) for name, array in dense.items()}
-            return _probability(
-                self._logits(parameters, self._inputs(embeddings, values, encoded))
-            )
+            return _probability(self._logits(parameters, self._inputs(embeddings, values, encoded)))
 
     def differentiate(
         self,
@@ -211,9 +209,9 @@ def _probability(logits: Tensor) -> Floats:
 
 
 def initial_arrays(shapes: dict[str, Floats], config: ModelConfig) -> dict[str, Floats]:
-    """Weights uniform in +-sqrt(6 / inputs) (He et al. 2015); the last layer's and those of `LINEAR`
-    layers, which no ReLU follows, in +-1/sqrt(inputs); biases 0, those of gates 1, the last one
-    the prior rate's logit."""
+    """Weights uniform in +-sqrt(6 / inputs) (He et al. 2015); the last layer's and those of
+    `LINEAR` layers, which no ReLU follows, in +-1/sqrt(inputs); biases 0, those of gates 1, the
+    last one the prior rate's logit."""
     arrays: dict[str, Floats] = {}
     *_, last_bias = shapes
     last = last_bias.removesuffix(".bias")

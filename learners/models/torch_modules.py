@@ -2,9 +2,9 @@
 
 `embeddings` (n, features, dim) are the rows of an example's keys, in the order of `categorical`;
 `numbers` (n, g) the numeric features; the result (n,) or (n, 1). With pictures it is `forward(
-embeddings, numbers, *pictures)`, and a convolution makes one more vector of each. A module of your own has the same
-shape (docs/models.md). Parameters are only declared here: their values live on the shards and are
-put in for each batch.
+embeddings, numbers, *pictures)`, and a convolution makes one more vector of each. A module of your
+own has the same shape (docs/models.md). Parameters are only declared here: their values live on the
+shards and are put in for each batch.
 """
 
 from collections.abc import Callable

@@ -18,6 +18,7 @@ from learners.models.delayed_feedback import NONE, Correction
 from learners.models.features import Encoded, Floats, Keys, Places, unique_keys
 from learners.models.model import Model, clip
 from learners.models.record_columns import wrong_column
+from learners.models.scaling import scaled
 from learners.pacing.events import Batch
 from learners.training.clipping import row_scales
 from learners.training.key_sharding import KeySharding
@@ -151,7 +152,8 @@ def compute(
     weight = rows.column("weight").to_numpy().copy()
     if model.config.reduction == "mean":
         weight = weight / np.float32(rows.num_rows)
-    scales, clipped_rows = row_scales(model.config, prepared.encoded)
+    read = scaled(model.config, prepared.encoded, dense)
+    scales, clipped_rows = row_scales(model.config, read)
     weight = weight * scales
     if correction.weighs:
         said = model.kind.predict(prepared.places, pulled, dense, prepared.encoded)

@@ -42,6 +42,22 @@ def sgd(row_store: Rows, head: int, rows: RowNumbers, gradients: Rows, rate: np.
 
 
 @kernel
+def moments(row_store: Rows, head: int, rows: RowNumbers, gradients: Rows, keeps: float) -> None:
+    """Behind each sum stands what float32 has rounded off it."""
+    first, dim = np.uint64(head), np.uint64(gradients.shape[1])
+    for i in range(len(rows)):
+        if rows[i] >= 0:
+            r = np.uint64(rows[i])
+            for j in range(dim):
+                exact = np.float64(row_store[r, first + j])
+                exact += np.float64(row_store[r, first + dim + j])
+                exact = exact * keeps + np.float64(gradients[i, j])
+                kept = np.float32(exact)
+                row_store[r, first + j] = kept
+                row_store[r, first + dim + j] = np.float32(exact - np.float64(kept))
+
+
+@kernel
 def adagrad(
     row_store: Rows,
     head: int,

@@ -31,7 +31,7 @@ from paramserver.messages import (
     Rows,
     TableSpec,
 )
-from paramserver.optim.optimizers import make_optimizer
+from paramserver.optim.moments import dense_optimizer
 from paramserver.parts.snapshot import Snapshot
 from paramserver.slots import SlotMap, slot_of, slot_of_name
 from paramserver.tables.admission import LINE, Sightings, joined, slots_of_lines
@@ -242,7 +242,7 @@ def weights(snapshot: Snapshot) -> Weights:
         shape = shape_of(spec_dense, name)
         size = int(np.prod(shape, dtype=np.int64))
         flat = np.empty((1, size), np.float32)
-        optimizer = make_optimizer(spec_dense.optimizer, spec_dense.options)
+        optimizer = dense_optimizer(spec_dense, name)
         optimizer.weights(plain(row).reshape(1, -1), 0, np.zeros(1, np.int64), flat)
         dense[name] = flat.reshape(shape)
     return Weights(tables, dense)
@@ -399,7 +399,7 @@ def _check_dense(snapshot: Snapshot) -> None:
             )
         if row is not None:
             size = int(np.prod(shape_of(spec, name), dtype=np.int64))
-            length = size + make_optimizer(spec.optimizer, spec.options).state_size(size)
+            length = size + dense_optimizer(spec, name).state_size(size)
             if row.shape != (length,) or row.dtype != np.float32:
                 raise ValueError(
                     f"dense array {name!r} is {row.dtype} {row.shape}, expected float32 ({length},)"

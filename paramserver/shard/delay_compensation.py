@@ -31,6 +31,7 @@ import numpy as np
 from paramserver.compensation import WAYS, Compensation
 from paramserver.kernel import plain
 from paramserver.messages import Floats, Keys, PushRequest, Rows
+from paramserver.optim.moments import MOMENTS
 from paramserver.tables.dense import Dense
 from paramserver.tables.table import Table
 from stream.kernels.kernel import kernel
@@ -171,7 +172,9 @@ class Compensator:
         old = dense.pull() if request.dense else {}
         dense.apply(
             {
-                name: delay_compensated(
+                name: g  # of a running sum, which no delay makes wrong
+                if name.startswith(MOMENTS)
+                else delay_compensated(
                     g, self.history.array_since(read, name, g), self.settings.strength
                 )
                 for name, g in request.dense.items()

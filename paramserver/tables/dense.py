@@ -1,5 +1,5 @@
 """The dense parameters of a model that live on one shard: whole arrays, placed by the hash of their
-name.
+name. Those that are running sums have an optimizer of their own (`paramserver.optim.moments`).
 
 Each array is a row store of one row, so it shares the kernels of the tables: n weights in C order,
 then optimizer state.
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from paramserver.kernel import plain
 from paramserver.messages import DenseSpec, Floats, Rows
+from paramserver.optim.moments import dense_optimizer
 from paramserver.optim.optimizers import make_optimizer
 
 _ROW_0 = np.zeros(1, np.int64)
@@ -29,7 +30,8 @@ class Dense:
         """`names` are the arrays of the spec that live here. ValueError for a bad optimizer,
         option or shape."""
         self.spec = spec
-        self.optimizer = make_optimizer(spec.optimizer, spec.options)
+        make_optimizer(spec.optimizer, spec.options)  # refuses what cannot be
+        self._optimizers = {name: dense_optimizer(spec, name) for name in names}
         self._shapes = {name: shape_of(spec, name) for name in names}
         self._sizes = {
             name: int(np.prod(shape, dtype=np.int64)) for name, shape in self._shapes.items()
@@ -47,7 +49,7 @@ class Dense:
 
     def row_size(self, name: str) -> int:
         """Floats of an array and its state."""
-        return self._sizes[name] + self.optimizer.state_size(self._sizes[name])
+        return self._sizes[name] + self._optimizers[name].state_size(self._sizes[name])
 
     def initialize(self, values: Mapping[str, object]) -> None:
         """Set every array to its initial value. ValueError names an array that is missing,
@@ -63,14 +65,14 @@ class Dense:
                 )
             row_store = self._row_stores[name]
             row_store[0, : value.size] = value.reshape(-1)
-            self.optimizer.initialize(row_store, value.size)
+            self._optimizers[name].initialize(row_store, value.size)
 
     def pull(self) -> dict[str, npt.NDArray[np.float32]]:
         """A copy of every array's weights, in its shape."""
         out = {}
         for name, row_store in self._row_stores.items():
             flat = np.empty((1, self._sizes[name]), np.float32)
-            self.optimizer.weights(row_store, 0, _ROW_0, flat)
+            self._optimizers[name].weights(row_store, 0, _ROW_0, flat)
             out[name] = flat.reshape(self._shapes[name])
         return out
 
@@ -84,18 +86,19 @@ class Dense:
         (`refusal` has looked)."""
         for name, gradient in gradients.items():
             applied = None if meanwhile is None else plain(meanwhile[name]).reshape(1, -1)
-            self.optimizer.apply(
+            self._optimizers[name].apply(
                 self._row_stores[name], 0, _ROW_0, plain(gradient).reshape(1, -1), scale, applied
             )
 
     def advance(self, before_ms: int, now_ms: int) -> None:
         """The model's event time goes on: accumulators decay once for each period that has
         ended."""
-        period_ms = int(self.optimizer.decay_ms)
-        periods = now_ms // period_ms - before_ms // period_ms if period_ms else 0
-        if periods > 0:
-            for name, row_store in self._row_stores.items():
-                self.optimizer.decay(row_store, 0, self._sizes[name], _ROW_0, np.full(1, periods))
+        for name, row_store in self._row_stores.items():
+            optimizer = self._optimizers[name]
+            period_ms = int(optimizer.decay_ms)
+            periods = now_ms // period_ms - before_ms // period_ms if period_ms else 0
+            if periods > 0:
+                optimizer.decay(row_store, 0, self._sizes[name], _ROW_0, np.full(1, periods))
 
     def refusal(self, name: str, gradient: npt.NDArray[np.float32]) -> str:
         """Why a gradient does not fit, or "". Its values are judged elsewhere."""

@@ -33,8 +33,8 @@ _STRINGS = (pa.string(), pa.binary())
 
 
 def placed(columns: Sequence[pa.Array]) -> Placed:
-    """Of columns of one length above 0: strings, binary, int64, int32, int8 or float32. They must outlive
-    what is made of it. Raises ValueError on nulls and on another type."""
+    """Of columns of one length above 0: strings, binary, int64, int32, int8 or float32. They must
+    outlive what is made of it. Raises ValueError on nulls and on another type."""
     out = []
     for column in columns:
         if column.null_count:
@@ -45,7 +45,9 @@ def placed(columns: Sequence[pa.Array]) -> Placed:
             data = (0, 0) if buffers[2] is None else (buffers[2].address, buffers[2].size)
             out.append((STRING, buffers[1].address + 4 * skipped, *data))
         elif kind not in _NUMBERS:
-            raise ValueError(f"a column of {kind}, expected string, binary, int64, int32, int8 or float32")
+            raise ValueError(
+                f"a column of {kind}, expected string, binary, int64, int32, int8 or float32"
+            )
         else:
             number, width = _NUMBERS[kind]
             out.append((number, buffers[1].address + width * skipped, 0, 0))

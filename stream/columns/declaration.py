@@ -42,7 +42,7 @@ TRANSFORMS = ("none", "log1p")
 QUARANTINE, MISSING = UNREADABLE = ("quarantine", "missing")
 #: `of` of a time that is the impression's own.
 TS_MS = "ts_ms"
-TOKENS_MAX, CHARACTERS_MAX = 4_096, 16
+TOKENS_MAX, CHARACTERS_MAX, QUANTILES_MAX = 4_096, 16, 64
 
 #: Options by the kinds that have them; the others belong to every kind.
 _OF_KIND = {
@@ -62,6 +62,8 @@ _OF_KIND = {
     "bounds": (NUMERIC, VECTOR, COMPONENT),
     "buckets": (NUMERIC,),
     "piecewise": (NUMERIC,),
+    "standardise": (NUMERIC,),
+    "quantiles": (NUMERIC,),
     "part": (TIME,),
     "of": (TIME,),
     "zone": (TIME,),
@@ -129,7 +131,9 @@ class Feature:
     max_tokens: int = option(64, "text: a model reads the first so many tokens")
     transform: str = option("none", "numeric, component: 'log1p' (sign kept) or 'none'")
     bounds: tuple[float, ...] = option(
-        (), "numeric, vector, component: [lowest, highest] value; one beyond is clipped to it and counted"
+        (),
+        "numeric, vector, component: [lowest, highest] value; one beyond is clipped to it and "
+        "counted",
     )
     buckets: tuple[float, ...] = option(
         (), "numeric: rising bounds; the number of those at or below a value is its category"
@@ -137,6 +141,16 @@ class Feature:
     piecewise: tuple[float, ...] = option(
         (),
         "numeric: rising knots; each piece between two is a number that goes from 0 to 1 within it",
+    )
+    standardise: bool = option(
+        False,
+        "numeric: read as deviations from the mean of what the stream has shown, after "
+        "`transform`; a missing one is the mean",
+    )
+    quantiles: int = option(
+        0,
+        "numeric with bounds: read as so many numbers from 0 to 1, each for as large a share of "
+        "what the stream has shown; a missing one is 0 in all",
     )
     part: str = option(
         HOUR,
@@ -214,7 +228,17 @@ class Feature:
             raise ValueError(f"bounds = {list(self.bounds)}: allowed are two numbers")
         if len(self.piecewise) == 1:
             raise ValueError(f"piecewise = {list(self.piecewise)}: a piece needs two knots")
+        if not 0 <= self.quantiles <= QUANTILES_MAX:
+            raise ValueError(f"quantiles = {self.quantiles}: allowed is 0 to {QUANTILES_MAX}")
+        if self.quantiles and not self.bounds:
+            raise ValueError("quantiles: state bounds, within which they are looked for")
+        learned = [n for n in ("standardise", "quantiles") if getattr(self, n)]
         several = [n for n in ("buckets", "piecewise") if getattr(self, n)]
+        if len(learned + several) > 1:
+            raise ValueError(
+                f"{learned[0] if learned else several[0]}: one of buckets, piecewise, standardise "
+                f"and quantiles, not several; declare another feature for the other"
+            )
         if self.width and self.transform != "none":
             raise ValueError(f"transform = {self.transform!r}: of a width of 0 alone")
         if len(several) > 1 or (several and self.transform != "none"):
@@ -250,9 +274,7 @@ class Feature:
         forgiving, kind = self.unreadable == MISSING, self.kind
         if kind == COMPONENT:
             kind = VECTOR if self.width else NUMERIC
-        own = FeatureColumn(
-            name, kind, self.personal, self.type == INTEGER, self.width, forgiving
-        )
+        own = FeatureColumn(name, kind, self.personal, self.type == INTEGER, self.width, forgiving)
         if self.weighted:
             return own, FeatureColumn(name + WEIGHTS_SUFFIX, WEIGHTS)
         return (own,)
@@ -267,7 +289,13 @@ class Feature:
         """Whether its value is hashed as it is sent, or is a number alone."""
         if self.kind == CATEGORICAL:
             return self.type == STRING and not self.steps and not self.default
-        return self.kind == NUMERIC and not self.buckets and not self.piecewise
+        read_otherwise = self.buckets or self.piecewise or self.is_scaled
+        return self.kind == NUMERIC and not read_otherwise
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether a model reads it by what the stream has shown of it."""
+        return self.standardise or self.quantiles > 0
 
     @property
     def is_keyed(self) -> bool:
@@ -283,7 +311,8 @@ class Feature:
 
     def number_names(self, name: str) -> tuple[str, ...]:
         """Of the numbers that a model reads of it."""
-        count = self.width or len(self.piecewise) - 1 if not self.is_keyed else 0
+        count = self.width or self.quantiles or len(self.piecewise) - 1
+        count = 0 if self.is_keyed else count
         own = tuple(f"{name}[{i}]" for i in range(count)) if count > 0 else (name,)
         return (*own, f"{name} missing") if self.kind == COMPONENT else own
 

@@ -144,8 +144,8 @@ def session_of(ids: U64) -> npt.NDArray[np.int64]:
 
 
 def string_buffers(strings: pa.Array) -> tuple[Bytes, I32]:
-    """The bytes of an Arrow string or binary array, and the n + 1 offsets into them. Raises ValueError on
-    nulls."""
+    """The bytes of an Arrow string or binary array, and the n + 1 offsets into them. Raises
+    ValueError on nulls."""
     if strings.null_count:
         raise ValueError(f"{strings.null_count} of {len(strings)} strings are null")
     if not (pa.types.is_string(strings.type) or pa.types.is_binary(strings.type)):
