@@ -48,9 +48,7 @@ def rows_of(shown, label):
     rows, bad = decode_impressions(records, 0, arrived, CONFIG.stream)
     assert not bad
     n = len(rows)
-    batch = example_batch(
-        rows, np.array(label, np.int8), np.full(n, -1), np.ones(n, np.float32)
-    )
+    batch = example_batch(rows, np.array(label, np.int8), np.full(n, -1), np.ones(n, np.float32))
     return decode_examples(encode_examples(batch))
 
 
@@ -112,7 +110,11 @@ def test_a_gate_of_one_is_the_mean():
     assert all((dense[f"attention.{i}.gate.bias"] == 1.0).all() for i in range(2))
     pulled = pulled_of(model, prepared)
     found = model.kind.predict(prepared.places, pulled, dense, prepared.encoded)
-    inner = {name.removeprefix("network."): array for name, array in dense.items()}
+    inner = {
+        name.removeprefix("network."): array
+        for name, array in dense.items()
+        if not name.startswith("attention.")
+    }
     expected = mean.kind.predict(
         gradient.prepare(mean, ROWS).places, pulled, inner, prepared.encoded
     )
@@ -134,6 +136,9 @@ def test_a_checkpoint_answers_as_it_was_learned():
     assert scorer.predict(ROWS).tobytes() == computed.prediction.tobytes()
 
 
+EPOCHS = 200
+
+
 def test_attention_learns_what_a_mean_cannot():
     """A click where the item shown was among those seen, whatever it is."""
     rng = np.random.default_rng(5)
@@ -145,9 +150,9 @@ def test_attention_learns_what_a_mean_cannot():
     losses = {}
     for text in (TEXT, _as_mean(TEXT)):
         # one linear layer behind: what the pooling cannot say, it cannot
-        config = replace(loads(text).model, categorical=("item", "seen"), hidden=(), seed=3)
-        losses["attention" in text] = _trained(config, rows, epochs=60)
-    assert losses[True] < 0.6 * losses[False]
+        config = replace(loads(text).model, categorical=("item", "seen"), hidden=(), init_scale=0.3)
+        losses["attention" in text] = _trained(config, rows, epochs=EPOCHS)
+    assert losses[True] < 0.3 * losses[False]
 
 
 def _trained(config, rows, epochs):
