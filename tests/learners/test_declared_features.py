@@ -6,9 +6,7 @@ import io
 import json
 import unicodedata
 from dataclasses import replace
-from datetime import datetime
 from itertools import pairwise
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
@@ -331,27 +329,6 @@ def test_tokens_are_what_the_documented_rule_gives(feature, texts):
         expected = tokens_of(text, feature)
         hashed = hash_columns([pa.array(expected)], [NO_KEY])[:, 0]
         assert keys[ends[i] : ends[i + 1]].tolist() == hashed.tolist(), expected
-
-
-@pytest.mark.parametrize("ts_ms", [1_711_846_799_000, 1_711_846_800_000, 1_700_000_000_000])
-@pytest.mark.parametrize("zone", ["Europe/Copenhagen", "America/St_Johns", "UTC"])
-def test_hours_are_those_of_the_declared_zone(ts_ms, zone):
-    """Around a change of the clocks, too."""
-    config = loads(f"""
-[features.hour]
-kind = "time"
-of = "ts_ms"
-part = "hour_of_week"
-zone = "{zone}"
-[model]
-categorical = ["item", "hour"]
-""")
-    local = datetime.fromtimestamp(ts_ms / 1000, ZoneInfo(zone))
-    encoder = Encoder(config.model)
-    row = pa.table({"item": ["i"], "ts_ms": pa.array([ts_ms])})
-    expected = pa.array([str(local.weekday() * 24 + local.hour)])
-    key = hash_columns([expected], [encoder.key_of("hour")])[0, 0]
-    assert encoder.encode(row).keys[0, 1] == key
 
 
 def encoded(bag):
