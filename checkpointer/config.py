@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from checkpointer.retention import Keep
-from stream.option import option
+from stream.options import option
 from stream.timestamps import parse_ms
 
 

@@ -11,7 +11,7 @@ packages stands in `everspun.roles.roles`, one function a role.
 - `roles`: One function a role, from the configuration to the package that does the work
 - `status`: What a running system says of itself
 - `trace`: What became of one event
-- `access`: what each role may do on the broker, and nothing beyond (pure)
+- `broker_access`: what each role may do on the broker, and nothing beyond (pure)
 - `config`: one TOML file for the whole system
 - `config_reference`: its keys for people: a list for a terminal, and docs/configuration.md
 - `environment`: keys of the configuration from the environment (pure)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pyarrow.compute as pc
 
-from everspun.audit.audit import read_all
+from everspun.audit.findings import read_all
 from labeler.fraud.tables import pair_key
 from stream.chain import RETRACT, Chain, kind_of, retract_chain
 from stream.config import StreamConfig

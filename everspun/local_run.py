@@ -14,13 +14,12 @@ from everspun import config as config_file
 from everspun.config import Config
 from everspun.hash_secret import with_secret_made
 from everspun.hosts import ROLES
-from everspun.launcher.broker import LOCK_FILE as BROKER_LOCK_FILE
-from everspun.launcher.broker import Broker, start_broker
+from everspun.launcher.broker import BROKER_LOCK_FILE, Broker, start_broker
 from everspun.launcher.launcher import LOCK_FILE, Launcher
 from everspun.launcher.locks import lock_file, unlock
 from everspun.launcher.time_limit import TimeLimit
 from everspun.roles.model_check import check_model
-from everspun.status.scrape import scrape
+from everspun.status.scraping import scrape
 from stream.log.kafka import KafkaLog
 from stream.log.kafka_admin import create_topics
 from stream.log.security import client_security

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from stream.config import StreamConfig
-from stream.option import option
+from stream.options import option
 
 #: A slice by this name is the impressions of a vendor, which is a column of its own and no declared
 #: feature.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from stream.config import StreamConfig
 from stream.hashing.secret import key_id
-from stream.option import option
+from stream.options import option
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from stream.config import StreamConfig
-from stream.option import option
+from stream.options import option
 
 #: Rules by name, in the order in which they are applied.
 RULE_NAMES = ("repeated_clicks", "view_flood", "burst", "botnet", "slow_clicks")

@@ -8,7 +8,7 @@ from typing import Any
 from learners.declared_features import CROSS, TABLE_OPTIMIZERS, check_groups, read_declared
 from stream.columns.declaration import Feature
 from stream.hashing.secret import check_secret
-from stream.option import option
+from stream.options import option
 from stream.timestamps import parse_ms
 
 KINDS = ("lr", "fm", "mlp", "dlrm", "dcn", "count")

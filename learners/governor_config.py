@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from paramserver.bounds import GOVERNOR_LEASE_MAX_MS
-from stream.option import option
+from stream.options import option
 
 BEGINS = ("loosest", "slowest")
 

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from paramserver.kernel import plain
 from paramserver.messages import Keys
+from stream.kernels.decorator import kernel
 from stream.kernels.hashes import mix64
-from stream.kernels.kernel import kernel
 
 SLOTS = 1024
 SLOT_SHIFT = np.uint64(

@@ -35,7 +35,7 @@ already says all that there is to say about how far its writer got.
 - `config`: what all parts must agree on about the log
 - `metrics`: what every role exports to Prometheus, and the file that says where it does (shell)
 - `metrics_server`: the HTTP server of a process for those who watch it (shell)
-- `option`: one option of the configuration
+- `options`: one option of the configuration
 - `record`: A record of the log, and a position in it
 - `timestamps`: A moment as people write it
 - `watermarks`: watermarks of all inputs as one short text, for the header of a batch (C4)

@@ -14,7 +14,7 @@ from stream.columns.events import (
 )
 from stream.columns.feature_names import check_names
 from stream.hashing.secret import HashKey, check_secret, key_of
-from stream.option import option
+from stream.options import option
 from stream.watermarks import PARTITIONS_MAX
 
 #: Partitions of `signals`: one fraud filter sees all inputs, and it is one process.

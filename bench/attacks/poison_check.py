@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from bench.attacks.poison_writer import Written, digest
-from everspun.audit.audit import read_all
+from everspun.audit.findings import read_all
 from stream.chain import label_chain
 from stream.config import StreamConfig
 from stream.log.log import Reader

@@ -22,7 +22,7 @@ from labeler.breaker.early_join import TALLY_SCHEMA, decode_tally
 from labeler.counting.signals import SESSION_SIGNAL_SCHEMA, Signal, decode_signal
 from labeler.io.set_aside import set_asides
 from labeler.labels.emission import rejected_ids
-from labeler.labels.lost_ranges import lost_ranges
+from labeler.labels.lost_range import lost_ranges
 from stream.internal_topics.examples import BatchHeader, decode_examples, examples_schema
 from stream.internal_topics.malformed import MalformedRecord, json_object
 from stream.internal_topics.verdicts import Verdict, Watermark, decode_verdict, encode_verdict

@@ -45,7 +45,7 @@ from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.fsspec_store import open_store
 from everspun.config import Config
 from everspun.local_run import LocalRun
-from everspun.status.scrape import scrape
+from everspun.status.scraping import scrape
 from paramserver.wire.client import connect
 from stream.chain import label_chain
 from stream.internal_topics.examples import BatchHeader, decode_examples

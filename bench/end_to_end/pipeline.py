@@ -33,7 +33,7 @@ from everspun.config import Config
 from everspun.local_run import LocalRun
 from everspun.replay.traffic import TrafficConfig, simulate
 from everspun.status.follow import StatusFollower
-from everspun.status.scrape import quantile, scrape
+from everspun.status.scraping import quantile, scrape
 from paramserver.messages import Progress
 from paramserver.ports import PortUnreachable, ShardPort
 from paramserver.wire.client import connect

@@ -25,7 +25,7 @@ from typing import Any
 
 from bench.failures.cluster_hosts import Host, Network
 from bench.failures.recovery_site import Site
-from everspun.access import OPERATOR, SITE, access, grants
+from everspun.broker_access import OPERATOR, SITE, access, grants
 from everspun.commands.system.audit import full_audit
 from everspun.config import Config, load
 from everspun.status.discovery import configured_places, scrape_all

@@ -33,7 +33,7 @@ from bench.measuring.machine import machine
 from everspun.launcher.locks import lock_file, unlock
 from everspun.launcher.time_limit import TimeLimit
 from everspun.local_run import READY_TIMEOUT_S, LocalRun, NotReady
-from everspun.status.scrape import scrape
+from everspun.status.scraping import scrape
 from stream.log.wall_clock import wall_clock_ms
 from stream.record import Partition
 

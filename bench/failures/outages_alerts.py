@@ -14,7 +14,7 @@ from pathlib import Path
 from everspun.launcher.launcher import Launcher
 from everspun.launcher.metrics import LauncherMetrics
 from everspun.launcher.targets import NAME, write_targets
-from everspun.status.input_faults import InputWatch, input_faults
+from everspun.status.inputs import InputWatch, input_faults
 from stream.config import StreamConfig
 from stream.log.wall_clock import wall_clock_ms
 from stream.metrics import start_metrics

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from bench.failures.recovery_check import Events
-from everspun.audit.audit import read_all
+from everspun.audit.findings import read_all
 from stream.chain import label_chain
 from stream.config import StreamConfig
 from stream.log.log import Reader

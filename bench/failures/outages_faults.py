@@ -14,7 +14,7 @@ from typing import ClassVar
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
 from everspun.local_run import LocalRun
-from everspun.status.scrape import scrape
+from everspun.status.scraping import scrape
 from stream.record import Partition
 
 #: Read at each look at the clock by the roles that `CLOCK_ROLES` names: ms to be added to what

@@ -44,7 +44,7 @@ from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.fsspec_store import open_store
 from everspun.commands.system.audit import full_audit
 from everspun.local_run import LocalRun
-from everspun.status.scrape import scrape
+from everspun.status.scraping import scrape
 from learners.models.model import make_model
 
 KILLS, FREEZES, RATE = 24, 3, 150.0

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from checkpointer.store.catalogue import Catalogue, Entry
 from checkpointer.store.restore import model_state
-from everspun.audit.audit import read_all
+from everspun.audit.findings import read_all
 from labeler.labels.emission import rejected_ids
 from learners.models.counting_model import TABLE
 from learners.models.model import Model

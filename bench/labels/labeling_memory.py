@@ -22,7 +22,7 @@ import numpy as np
 
 from bench.labels.labeling_log import ARRIVAL_LAG_MS, Shop, draw, write
 from everspun.local_run import LocalRun
-from everspun.status.scrape import Report, scrape
+from everspun.status.scraping import Report, scrape
 
 HOUR_MS = 3_600_000
 SPAN = 1.2

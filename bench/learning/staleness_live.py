@@ -12,7 +12,7 @@ from bench.measuring.machine import machine
 from everspun import __main__ as front_door
 from everspun.audit.standings import of_shards
 from everspun.local_run import LocalRun
-from everspun.status.scrape import scrape
+from everspun.status.scraping import scrape
 from learners.config import ModelConfig
 from learners.models.model import make_model
 

@@ -40,8 +40,8 @@ from checkpointer.store.manifest import Evaluation, Manifest, Part
 from learners.config import ModelConfig
 from learners.models.model import make_model
 from paramserver.messages import ChainProgress, Keys, Progress, Rows
+from paramserver.parts.replica_part import ServingPart
 from paramserver.parts.serving_file import encode_serving
-from paramserver.parts.serving_part import ServingPart
 from paramserver.slots import SLOTS
 
 ROWS, CHANGED, TIMES = "1000000,5000000", "200,10000,100000", 7

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from checkpointer.config import CheckpointerConfig
+from checkpointer.store.entropy import normalized, normalized_entropy
 from checkpointer.store.gate_findings import Gate, Gates
 from checkpointer.store.manifest import Evaluation
-from checkpointer.store.normalized_entropy import normalized, normalized_entropy
 from checkpointer.store.track_record import HourSums, TrackRecord
 
 NOTHING = "nothing to compare with"

@@ -12,9 +12,9 @@ import numpy as np
 from checkpointer.serving.loading import bring
 from checkpointer.store.announcement import Announcement, Hold, Ref, announce, ref
 from checkpointer.store.catalogue import Catalogue, Entry, number_of
+from checkpointer.store.entropy import normalized_entropy
 from checkpointer.store.gate_findings import Gates
 from checkpointer.store.manifest import Damaged, Manifest
-from checkpointer.store.normalized_entropy import normalized_entropy
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from learners.models.model import Model, clip
 from learners.models.text_keys import TextEncoder, TextShape, feature_key, hash_text
 from paramserver.messages import Rows
 from stream.kernels.arrays import I64, Bytes
-from stream.kernels.kernel import kernel
+from stream.kernels.decorator import kernel
 
 if TYPE_CHECKING:
     from learners.models.network_forward import Forward

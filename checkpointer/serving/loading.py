@@ -19,8 +19,8 @@ from checkpointer.tables.model_tables import ModelTables, ModelVersion
 from checkpointer.tables.versioned_table import Allocate, private_memory
 from learners.models.model import Scorer, code_of
 from paramserver.messages import ModelSpec
+from paramserver.parts.replica_part import ServingPart
 from paramserver.parts.serving_file import decode_serving, serving_files
-from paramserver.parts.serving_part import ServingPart
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 

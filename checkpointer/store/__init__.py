@@ -10,7 +10,7 @@
 - `kept_threads`: threads that are kept for the next call to a store
 - `key_rows`: what one key has learned
 - `manifest`: the manifest of a checkpoint
-- `normalized_entropy`: log loss relative to what the base rate alone explains (He et al
+- `entropy`: log loss relative to what the base rate alone explains (He et al
 - `restore`: the state of a model at a checkpoint, from its base and the deltas since
 - `slices`: sums of scored rows by the values of a column, so that a model that is worse for one
   vendor or country is seen

@@ -9,9 +9,9 @@ from checkpointer.store.manifest import Damaged, Manifest, Part, part_problem
 from paramserver.messages import Progress
 from paramserver.parts.delta import whole
 from paramserver.parts.head_cut import CutParts
+from paramserver.parts.replica_part import ServingPart, serving_part
 from paramserver.parts.safetensors_file import decode_part, view_part
 from paramserver.parts.serving_file import decode_serving
-from paramserver.parts.serving_part import ServingPart, serving_part
 from paramserver.parts.snapshot import Snapshot
 
 

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from checkpointer.store.entropy import normalized
 from checkpointer.store.manifest import Evaluation
-from checkpointer.store.normalized_entropy import normalized
 
 HOUR_MS = 3_600_000
 

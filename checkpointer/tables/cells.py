@@ -19,8 +19,8 @@ from paramserver.kernel import prefetch
 from paramserver.messages import Keys, Rows
 from paramserver.tables.initializer import initial_value
 from paramserver.tables.row_header import Int
+from stream.kernels.decorator import kernel
 from stream.kernels.hashes import mix64
-from stream.kernels.kernel import kernel
 
 Cells = npt.NDArray[np.uint64]
 Words = npt.NDArray[np.uint32]

@@ -19,7 +19,7 @@ from checkpointer.tables.versioned_table import (
     private_memory,
 )
 from paramserver.messages import ModelSpec
-from paramserver.parts.serving_part import ServingPart, check
+from paramserver.parts.replica_part import ServingPart, check
 from paramserver.slots import SLOTS, slot_of
 
 Dense = Mapping[str, npt.NDArray[np.float32]]

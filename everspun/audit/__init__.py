@@ -1,7 +1,7 @@
 """The audit: the promise checked over logs, archive, shards and checkpoints.
 
 - `asked`: whether all that a retraining asks for is still there
-- `audit`: the audit
+- `findings`: the audit
 - `claims`: what shards and checkpoints claim to have learned, held against the audit's own fold
   (I3, S7)
 - `fold`: the audit's own fold of `examples`

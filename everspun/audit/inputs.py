@@ -18,7 +18,7 @@ from everspun.audit.records import AuditError, chunks, read_all, read_from
 from labeler.io.set_aside import set_asides
 from labeler.join.intake import Intake, clicks_intake, impressions_intake
 from stream.config import StreamConfig
-from stream.internal_topics.clock_overrides import (
+from stream.internal_topics.clock_override import (
     ClockOverride,
     clock_overrides,
     maximum_set_back,

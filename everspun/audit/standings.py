@@ -2,7 +2,7 @@
 
 from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.fsspec_store import open_store
-from everspun.audit.audit import Audit, ProgressClaim
+from everspun.audit.findings import Audit, ProgressClaim
 from everspun.config import Config
 from paramserver.messages import Progress
 from paramserver.ports import PortUnreachable

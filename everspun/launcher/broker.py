@@ -37,7 +37,7 @@ MAVEN_TIMEOUT_S = 600
 START_TIMEOUT_S = 90
 STOP_TIMEOUT_S = 20
 _PR_SET_PDEATHSIG = 1
-LOCK_FILE = "broker.lock"
+BROKER_LOCK_FILE = "broker.lock"
 _SERVER_PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
@@ -195,7 +195,7 @@ def start_broker(
             f"--port"
         )
     try:
-        held = lock_file(dir / LOCK_FILE, f"the broker's folder {dir}")
+        held = lock_file(dir / BROKER_LOCK_FILE, f"the broker's folder {dir}")
     except AlreadyLocked as error:
         raise BrokerError(f"{error}; give another one with --dir") from None
     port = port or _free_port()

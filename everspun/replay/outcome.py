@@ -3,7 +3,7 @@
 import contextlib
 from dataclasses import dataclass
 
-from everspun.audit.audit import read_all
+from everspun.audit.findings import read_all
 from everspun.config import Config
 from everspun.replay.history import History
 from labeler.labels.emission import rejected_ids

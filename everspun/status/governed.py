@@ -3,7 +3,7 @@ why it acted."""
 
 from dataclasses import dataclass
 
-from everspun.status.scrape import Report
+from everspun.status.scraping import Report
 from paramserver.bounds import PaceLevel
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from checkpointer.store.normalized_entropy import normalized
+from checkpointer.store.entropy import normalized
 from everspun.audit.seen_ranges import SeenRanges
 from stream.internal_topics.malformed import MalformedRecord, json_object
 

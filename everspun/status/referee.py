@@ -6,7 +6,7 @@ from typing import Any
 
 from everspun.config import Config
 from everspun.status.catch_up import CatchUp
-from everspun.status.scrape import Report
+from everspun.status.scraping import Report
 from everspun.status.table import StatusSnapshot, duration
 
 #: A launcher writes every second.

@@ -4,7 +4,7 @@ status page (S6)."""
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from everspun.status.scrape import Report
+from everspun.status.scraping import Report
 
 
 @dataclass(frozen=True)

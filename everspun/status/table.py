@@ -13,7 +13,7 @@ from rich.table import Table
 from everspun.status.governed import Governed, governed
 from everspun.status.quality import Quality
 from everspun.status.resharded import Resharded, resharded
-from everspun.status.scrape import Report, quantile
+from everspun.status.scraping import Report, quantile
 from stream.log.wall_clock import wall_clock_ms
 
 STAGES = ("fraud", "breaker", "labeler", "learner", "governor", "shard", "checkpointer", "replica")

@@ -2,7 +2,7 @@
 
 No process keeps or sends anything for it: a trace is a function of what stands there.
 
-- `event_trace`: the steps of one event, and what it waits for (pure)
+- `journey`: the steps of one event, and what it waits for (pure)
 - `search`: the records of `examples`, `evaluations` and `checkpoints` that tell of one event
 - `spans`: the same steps as spans of OpenTelemetry
 """

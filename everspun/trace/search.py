@@ -11,7 +11,7 @@ from checkpointer.store.announcement import Announcement, decode
 from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.manifest import Manifest
 from everspun.audit.records import read_all, read_from
-from everspun.trace.event_trace import EventRecords
+from everspun.trace.journey import EventRecords
 from stream.chain import label_chain
 from stream.config import StreamConfig
 from stream.internal_topics.examples import BatchHeader, decode_examples

@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
-from everspun.trace.event_trace import EventTrace
+from everspun.trace.journey import EventTrace
 
 
 def trace_id(model: str, chain: str, start: int) -> int:

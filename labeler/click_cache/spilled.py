@@ -18,7 +18,7 @@ from labeler.click_cache.page import ClickPage
 from labeler.join.click_join import ClickJoin, ClickLimits, Matches
 from labeler.join.ring_index import home
 from stream.kernels.arrays import I64, U64
-from stream.kernels.kernel import kernel
+from stream.kernels.decorator import kernel
 
 U32 = npt.NDArray[np.uint32]
 

@@ -22,7 +22,7 @@ from labeler.counting.signals import SESSION_SIGNAL_SCHEMA, Signal
 from labeler.fraud_config import FraudConfig
 from stream.chain import Chain, Fold
 from stream.config import StreamConfig
-from stream.decoding.arrival_clock import (
+from stream.decoding.arrival import (
     TIME_FINE,
     ArrivalClock,
     Arrived,
@@ -31,8 +31,8 @@ from stream.decoding.arrival_clock import (
 )
 from stream.decoding.decode import DecodedActivity, decode_activity
 from stream.hashing.keys import session_of
-from stream.internal_topics.clock_overrides import ClockOverride, maximum_set_back
-from stream.internal_topics.row_bytes import cuts, string_lengths
+from stream.internal_topics.clock_override import ClockOverride, maximum_set_back
+from stream.internal_topics.row_sizes import cuts, string_lengths
 from stream.internal_topics.verdicts import input_name
 from stream.kernels.arrays import I64, U64
 from stream.log.record_columns import RecordColumns

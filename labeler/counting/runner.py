@@ -19,7 +19,7 @@ from labeler.labels.operator_overrides import OverrideSearch
 from stream.config import SIGNALS_PARTITIONS, StreamConfig
 from stream.decoding.portions import fitting
 from stream.hashing.keys import partition_of_key
-from stream.internal_topics.clock_overrides import ClockOverride, overrides_of
+from stream.internal_topics.clock_override import ClockOverride, overrides_of
 from stream.internal_topics.malformed import MalformedRecord
 from stream.internal_topics.passed_over import PassedOver
 from stream.internal_topics.verdicts import input_name

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from labeler.join.ring_index import RING_MIN, delete, find, new_index, ring_size
 from stream.kernels.arrays import I32, I64, U64
-from stream.kernels.kernel import kernel
+from stream.kernels.decorator import kernel
 
 I8 = npt.NDArray[np.int8]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from stream.columns.events import Clicks, Impressions
 from stream.config import StreamConfig
-from stream.decoding.arrival_clock import (
+from stream.decoding.arrival import (
     TIME_FINE,
     Arrived,
     arrival_clock,
@@ -20,7 +20,7 @@ from stream.decoding.arrival_clock import (
 from stream.decoding.decode import BadRecord, decode_clicks, decode_impressions
 from stream.decoding.missing_shares import MissingShares
 from stream.decoding.undeclared import count_undeclared
-from stream.internal_topics.clock_overrides import ClockOverride
+from stream.internal_topics.clock_override import ClockOverride
 from stream.kernels.arrays import I32, I64
 from stream.log.record_columns import RecordColumns
 from stream.record import ROW_BITS, Record, offset_of

@@ -9,7 +9,7 @@
 - `verdict_records`: records of `verdicts` as they were read
 - `impressions`: impressions that were read and not yet labelled, and the ids of those before them
   (L2, L5)
-- `lost_ranges`: ranges of input that are gone, on an operator's override
+- `lost_range`: ranges of input that are gone, on an operator's override
 - `partition`: the labeler of one partition
 - `range_labels`: which impressions of a range become rows, by one strategy
 - `remade_topics`: topics that were deleted and made anew while a labeler was not looking (C7)

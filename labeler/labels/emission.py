@@ -14,7 +14,7 @@ from stream.columns.events import Impressions
 from stream.decoding.decode import BadRecord
 from stream.internal_topics.examples import BatchHeader
 from stream.internal_topics.malformed import json_object, shown
-from stream.internal_topics.row_bytes import cuts, string_lengths
+from stream.internal_topics.row_sizes import cuts, string_lengths
 from stream.internal_topics.verdicts import Verdict
 from stream.log.log import Headers
 from stream.record import Record, position

@@ -8,7 +8,7 @@ from labeler.io.tail import TailReader
 from labeler.join.resume_point import ResumePoint
 from labeler.join.strategy import LabelStrategy
 from labeler.labels.emitter import Emitter
-from labeler.labels.lost_ranges import LostRange, begin_offset
+from labeler.labels.lost_range import LostRange, begin_offset
 from labeler.labels.remade_topics import Identified, identify
 from stream.chain import LABEL
 from stream.config import StreamConfig

@@ -15,7 +15,7 @@ from stream.columns.events import Impressions
 from stream.config import StreamConfig
 from stream.decoding.decode import BadRecord
 from stream.internal_topics.examples import FIXED_BYTES
-from stream.internal_topics.row_bytes import row_bytes
+from stream.internal_topics.row_sizes import row_bytes
 from stream.kernels.arrays import I64
 from stream.record import position
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from labeler.io.set_aside import SetAside, set_asides
 from labeler.io.tail import TailReader
-from labeler.labels.lost_ranges import LostRange, lost_ranges
+from labeler.labels.lost_range import LostRange, lost_ranges
 from stream.config import StreamConfig
-from stream.internal_topics.clock_overrides import ClockOverride, clock_overrides
+from stream.internal_topics.clock_override import ClockOverride, clock_overrides
 from stream.internal_topics.malformed import MalformedRecord
 from stream.internal_topics.passed_over import PassedOver
 from stream.log.log import Log, Reader, Unavailable

@@ -22,14 +22,14 @@ from labeler.labels.clicks import ClickBuffer, Passed
 from labeler.labels.emission import Emission, SideRecord, quarantine_records, rejected_records
 from labeler.labels.emitter import ExamplesEmitter, Reading
 from labeler.labels.impressions import ImpressionBuffer, RangeContents
-from labeler.labels.lost_ranges import LostRange, lost_command
+from labeler.labels.lost_range import LostRange, lost_command
 from labeler.labels.operator_overrides import NO_OVERRIDES, OperatorOverrides
 from labeler.labels.range_labels import RangeLabeler
 from labeler.labels.verdict_index import Ruling, VerdictIndex
 from stream.config import StreamConfig
-from stream.decoding.arrival_clock import ArrivalClock
+from stream.decoding.arrival import ArrivalClock
 from stream.decoding.missing_shares import MissingShares
-from stream.internal_topics.clock_overrides import overrides_of
+from stream.internal_topics.clock_override import overrides_of
 from stream.internal_topics.examples import (
     BatchHeader,
     examples_schema,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from labeler.join.resume_point import ResumePoint
-from labeler.labels.lost_ranges import LostRange, accepted
+from labeler.labels.lost_range import LostRange, accepted
 from stream.record import offset_of, row_of
 
 

@@ -19,7 +19,7 @@ from labeler.join.strategy import LabelStrategy, label_strategies
 from labeler.labels.emission import REJECTED, Emission, SideRecord
 from labeler.labels.emitter import Emitter, ExamplesEmitter, Reading
 from labeler.labels.folding import ChainFolding, Totals, inputs_of
-from labeler.labels.lost_ranges import LostRange, Missing, behind
+from labeler.labels.lost_range import LostRange, Missing, behind
 from labeler.labels.operator_overrides import OperatorOverrides, OverrideSearch
 from labeler.labels.partition import PartitionLabeler, PartitionStop
 from labeler.labels.remade_topics import Remade

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from stream.columns.events import FEATURE_PREFIX
 from stream.columns.values import slice_values
 from stream.internal_topics.retracted import NAMED, Again
-from stream.internal_topics.row_bytes import row_bytes
+from stream.internal_topics.row_sizes import row_bytes
 from stream.internal_topics.verdicts import ALLOW, FORGET, REJECT, Verdict
 from stream.kernels.arrays import Bools
 

@@ -30,7 +30,7 @@ from labeler.retraction.rows import Gathered, Late, aligned, record_rows, values
 from stream.chain import retract_chain
 from stream.config import StreamConfig
 from stream.internal_topics.examples import BatchHeader, encode_examples, schema_id
-from stream.internal_topics.row_bytes import cuts, row_bytes
+from stream.internal_topics.row_sizes import cuts, row_bytes
 from stream.log.log import Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
 from stream.record import Partition, offset_of, position, row_of
 

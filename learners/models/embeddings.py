@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from learners.models.features import Floats
 from paramserver.messages import Rows
-from stream.kernels.kernel import kernel
+from stream.kernels.decorator import kernel
 
 
 def gather(rows: Rows, places: npt.NDArray[np.int64]) -> Floats:

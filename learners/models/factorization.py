@@ -12,7 +12,7 @@ import numpy.typing as npt
 from learners.models.features import Encoded, Floats, Places
 from learners.models.logistic import TABLE, Logistic, sigmoid
 from paramserver.messages import Rows, TableSpec
-from stream.kernels.kernel import kernel
+from stream.kernels.decorator import kernel
 
 _RATE = 0.05
 

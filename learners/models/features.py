@@ -41,8 +41,8 @@ from stream.columns.values import NO_POSITION
 from stream.hashing.keys import hash_columns, hash_string
 from stream.hashing.secret import NO_KEY, HashKey, derived_key, key_of
 from stream.hashing.text import token_hashes
+from stream.kernels.decorator import kernel
 from stream.kernels.hashes import mix64
-from stream.kernels.kernel import kernel
 
 Keys = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float32]

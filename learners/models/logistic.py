@@ -12,7 +12,7 @@ import numpy.typing as npt
 from learners.config import ModelConfig
 from learners.models.features import Encoded, Floats, Keys, Places, numeric_keys
 from paramserver.messages import DenseSpec, Rows, TableSpec
-from stream.kernels.kernel import kernel
+from stream.kernels.decorator import kernel
 
 TABLE = "weights"
 _ALPHA = 0.4

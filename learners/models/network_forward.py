@@ -16,7 +16,7 @@ from learners.models.feature_pairs import products
 from learners.models.features import Floats
 from learners.models.logistic import sigmoid
 from paramserver.messages import Rows
-from stream.kernels.kernel import kernel
+from stream.kernels.decorator import kernel
 
 #: (weights (in, out), bias (out,)) of each layer.
 Layers = Sequence[tuple[Floats, Floats]]

@@ -8,7 +8,7 @@ import numpy as np
 from learners.models.features import Floats
 from paramserver.messages import Rows
 from stream.kernels.arrays import I64
-from stream.kernels.kernel import kernel
+from stream.kernels.decorator import kernel
 
 
 def places_of_bag(table: str, column: int) -> str:

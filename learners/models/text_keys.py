@@ -27,7 +27,7 @@ from stream.columns.events import FeatureColumn
 from stream.hashing.keys import hash_strings
 from stream.hashing.siphash import hash_of
 from stream.kernels.arrays import I64, Bytes
-from stream.kernels.kernel import kernel
+from stream.kernels.decorator import kernel
 
 _WORD = (1 << 64) - 1
 

@@ -15,7 +15,7 @@ from learners.models.features import Keys
 from paramserver.kernel import plain
 from paramserver.messages import Rows
 from paramserver.slots import SlotMap
-from stream.kernels.kernel import kernel
+from stream.kernels.decorator import kernel
 
 Indices = npt.NDArray[np.int64]
 

@@ -24,7 +24,7 @@ from learners.pacing.events import Batch
 from learners.training.gradient import BatchGradients
 from stream.chain import LATE, kind_of
 from stream.internal_topics.malformed import Fields
-from stream.kernels.kernel import kernel
+from stream.kernels.decorator import kernel
 
 #: Predictions are counted in this many bins of equal width in logit, the outer two open.
 BINS = 40

@@ -6,6 +6,6 @@
 - `partial_read`: of a part of a checkpoint, the rows of some keys alone
 - `safetensors_file`: A part of a checkpoint as the bytes of one safetensors file, and back
 - `serving_file`: what replicas read of a cut, as the bytes of safetensors files
-- `serving_part`: what a replica needs of a part: keys and weights
+- `replica_part`: what a replica needs of a part: keys and weights
 - `snapshot`: one shard's state of one model as a value
 """

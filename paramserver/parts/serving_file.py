@@ -8,14 +8,14 @@ import hashlib
 from typing import Any, NamedTuple
 
 from paramserver.messages import ModelSpec
-from paramserver.parts.safetensors_file import array_views, pieces_of
-from paramserver.parts.serving_part import (
+from paramserver.parts.replica_part import (
     ServingPart,
     from_serving_arrays,
     serving_arrays,
     serving_delta,
     serving_part,
 )
+from paramserver.parts.safetensors_file import array_views, pieces_of
 from paramserver.parts.snapshot import Snapshot
 from paramserver.ports import ServingFile
 

@@ -34,7 +34,7 @@ from paramserver.messages import Floats, Keys, PushRequest, Rows
 from paramserver.optim.moments import MOMENTS
 from paramserver.tables.dense import Dense
 from paramserver.tables.table import Table
-from stream.kernels.kernel import kernel
+from stream.kernels.decorator import kernel
 
 #: Updates that a history keeps at most: a push that is staler has other troubles.
 UPDATES_MAX = 1_024

@@ -26,8 +26,8 @@ from paramserver.shard.state_copy import StateCopy
 from paramserver.slots import SLOT_SHIFT, SlotMap, slot_of
 from paramserver.tables.dense import Dense
 from paramserver.tables.table import Table
+from stream.kernels.decorator import kernel
 from stream.kernels.hashes import HASH_MODULUS, mix64
-from stream.kernels.kernel import kernel
 
 #: Rows of one step of a copy: about a millisecond.
 COPY_ROWS = 16_384

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from paramserver.messages import Rows
 from paramserver.tables.row_header import RowNumbers, Words, key_of
+from stream.kernels.decorator import kernel
 from stream.kernels.hashes import mix64
-from stream.kernels.kernel import kernel
 
 Bits16 = npt.NDArray[np.uint16]
 

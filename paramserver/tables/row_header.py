@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from paramserver.kernel import prefetch
 from paramserver.messages import Keys
-from stream.kernels.kernel import kernel
+from stream.kernels.decorator import kernel
 
 #: Words before the payload.
 HEAD = 4

@@ -28,7 +28,7 @@ from stream.columns.events import (
     WEIGHTS_SUFFIX,
     FeatureColumn,
 )
-from stream.option import option
+from stream.options import option
 
 #: What another team's service says, and sometimes cannot; it travels as a number or a vector.
 COMPONENT = "component"

@@ -25,7 +25,7 @@ from stream.columns.declaration import (
 )
 from stream.columns.events import NO_TIME, NUMERIC, TIME
 from stream.kernels.arrays import I64
-from stream.kernels.kernel import kernel
+from stream.kernels.decorator import kernel
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]

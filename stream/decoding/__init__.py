@@ -1,11 +1,11 @@
 """From what sites send to columns, and what is said of records that are wrong.
 
-- `arrival_clock`: when a record arrived (T1), and which stamps and event times are believed (T3)
+- `arrival`: when a record arrived (T1), and which stamps and event times are believed (T3)
 - `arrow_values`: Arrow IPC values of many records read into one set of flat columns
 - `cloud_events`: events in an envelope, which is taken off
 - `decode`: from records to columns
 - `event_faults`: what is wrong with one event, in words
-- `given_features`: features of many rows as JSON gave them, read into the columns that `examples`
+- `json_features`: features of many rows as JSON gave them, read into the columns that `examples`
   has of them
 - `json_extent`: how large JSON is before a parser makes anything of it
 - `json_frames`: framing of JSON records

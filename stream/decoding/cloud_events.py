@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from stream.decoding.event_faults import Bad, Fault, fault, shown
 from stream.kernels.arrays import Bytes
-from stream.kernels.kernel import kernel
+from stream.kernels.decorator import kernel
 from stream.log.record_columns import Entries, RecordColumns
 from stream.registry.schema import JSON, RegisteredSchema
 from stream.registry.wire_format import HEADER_BYTES, framed, schema_ids

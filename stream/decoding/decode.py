@@ -39,7 +39,7 @@ from stream.decoding.schema import (
 from stream.hashing.keys import hash_pair, hash_strings
 from stream.hashing.secret import HashKey
 from stream.kernels.arrays import I64, U64, Bytes
-from stream.kernels.kernel import kernel
+from stream.kernels.decorator import kernel
 from stream.log.broken_batches import batch_fault
 from stream.log.record_columns import Entries, RecordColumns
 from stream.record import ROW_BITS, Record

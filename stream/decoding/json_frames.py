@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stream.kernels.arrays import I64, Bytes
-from stream.kernels.kernel import kernel
+from stream.kernels.decorator import kernel
 
 DEPTH_MAX = 32
 _MALFORMED = -1

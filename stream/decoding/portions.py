@@ -17,7 +17,7 @@ from stream.columns.events import (
 from stream.columns.pictures import GIVEN_BYTES_MAX
 from stream.config import StreamConfig
 from stream.kernels.arrays import I64, Bytes
-from stream.kernels.kernel import kernel
+from stream.kernels.decorator import kernel
 from stream.log.record_columns import Entries, RecordColumns
 
 #: Columns of a row beside features, and memory of a row without its strings, bytes; more than any

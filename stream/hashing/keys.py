@@ -22,7 +22,7 @@ from stream.columns.column_pointers import placed
 from stream.hashing.secret import NO_KEY, HashKey, derived_key
 from stream.hashing.siphash import hash_all, hash_all_columns, hash_behind
 from stream.kernels.arrays import I32, U64, Bytes
-from stream.kernels.kernel import kernel
+from stream.kernels.decorator import kernel
 
 SECRET_BYTES_MIN = 16
 _NO_BYTES = np.zeros(0, np.uint8)

@@ -18,7 +18,7 @@ import numpy as np
 
 from stream.columns.column_pointers import Placed, pointer
 from stream.kernels.arrays import I32, U64, Bytes
-from stream.kernels.kernel import kernel
+from stream.kernels.decorator import kernel
 
 State: TypeAlias = tuple[np.uint64, np.uint64, np.uint64, np.uint64]
 

@@ -24,7 +24,7 @@ from stream.hashing.keys import string_buffers
 from stream.hashing.secret import HashKey
 from stream.hashing.siphash import hash_of
 from stream.kernels.arrays import I32, I64, U64, Bytes
-from stream.kernels.kernel import kernel
+from stream.kernels.decorator import kernel
 
 #: Characters beyond ASCII that are part of no word: signs of Latin-1, general punctuation up to
 #: shapes and arrows, supplemental and CJK punctuation, and forms of both.

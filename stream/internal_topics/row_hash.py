@@ -27,8 +27,8 @@ from stream.columns.column_pointers import (
 from stream.hashing.keys import string_buffers
 from stream.hashing.siphash import eight, tail
 from stream.kernels.arrays import I32, U64, Bytes
+from stream.kernels.decorator import kernel
 from stream.kernels.hashes import GOLDEN, HASH_MODULUS, mix64
-from stream.kernels.kernel import kernel
 
 _U64 = np.uint64
 _M = _U64(0xC6A4A7935BD1E995)

@@ -3,5 +3,5 @@
 - `arrays`: types of columns
 - `cache`: where compiled kernels are kept, and when they are compiled again
 - `hashes`: what hashes share: a mixer, an odd constant, a modulus
-- `kernel`: how loops over columns are compiled
+- `decorator`: how loops over columns are compiled
 """

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from stream.kernels.kernel import kernel
+from stream.kernels.decorator import kernel
 
 #: 2^64 over the golden ratio, made odd: multiples of it lie far apart (Knuth, TAOCP 3, 6.4).
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)

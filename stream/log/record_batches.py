@@ -16,7 +16,7 @@ from crc32c import crc32c
 from kafka.errors import CorruptRecordError
 
 from stream.kernels.arrays import I64, Bytes
-from stream.kernels.kernel import kernel
+from stream.kernels.decorator import kernel
 from stream.log.broken_batches import (
     CHECKSUM,
     CODEC_BITS,

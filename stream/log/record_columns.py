@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.kernels.arrays import Bytes
-from stream.kernels.kernel import kernel
+from stream.kernels.decorator import kernel
 from stream.record import CONTROL, HEARTBEAT, Record
 
 #: One record, 48 bytes. `key`, `value` and `headers` are where the parts begin in the buffer,

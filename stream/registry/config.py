@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from stream.option import option
+from stream.options import option
 
 _URL = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[^/\s:\[\]]+)(:\d{1,5})?(/\S*)?")
 

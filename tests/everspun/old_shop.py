@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from checkpointer.archive.archive import Archive, Archiving
 from checkpointer.store.fsspec_store import open_store
-from everspun.audit.audit import Audit, ProgressClaim, audit
+from everspun.audit.findings import Audit, ProgressClaim, audit
 from everspun.config import Config
 from paramserver.messages import ChainProgress, Progress
 from stream.config import StreamConfig

@@ -17,7 +17,7 @@ from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.fsspec_store import open_store
 from checkpointer.store.manifest import Manifest
 from checkpointer.store.restore import model_state
-from everspun.audit.audit import read_all
+from everspun.audit.findings import read_all
 from everspun.audit.standings import of_shards
 from everspun.launcher.broker import Broker
 from everspun.launcher.time_limit import TimeLimit

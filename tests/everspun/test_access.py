@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from everspun.__main__ import main
-from everspun.access import OPERATOR, SITE, access
+from everspun.broker_access import OPERATOR, SITE, access
 from everspun.hosts import ROLES
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from everspun import __main__ as front_door
-from everspun.audit.audit import read_all
+from everspun.audit.findings import read_all
 from everspun.audit.standings import of_shards
 from everspun.commands.system.audit import full_audit
 from everspun.launcher.broker import Broker, why_not_kafka

@@ -7,7 +7,7 @@ from staged_run import STAGES, Run, stage
 
 from everspun import __main__ as front_door
 from everspun.status.governed import Governed, governed
-from everspun.status.scrape import scrape
+from everspun.status.scraping import scrape
 from paramserver.bounds import PaceLevel
 from paramserver.wire.client import connect
 

@@ -20,7 +20,7 @@ from everspun import __main__ as front_door
 from everspun.launcher.run_files import role_files
 from everspun.launcher.time_limit import TimeLimit
 from everspun.status.governed import Governed, governed
-from everspun.status.scrape import scrape
+from everspun.status.scraping import scrape
 from paramserver.bounds import PaceLevel
 from stream.record import Partition
 

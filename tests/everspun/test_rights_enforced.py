@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from everspun.access import TOPICS, access, grants
+from everspun.broker_access import TOPICS, access, grants
 from everspun.launcher.broker import why_not_kafka
 from stream.config import StreamConfig
 from stream.log.kafka import KafkaLog

@@ -22,11 +22,11 @@ from labeler.breaker.early_join import TALLY_SCHEMA, decode_tally
 from labeler.counting.signals import decode_signal
 from labeler.io.set_aside import SetAside, set_aside_headers, set_asides
 from labeler.labels.emission import rejected_ids
-from labeler.labels.lost_ranges import LostRange, lost_headers, lost_ranges
+from labeler.labels.lost_range import LostRange, lost_headers, lost_ranges
 from learners.config import ModelConfig
 from learners.models.features import Encoder
 from learners.models.text_keys import TextEncoder
-from stream.internal_topics.clock_overrides import ClockOverride, clock_overrides, override_headers
+from stream.internal_topics.clock_override import ClockOverride, clock_overrides, override_headers
 from stream.internal_topics.examples import BatchHeader, decode_examples
 from stream.internal_topics.malformed import Fields, MalformedRecord, json_object
 from stream.internal_topics.retracted import Again

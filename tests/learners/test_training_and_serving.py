@@ -26,7 +26,7 @@ from learners.models.features import Encoded, Encoder, unique_keys
 from learners.models.model import Model, Scorer, clip, make_model
 from learners.models.text_keys import TextEncoder, feature_key, hash_text
 from paramserver.messages import Progress
-from paramserver.parts.serving_part import ServingPart
+from paramserver.parts.replica_part import ServingPart
 from paramserver.slots import SLOTS
 from stream.config import StreamConfig
 from stream.decoding.decode import decode_impressions

@@ -39,7 +39,7 @@ from paramserver.clocks.model_clocks import ModelClocks
 from paramserver.messages import Outcome, PushReply
 from paramserver.shard import shard as shard_module
 from stream.chain import Chain, Fold
-from stream.decoding.arrival_clock import ArrivalClock
+from stream.decoding.arrival import ArrivalClock
 from stream.record import offset_of
 
 __all__ = ["BUGS"]

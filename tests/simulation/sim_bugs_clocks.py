@@ -6,7 +6,7 @@ import numpy as np
 from sim_bug import Patch, bug, replaced
 from sim_scenario import CLOCKS_AHEAD
 
-import stream.decoding.arrival_clock as arrival_clock
+import stream.decoding.arrival as arrival_clock
 from labeler.labels.operator_overrides import OverrideSearch
 
 WHERE = {"first": CLOCKS_AHEAD, "step": 64}

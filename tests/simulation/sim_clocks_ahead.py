@@ -19,7 +19,7 @@ from sim_scenario import Scenario
 from sim_watch import Watch
 
 from stream.chain import LABEL
-from stream.internal_topics.clock_overrides import ClockOverride, override_headers, override_key
+from stream.internal_topics.clock_override import ClockOverride, override_headers, override_key
 from stream.record import CLOCK_MS, Record
 
 AHEAD_MS = 2 * 86_400_000

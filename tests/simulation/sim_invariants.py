@@ -28,12 +28,12 @@ from labeler.join.resume_point import ResumePoint
 from labeler.join.strategy import LabelStrategy, label_strategies
 from labeler.labels.emission import Emission
 from labeler.labels.emitter import ExamplesEmitter, Reading
-from labeler.labels.lost_ranges import LostRange
+from labeler.labels.lost_range import LostRange
 from labeler.labels.operator_overrides import OperatorOverrides
 from labeler.labels.partition import PartitionLabeler
 from labeler.labels.verdict_index import VerdictIndex
 from stream.chain import LABEL, LATE
-from stream.internal_topics.clock_overrides import ClockOverride
+from stream.internal_topics.clock_override import ClockOverride
 from stream.internal_topics.examples import BatchHeader, decode_examples
 from stream.record import Record
 

@@ -17,7 +17,7 @@ from sim_scenario import Scenario
 from sim_watch import Watch
 
 from stream.chain import LABEL
-from stream.internal_topics.clock_overrides import ClockOverride
+from stream.internal_topics.clock_override import ClockOverride
 from stream.internal_topics.examples import BatchHeader
 from stream.record import Record
 

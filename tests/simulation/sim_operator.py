@@ -12,7 +12,7 @@ from sim_scenario import SHARDS, Scenario
 from sim_shards import ShardNode
 from sim_violation import Violation
 
-from labeler.labels.lost_ranges import LostRange, lost_headers, lost_key
+from labeler.labels.lost_range import LostRange, lost_headers, lost_key
 from labeler.labels.partition import PartitionStop
 
 CHANGES = 5

@@ -22,7 +22,7 @@ from kafka.admin import (
     ResourceType,
 )
 
-from everspun.access import Grant
+from everspun.broker_access import Grant
 from everspun.launcher.broker import Broker, Secured, start_broker
 
 USER, PASSWORD = "site", "p%ss_word;x=1"

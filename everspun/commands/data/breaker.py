@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from rich.table import Table
 
-from everspun.audit.audit import read_all
+from everspun.audit.findings import read_all
 from everspun.commands import options as shared
 from everspun.config import Config
 from labeler.breaker.bands import Scope

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 
 from everspun.commands import options as shared
 from stream.config import StreamConfig
-from stream.internal_topics.clock_overrides import ClockOverride, override_headers, override_key
+from stream.internal_topics.clock_override import ClockOverride, override_headers, override_key
 from stream.log.kafka import KafkaLog
 from stream.log.log import Log, LogError
 from stream.log.wall_clock import wall_clock_ms

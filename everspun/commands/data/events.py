@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from everspun.audit.audit import read_all
+from everspun.audit.findings import read_all
 from everspun.commands import options as shared
 from everspun.config import Config
 from stream.config import StreamConfig

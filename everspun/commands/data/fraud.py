@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from everspun.audit.audit import read_all
+from everspun.audit.findings import read_all
 from everspun.commands import options as shared
 from everspun.config import Config
 from everspun.forgetting import taken_back

@@ -10,7 +10,7 @@ lost, not as negatives.
 import argparse
 
 from everspun.commands import options as shared
-from labeler.labels.lost_ranges import LostRange, lost_command, lost_headers, lost_key
+from labeler.labels.lost_range import LostRange, lost_command, lost_headers, lost_key
 from stream.config import StreamConfig
 from stream.log.kafka import KafkaLog
 from stream.log.log import Log, LogError

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
-from everspun.audit.audit import read_all
+from everspun.audit.findings import read_all
 from everspun.commands import options as shared
 from everspun.config import Config
 from labeler.io.set_aside import SetAside, set_aside_headers, set_aside_key

@@ -18,7 +18,7 @@ from checkpointer.store.fsspec_store import open_store
 from everspun.commands import options as shared
 from everspun.commands.mistakes import MISTAKE
 from everspun.config import Config
-from everspun.trace.event_trace import EventTrace, event_trace
+from everspun.trace.journey import EventTrace, event_trace
 from everspun.trace.search import EventPlace, NotThere, checkpoint_of, find, published_of
 from stream.chain import label_chain
 from stream.log.kafka import KafkaLog

@@ -13,7 +13,7 @@ from rich.text import Text
 from checkpointer.archive.archive import Archive
 from checkpointer.store.fsspec_store import open_store
 from everspun.audit import standings
-from everspun.audit.audit import Audit, audit
+from everspun.audit.findings import Audit, audit
 from everspun.commands import options as shared
 from everspun.config import Config
 from stream.log.kafka import KafkaLog

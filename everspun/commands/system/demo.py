@@ -13,7 +13,7 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from checkpointer.cuts.schedule import barrier_reached
-from everspun.audit.audit import Audit
+from everspun.audit.findings import Audit
 from everspun.audit.fold import IMPRESSION_CLASSES
 from everspun.audit.standings import of_shards
 from everspun.commands import options as shared

@@ -22,7 +22,7 @@ from everspun.roles import roles
 from everspun.roles.heap import keep_freed_memory
 from everspun.roles.stop_signals import CLOSING_S, end_within, stop_on_signals
 from everspun.status.discovery import configured_places
-from everspun.status.scrape import fetch
+from everspun.status.scraping import fetch
 from stream.log.kafka_socket_patch import receive_in_large_pieces
 from stream.metrics_server import listen
 

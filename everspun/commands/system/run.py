@@ -26,7 +26,7 @@ from everspun.roles.stop_signals import stop_on_signals
 from everspun.roles.stored_state import StoredState
 from everspun.status.discovery import configured_places
 from everspun.status.follow import RECENT_EVALUATIONS, StatusFollower
-from everspun.status.input_faults import InputWatch, input_faults
+from everspun.status.inputs import InputWatch, input_faults
 from everspun.status.rate_file import RateFile
 from everspun.status.usual_rate import UsualRate
 from stream.log.kafka import KafkaLog

@@ -19,10 +19,10 @@ from everspun.status import referee
 from everspun.status.catch_up import CatchUp, behind, near_retention
 from everspun.status.discovery import scrape_all, unanswered
 from everspun.status.follow import RECENT_EVALUATIONS, StatusFollower
-from everspun.status.input_faults import input_faults
-from everspun.status.learning_faults import feature_notes, learning_faults, missing_faults
+from everspun.status.inputs import input_faults
+from everspun.status.learning import feature_notes, learning_faults, missing_faults
 from everspun.status.quality import Quality
-from everspun.status.scrape import Report
+from everspun.status.scraping import Report
 from everspun.status.table import StatusSnapshot
 from stream.log.kafka import KafkaLog
 from stream.log.wall_clock import wall_clock_ms

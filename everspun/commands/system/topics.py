@@ -4,10 +4,10 @@ role on them, as commands of Kafka's own kafka-acls.sh."""
 import argparse
 from collections.abc import Collection
 
-from everspun.access import grants
+from everspun.broker_access import grants
 from everspun.commands import options as shared
 from everspun.commands.data.lost import say
-from labeler.labels.lost_ranges import LostRange
+from labeler.labels.lost_range import LostRange
 from stream.config import StreamConfig
 from stream.log.kafka import KafkaLog
 from stream.log.kafka_admin import check_topics, create_topics

@@ -11,7 +11,7 @@ from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.files import MemoryFiles
 from checkpointer.store.manifest import Damaged
 from paramserver.messages import Progress
-from paramserver.parts.serving_part import ServingPart
+from paramserver.parts.replica_part import ServingPart
 from paramserver.slots import SLOTS
 
 EMPTY = Progress({}, {}, 0, 0)

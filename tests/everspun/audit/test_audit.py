@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from everspun.audit.audit import Audit, ProgressClaim, audit
+from everspun.audit.findings import Audit, ProgressClaim, audit
 from everspun.audit.fold import ChainAudit
 from everspun.config import Config
 from paramserver.messages import ChainProgress, Progress

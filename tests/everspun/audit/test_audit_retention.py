@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from old_shop import CONFIG, EXAMPLES, OldShop, wrong
 
-from everspun.audit.audit import audit
+from everspun.audit.findings import audit
 from stream.internal_topics.row_hash import row_hash_sum
 from stream.kernels.hashes import HASH_MODULUS
 from stream.record import offset_of

@@ -10,7 +10,7 @@ from everspun.commands.system.status import breaches
 from everspun.config import Config, LimitsConfig
 from everspun.launcher.targets import write_targets
 from everspun.status.quality import Quality
-from everspun.status.scrape import Report, quantile
+from everspun.status.scraping import Report, quantile
 from everspun.status.table import StatusSnapshot, duration, render, snapshot
 
 EVENT = '{"id":"e1","ts_ms":1700000000000,"session":"s","source":"u","vendor":"v","item":"i"}'

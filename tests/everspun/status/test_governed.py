@@ -7,7 +7,7 @@ from everspun.commands.system.status import breaches
 from everspun.config import Config
 from everspun.status.governed import governed, words
 from everspun.status.quality import Quality
-from everspun.status.scrape import Report
+from everspun.status.scraping import Report
 from everspun.status.table import snapshot
 from learners.governor.checkpoint_source import CompleteCut
 from learners.governor.controller import Governing

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from everspun.status import input_faults
-from everspun.status.input_faults import InputWatch
+from everspun.status import inputs
+from everspun.status.inputs import InputWatch
 
 
 def test_it_counts_what_is_wrong_now_and_no_error_ends_it(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(input_faults, "LOOK_S", 0.01)
+    monkeypatch.setattr(inputs, "LOOK_S", 0.01)
     answers: Iterator[object] = iter(
         [["one", "two"], OSError("no file to be had"), MemoryError(), []]
     )

@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 
 from everspun.config import LimitsConfig
-from everspun.status.learning_faults import feature_notes, learning_faults
-from everspun.status.scrape import Report
+from everspun.status.learning import feature_notes, learning_faults
+from everspun.status.scraping import Report
 
 READ, EMPTY = "everspun_records_in_total", "everspun_learner_unusable_rows_total"
 CLIPPED = "everspun_learner_clipped_values_total"

@@ -20,7 +20,7 @@ from everspun.status import referee
 from everspun.status.catch_up import CatchUp
 from everspun.status.quality import Quality
 from everspun.status.rate_file import RateFile
-from everspun.status.scrape import Report, scrape
+from everspun.status.scraping import Report, scrape
 from everspun.status.table import snapshot
 from everspun.status.usual_rate import HOUR_MS, UsualRate
 

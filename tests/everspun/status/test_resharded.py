@@ -7,7 +7,7 @@ from checkpointer.cuts.step import MovePause
 from checkpointer.metrics import CheckpointerMetrics
 from everspun.launcher.run_files import shards_needed
 from everspun.status.resharded import resharded
-from everspun.status.scrape import Report
+from everspun.status.scraping import Report
 from paramserver.clocks.clocks import Clocks
 from paramserver.server.metrics import Metrics
 

@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from checkpointer.store.announcement import Announcement
 from everspun.trace import search
-from everspun.trace.event_trace import EventRecords, event_trace
+from everspun.trace.journey import EventRecords, event_trace
 from everspun.trace.search import EventPlace, NotThere, find, published_of
 from everspun.trace.spans import send, trace_id
 from labeler.labels.runner import Labelling

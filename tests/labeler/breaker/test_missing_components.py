@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from everspun.commands.data.breaker import parse_scope
-from everspun.status.learning_faults import missing_faults
+from everspun.status.learning import missing_faults
 from labeler.breaker.band_record import decode_band
 from labeler.breaker.breaker import Breaker
 from labeler.breaker.early_join import TALLY_SCHEMA, tally, tally_stream

@@ -18,7 +18,7 @@ from labeler.labels.emission import quarantine_records, rejected_ids, rejected_r
 from stream.config import StreamConfig
 from stream.decoding.decode import BadRecord, decode_impressions
 from stream.internal_topics.examples import encode_examples, example_batch
-from stream.internal_topics.row_bytes import cuts, row_bytes
+from stream.internal_topics.row_sizes import cuts, row_bytes
 from stream.internal_topics.verdicts import Verdict
 from stream.record import Record, position
 

@@ -27,8 +27,8 @@ from labeler.counting.signals import decode_signal
 from labeler.fraud_config import FraudConfig
 from labeler.labels.runner import OVERRIDE_POLL_MS, Labelling
 from stream.config import StreamConfig
-from stream.decoding.arrival_clock import arrival_clock
-from stream.internal_topics.clock_overrides import (
+from stream.decoding.arrival import arrival_clock
+from stream.internal_topics.clock_override import (
     ClockOverride,
     clock_overrides,
     override_headers,

@@ -32,7 +32,7 @@ from labeler.click_cache.storage import MemoryPages
 from labeler.counting.runner import Head
 from labeler.counting.signals import decode_signal
 from labeler.fraud_config import FraudConfig
-from labeler.labels.lost_ranges import LostRange, lost_headers, lost_key, lost_ranges
+from labeler.labels.lost_range import LostRange, lost_headers, lost_key, lost_ranges
 from labeler.labels.runner import Labelling
 from stream.chain import Chain, Fold
 from stream.internal_topics.examples import BatchHeader, decode_examples

@@ -21,7 +21,7 @@ from labelled_shop import (
 )  # fmt: skip
 
 from everspun.commands.data.lost import say
-from labeler.labels.lost_ranges import LostRange
+from labeler.labels.lost_range import LostRange
 from stream.record import Partition
 
 QUARANTINE = Partition("quarantine", 0)

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import labeler.labels.emitter
 from everspun.commands.system.status import stops
-from everspun.status.scrape import Report
+from everspun.status.scraping import Report
 from labeler.config import LabelerConfig
 from labeler.counting.runner import Head
 from labeler.fraud_config import FraudConfig

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-import stream.decoding.arrival_clock as arrival_module
+import stream.decoding.arrival as arrival_module
 from stream.config import StreamConfig
-from stream.decoding.arrival_clock import (
+from stream.decoding.arrival import (
     TIME_AHEAD,
     TIME_BEHIND,
     TIME_FINE,

@@ -28,11 +28,11 @@ def rooms(tmp_path: Path) -> Path:
     (package / "__init__.py").write_text("")
     (package / "number.py").write_text("ADDED = 1\n")
     (package / "called.py").write_text(
-        "from stream.kernels.kernel import kernel\nfrom rooms.number import ADDED\n\n"
+        "from stream.kernels.decorator import kernel\nfrom rooms.number import ADDED\n\n"
         "@kernel\ndef more(x):\n    return x + ADDED\n"
     )
     (package / "caller.py").write_text(
-        "from stream.kernels.kernel import kernel\nfrom rooms.called import more\n\n"
+        "from stream.kernels.decorator import kernel\nfrom rooms.called import more\n\n"
         "@kernel\ndef twice(x):\n    return 2 * more(x)\n"
     )
     (package / "apart.py").write_text("OTHER = 1\n")
@@ -75,7 +75,7 @@ def test_a_stamp_covers_what_a_real_kernel_calls():
     names = {file.relative_to(kernel_cache.ROOT).as_posix() for file in reached}
     assert {
         "labeler/join/ring_index.py",
-        "stream/kernels/kernel.py",
+        "stream/kernels/decorator.py",
         "stream/kernels/cache.py",
     } <= names
     assert "labeler/process/process.py" not in names
@@ -122,7 +122,7 @@ def test_a_temporary_folder_of_somebody_else_is_not_trusted(
 
 TUPLE = """
 from typing import NamedTuple
-from stream.kernels.kernel import kernel
+from stream.kernels.decorator import kernel
 
 
 class NAME(NamedTuple):
