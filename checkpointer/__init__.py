@@ -48,3 +48,18 @@ only*: a replica could not start without Kafka, nor learn what it slept through.
 - `metrics`: Prometheus metrics of the checkpointer and of replicas (shell)
 - `retention`: which checkpoints to delete
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from checkpointer.config import ArchiveConfig, CheckpointerConfig, ServingConfig
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "ArchiveConfig",
+    "CheckpointerConfig",
+    "ServingConfig",
+]

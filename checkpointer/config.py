@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from checkpointer.retention import Keep
-from stream.options import option
-from stream.timestamps import parse_ms
+from stream import option, parse_ms
 
 
 def _at_least(config: object, minimum: float, *names: str) -> None:

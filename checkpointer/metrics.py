@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from prometheus_client import Counter, Histogram
 
-from stream.metrics import ReaderMetrics, RoleMetrics
+from stream import ReaderMetrics, RoleMetrics
 
 _FAST_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _SLOW_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)

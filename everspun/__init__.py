@@ -22,4 +22,29 @@ packages stands in `everspun.roles.roles`, one function a role.
 - `log_format`: how processes write their logs: as text, or as JSON
 """
 
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from everspun.broker_access import OPERATOR, SITE, access, grants
+    from everspun.config import Config, ReplayConfig, load, loads
+    from everspun.local_run import READY_TIMEOUT_S, LocalRun, NotReady
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "OPERATOR",
+    "READY_TIMEOUT_S",
+    "SITE",
+    "Config",
+    "LocalRun",
+    "NotReady",
+    "ReplayConfig",
+    "access",
+    "grants",
+    "load",
+    "loads",
+]
+
 __version__ = "0.2.0"

@@ -4,7 +4,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from stream.config import StreamConfig
+from stream import StreamConfig
 
 #: Principals beside the roles that everspun starts: producers of a site, and people with the
 #: command line (and the launcher, which checks topics).

@@ -9,15 +9,19 @@ from dataclasses import dataclass, field
 
 import pyarrow.compute as pc
 
-from everspun.audit.findings import read_all
-from labeler.fraud.tables import pair_key
-from stream.chain import RETRACT, Chain, kind_of, retract_chain
-from stream.config import StreamConfig
-from stream.internal_topics.examples import BatchHeader, decode_examples
-from stream.internal_topics.malformed import MalformedRecord
-from stream.internal_topics.verdicts import FORGET, REJECT, Verdict, decode_verdict
-from stream.log.log import Reader
-from stream.record import Partition, position
+from everspun.audit import read_all
+from labeler.fraud import pair_key
+from stream import RETRACT, Chain, Partition, StreamConfig, kind_of, position, retract_chain
+from stream.internal_topics import (
+    FORGET,
+    REJECT,
+    BatchHeader,
+    MalformedRecord,
+    Verdict,
+    decode_examples,
+    decode_verdict,
+)
+from stream.log import Reader
 
 
 @dataclass

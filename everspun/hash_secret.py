@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stream.hashing.secret import check_secret, secret_of
+from stream.hashing import check_secret, secret_of
 
 if TYPE_CHECKING:
     from everspun.config import Config

@@ -14,15 +14,19 @@ from everspun import config as config_file
 from everspun.config import Config
 from everspun.hash_secret import with_secret_made
 from everspun.hosts import ROLES
-from everspun.launcher.broker import BROKER_LOCK_FILE, Broker, start_broker
-from everspun.launcher.launcher import LOCK_FILE, Launcher
-from everspun.launcher.locks import lock_file, unlock
-from everspun.launcher.time_limit import TimeLimit
-from everspun.roles.model_check import check_model
-from everspun.status.scraping import scrape
-from stream.log.kafka import KafkaLog
-from stream.log.kafka_admin import create_topics
-from stream.log.security import client_security
+from everspun.launcher import (
+    BROKER_LOCK_FILE,
+    LOCK_FILE,
+    Broker,
+    Launcher,
+    TimeLimit,
+    lock_file,
+    start_broker,
+    unlock,
+)
+from everspun.roles import check_model
+from everspun.status import scrape
+from stream.log import KafkaLog, client_security, create_topics
 
 MARKER = ".everspun-run"
 READY_TIMEOUT_S = 240.0  # the first run on a machine compiles kernels in every role at once

@@ -6,7 +6,7 @@ import logging
 import time
 from typing import Any
 
-from stream.record import Partition
+from stream import Partition
 
 FORMATS = ("text", "json")
 #: Of a message, characters: one line of a log is bounded, and so is what a collector is sent.

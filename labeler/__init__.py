@@ -69,3 +69,22 @@ Why not ...
 - `config`: what a labeler decides for itself
 - `fraud_config`: what the fraud filter counts, and from where on it speaks of fraud
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from labeler.breaker_config import VENDOR, BreakerConfig
+    from labeler.config import LabelerConfig
+    from labeler.fraud_config import FraudConfig, check_room
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "VENDOR",
+    "BreakerConfig",
+    "FraudConfig",
+    "LabelerConfig",
+    "check_room",
+]

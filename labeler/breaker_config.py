@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from stream.config import StreamConfig
-from stream.options import option
+from stream import StreamConfig, option
 
 #: A slice by this name is the impressions of a vendor, which is a column of its own and no declared
 #: feature.

@@ -4,9 +4,8 @@ must agree on it."""
 import hashlib
 from dataclasses import dataclass
 
-from stream.config import StreamConfig
-from stream.hashing.secret import key_id
-from stream.options import option
+from stream import StreamConfig, option
+from stream.hashing import key_id
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from stream.config import StreamConfig
-from stream.options import option
+from stream import StreamConfig, option
 
 #: Rules by name, in the order in which they are applied.
 RULE_NAMES = ("repeated_clicks", "view_flood", "burst", "botnet", "slow_clicks")

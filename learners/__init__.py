@@ -35,3 +35,20 @@ torch.
 - `declared_features`: what a model's config says of its features, held against their declarations
 - `governor_config`: how the governor measures what staleness costs, and when it acts
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from learners.config import NETWORK_KINDS, LearnerConfig, ModelConfig
+    from learners.governor_config import GovernorConfig
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "NETWORK_KINDS",
+    "GovernorConfig",
+    "LearnerConfig",
+    "ModelConfig",
+]

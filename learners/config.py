@@ -6,10 +6,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from learners.declared_features import CROSS, TABLE_OPTIMIZERS, check_groups, read_declared
-from stream.columns.declaration import Feature
-from stream.hashing.secret import check_secret
-from stream.options import option
-from stream.timestamps import parse_ms
+from stream import option, parse_ms
+from stream.columns import Feature
+from stream.hashing import check_secret
 
 KINDS = ("lr", "fm", "mlp", "dlrm", "dcn", "count")
 NETWORK_KINDS = ("mlp", "dlrm", "dcn")

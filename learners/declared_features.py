@@ -3,8 +3,7 @@
 import re
 from typing import Any, Protocol
 
-from stream.columns.declaration import Feature
-from stream.columns.events import IMAGE
+from stream.columns import IMAGE, Feature
 
 CROSS = "*"
 TABLE_OPTIMIZERS = ("sgd", "adagrad", "rowwise_adagrad", "adam", "ftrl", "adaptive_revision")

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from paramserver.bounds import GOVERNOR_LEASE_MAX_MS
-from stream.options import option
+from paramserver import GOVERNOR_LEASE_MAX_MS
+from stream import option
 
 BEGINS = ("loosest", "slowest")
 

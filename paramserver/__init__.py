@@ -67,3 +67,94 @@ then the shells `server` and `client`, and `local`, which is both in memory.
 - `ports`: the boundary of the parameter server
 - `slots`: key -> one of 1,024 virtual slots -> shard
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from paramserver.bounds import GOVERNOR_LEASE_MAX_MS, Bounds, PaceLevel
+    from paramserver.compensation import NO_COMPENSATION, WAYS, Compensation
+    from paramserver.config import NoAddress, ParamServerConfig, is_loopback
+    from paramserver.encoding import ENCODINGS, Encoding, decode_rows, encode_rows
+    from paramserver.kernel import plain, prefetch
+    from paramserver.messages import (
+        ChainProgress,
+        DenseSpec,
+        Epoch,
+        Keys,
+        MarkReply,
+        ModelSpec,
+        Outcome,
+        Progress,
+        PullReply,
+        PullRequest,
+        PushReply,
+        PushRequest,
+        Rows,
+        StartOutcome,
+        StartReply,
+        StartRequest,
+        TableSpec,
+    )
+    from paramserver.ports import (
+        AllowRequest,
+        ClockPort,
+        JoinReply,
+        PartInfo,
+        PortRefused,
+        PortUnreachable,
+        ProgressReply,
+        ServingFile,
+        ShardPort,
+    )
+    from paramserver.slots import SLOTS, SlotMap, slot_of
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "ENCODINGS",
+    "GOVERNOR_LEASE_MAX_MS",
+    "NO_COMPENSATION",
+    "SLOTS",
+    "WAYS",
+    "AllowRequest",
+    "Bounds",
+    "ChainProgress",
+    "ClockPort",
+    "Compensation",
+    "DenseSpec",
+    "Encoding",
+    "Epoch",
+    "JoinReply",
+    "Keys",
+    "MarkReply",
+    "ModelSpec",
+    "NoAddress",
+    "Outcome",
+    "PaceLevel",
+    "ParamServerConfig",
+    "PartInfo",
+    "PortRefused",
+    "PortUnreachable",
+    "Progress",
+    "ProgressReply",
+    "PullReply",
+    "PullRequest",
+    "PushReply",
+    "PushRequest",
+    "Rows",
+    "ServingFile",
+    "ShardPort",
+    "SlotMap",
+    "StartOutcome",
+    "StartReply",
+    "StartRequest",
+    "TableSpec",
+    "decode_rows",
+    "encode_rows",
+    "is_loopback",
+    "plain",
+    "prefetch",
+    "slot_of",
+]

@@ -4,7 +4,7 @@ import ipaddress
 from dataclasses import dataclass
 
 from paramserver.compensation import WAYS, Compensation
-from stream.options import option
+from stream import option
 
 #: A unix socket's path must fit `sun_path` of the kernel's socket address.
 SOCKET_PATH_MAX = 107

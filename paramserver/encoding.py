@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 
 from paramserver.kernel import plain
 from paramserver.messages import Rows
-from stream.kernels.decorator import kernel
+from stream.kernels import kernel
 
 Bits = npt.NDArray[np.uint16]
 

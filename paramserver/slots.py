@@ -13,8 +13,7 @@ import numpy.typing as npt
 
 from paramserver.kernel import plain
 from paramserver.messages import Keys
-from stream.kernels.decorator import kernel
-from stream.kernels.hashes import mix64
+from stream.kernels import kernel, mix64
 
 SLOTS = 1024
 SLOT_SHIFT = np.uint64(

@@ -35,8 +35,88 @@ already says all that there is to say about how far its writer got.
 - `config`: what all parts must agree on about the log
 - `metrics`: what every role exports to Prometheus, and the file that says where it does (shell)
 - `metrics_server`: the HTTP server of a process for those who watch it (shell)
+- `on_demand`: faces of packages: what is asked of one is loaded then, and nothing else
 - `options`: one option of the configuration
 - `record`: A record of the log, and a position in it
 - `timestamps`: A moment as people write it
-- `watermarks`: watermarks of all inputs as one short text, for the header of a batch (C4)
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from stream.backoff import Backoff
+    from stream.chain import (
+        KINDS,
+        LABEL,
+        LATE,
+        RETRACT,
+        Chain,
+        Fold,
+        begin_vector,
+        kind_of,
+        label_chain,
+        partition_of,
+        retract_chain,
+    )
+    from stream.config import SIGNALS_PARTITIONS, StreamConfig
+    from stream.metrics import InputMetrics, ReaderMetrics, RoleMetrics, start_metrics
+    from stream.metrics_server import INSTANCE, PROCESS, PortTaken, listen, serve
+    from stream.options import option
+    from stream.record import (
+        BARRIER,
+        CLOCK_MS,
+        CONTROL,
+        HEARTBEAT,
+        ROW_BITS,
+        ROWS_PER_RECORD_MAX,
+        Partition,
+        Record,
+        offset_of,
+        position,
+        row_of,
+    )
+    from stream.timestamps import parse_ms, show_ms
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "BARRIER",
+    "CLOCK_MS",
+    "CONTROL",
+    "HEARTBEAT",
+    "INSTANCE",
+    "KINDS",
+    "LABEL",
+    "LATE",
+    "PROCESS",
+    "RETRACT",
+    "ROWS_PER_RECORD_MAX",
+    "ROW_BITS",
+    "SIGNALS_PARTITIONS",
+    "Backoff",
+    "Chain",
+    "Fold",
+    "InputMetrics",
+    "Partition",
+    "PortTaken",
+    "ReaderMetrics",
+    "Record",
+    "RoleMetrics",
+    "StreamConfig",
+    "begin_vector",
+    "kind_of",
+    "label_chain",
+    "listen",
+    "offset_of",
+    "option",
+    "parse_ms",
+    "partition_of",
+    "position",
+    "retract_chain",
+    "row_of",
+    "serve",
+    "show_ms",
+    "start_metrics",
+]

@@ -5,17 +5,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stream.chain import LABEL, LATE
-from stream.columns.declaration import COMPONENT, Feature
-from stream.columns.events import (
+from stream.columns import (
     CATEGORICAL,
+    COMPONENT,
     NUMERIC,
+    Feature,
     FeatureColumn,
     Features,
+    check_names,
 )
-from stream.columns.feature_names import check_names
-from stream.hashing.secret import HashKey, check_secret, key_of
+from stream.hashing import HashKey, check_secret, key_of
 from stream.options import option
-from stream.watermarks import PARTITIONS_MAX
+
+#: Partitions whose watermarks the header of a batch holds (C4).
+PARTITIONS_MAX = 1_024
+
 
 #: Partitions of `signals`: one fraud filter sees all inputs, and it is one process.
 SIGNALS_PARTITIONS = 1

@@ -9,7 +9,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from stream.metrics_server import serve
-from stream.registry.known_schemas import Away
+from stream.registry import Away
 
 #: Characters of a reason that stand in its series.
 REASON_CHARS_MAX = 300

@@ -7,7 +7,8 @@ from collections.abc import Callable, Generator, Iterator
 import pytest
 from hypothesis import settings
 
-from everspun.launcher.broker import Broker, start_broker, why_not_embedded, why_not_kafka
+from everspun.launcher import Broker, start_broker
+from everspun.launcher.broker import why_not_embedded, why_not_kafka
 from everspun.launcher.time_limit import processes_per_core
 
 # Kernels compile on first use and tests share small machines: an example is never failed for its

@@ -13,12 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from checkpointer.archive.archive import Archive
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.fsspec_store import open_store
-from checkpointer.store.restore import model_state
-from paramserver.server.state_dir import StateDir
-from stream.record import Record
+from checkpointer.archive import Archive
+from checkpointer.store import Catalogue, model_state, open_store
+from paramserver.server import StateDir
+from stream import Record
 
 WRITTEN = Path(__file__).parent / "data" / "formats"
 EXPECTED: dict[str, Any] = json.loads((WRITTEN / "expected.json").read_text())

@@ -12,14 +12,14 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from checkpointer.metrics import ArchiverMetrics, CheckpointerMetrics, ReplicaMetrics
-from everspun.launcher.metrics import LauncherMetrics
+from everspun.launcher import LauncherMetrics
 from labeler.breaker.metrics import BreakerMetrics
 from labeler.fraud.metrics import FraudMetrics
 from labeler.process.metrics import LabelerMetrics
-from learners.governor.metrics import GovernorMetrics
-from learners.process.metrics import LearnerMetrics
-from paramserver.server.metrics import Metrics as ShardMetrics
-from stream.metrics import RoleMetrics
+from learners.governor import GovernorMetrics
+from learners.process import LearnerMetrics
+from paramserver.server import Metrics as ShardMetrics
+from stream import RoleMetrics
 
 
 class Launched(LauncherMetrics):

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from everspun import Config, loads
 from everspun.__main__ import COMMANDS
 from everspun.commands.system.run import placed
-from everspun.config import Config, loads
 from everspun.hosts import ROLES
-from everspun.status.discovery import configured_places
+from everspun.status import configured_places
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "production.md").read_text()

@@ -19,19 +19,20 @@ from checkpointer.cuts.cut import TRANSITIONS, Cut, State  # noqa: E402
 from checkpointer.cuts.step import OUTCOMES  # noqa: E402
 from learners.pacing import events  # noqa: E402
 from learners.pacing import instructions as do  # noqa: E402
-from paramserver.messages import (  # noqa: E402
+from paramserver import (  # noqa: E402  # noqa: E402
+    AllowRequest,
     DenseSpec,
     Epoch,
+    JoinReply,
     ModelSpec,
     Outcome,
     PullReply,
     PushRequest,
+    SlotMap,
     StartOutcome,
     StartReply,
 )
-from paramserver.ports import AllowRequest, JoinReply  # noqa: E402
-from paramserver.shard.shard import Shard  # noqa: E402
-from paramserver.slots import SlotMap  # noqa: E402
+from paramserver.shard import Shard  # noqa: E402
 
 PAGE = ROOT / "docs" / "states.md"
 

@@ -26,16 +26,12 @@ import numpy as np
 from bench.attacks.breaker_shop import SLICES, CellCounts, Shop, Story, history_cells
 from bench.attacks.fraud import seeds_of
 from bench.measuring import plotting
-from everspun.replay import movielens
-from everspun.replay.history import from_movielens
-from labeler.breaker.bands import Scope
-from labeler.breaker.breaker import Breaker, scope_of
-from labeler.breaker.early_join import GROUPS, tally_stream
-from labeler.breaker_config import BreakerConfig
-from stream.config import StreamConfig
-from stream.hashing.keys import hash_string
-from stream.internal_topics.examples import BatchHeader
-from stream.internal_topics.verdicts import WITHHOLD
+from everspun.replay import from_movielens, movielens
+from labeler import BreakerConfig
+from labeler.breaker import GROUPS, Breaker, Scope, scope_of, tally_stream
+from stream import StreamConfig
+from stream.hashing import hash_string
+from stream.internal_topics import WITHHOLD, BatchHeader
 
 MEASURED_ON = range(100, 102)
 #: New visitors in five minutes, on average; each looks at 9 things in a cell, and a third stay for

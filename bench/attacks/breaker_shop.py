@@ -14,11 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from everspun.replay.history import History
-from labeler.breaker.bands import Scope
-from labeler.breaker.early_join import GROUPS, TALLY_SCHEMA
-from labeler.breaker_config import BreakerConfig
-from stream.kernels.arrays import F64, I64
+from everspun.replay import History
+from labeler import BreakerConfig
+from labeler.breaker import GROUPS, TALLY_SCHEMA, Scope
+from stream.kernels import F64, I64
 
 SLICES = ("language", "partner", "discounted")
 LANGUAGES, SHARES = ("en", "de", "fi"), (0.6, 0.3, 0.1)

@@ -37,12 +37,21 @@ import numpy.typing as npt
 
 from bench.attacks.fraud_run import Judged, judge
 from bench.measuring import plotting
-from everspun.replay.attackers import ATTACKS, BLINDING, FRAMED, FRAMING, KINDS, Staged, stage
-from everspun.replay.attacks import HOUR_MS
-from everspun.replay.history import History
-from everspun.replay.traffic import TrafficConfig, simulate
-from labeler.fraud_config import FraudConfig
-from stream.kernels.arrays import F64, I64
+from everspun.replay import (
+    ATTACKS,
+    BLINDING,
+    FRAMED,
+    FRAMING,
+    HOUR_MS,
+    KINDS,
+    History,
+    Staged,
+    TrafficConfig,
+    simulate,
+    stage,
+)
+from labeler import FraudConfig
+from stream.kernels import F64, I64
 
 FIXED_ON, MEASURED_ON = range(10), range(100, 110)
 BUSY_EVENTS = 20  # an hour

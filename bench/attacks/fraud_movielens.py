@@ -19,20 +19,20 @@ from pathlib import Path
 import numpy as np
 
 from bench.attacks import fraud_run
-from everspun.replay import movielens
-from everspun.replay.attacks import (
+from everspun.replay import (
     FLOOD_SOURCES,
     FLOOD_VIEWS,
     HOUR_MS,
     SELF_CLICKS,
+    History,
     Planted,
+    from_movielens,
     merge,
+    movielens,
     plant,
 )
-from everspun.replay.history import History, from_movielens
-from labeler.fraud.rules import PAIR_RULES, Rule
-from labeler.fraud.rules.evidence import Evidence, RuleFinding
-from labeler.fraud_config import FraudConfig
+from labeler import FraudConfig
+from labeler.fraud.rules import PAIR_RULES, Evidence, Rule, RuleFinding
 
 VENDOR_EVENTS_MIN = 100
 EXTREME_MIN = 30

@@ -13,18 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from everspun.replay.attacks import HOUR_MS
-from everspun.replay.history import History
-from labeler.counting.reader import group
-from labeler.counting.signals import Signal
-from labeler.fraud.filter import FraudFilter, run_step
-from labeler.fraud.tables import dict_tables
-from labeler.fraud_config import FraudConfig
-from stream.config import StreamConfig
-from stream.decoding.decode import DecodedActivity
-from stream.hashing.keys import hash_pair, hash_strings, session_of
-from stream.internal_topics.verdicts import Verdict, Watermark
-from stream.kernels.arrays import Bools
+from everspun.replay import HOUR_MS, History
+from labeler import FraudConfig
+from labeler.counting import Signal, group
+from labeler.fraud import FraudFilter, dict_tables, run_step
+from stream import StreamConfig
+from stream.decoding import DecodedActivity
+from stream.hashing import hash_pair, hash_strings, session_of
+from stream.internal_topics import Verdict, Watermark
+from stream.kernels import Bools
 
 SIGNAL_MS = 60_000
 WAIT_MS = StreamConfig().wait_ms

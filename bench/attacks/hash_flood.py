@@ -18,10 +18,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from paramserver.messages import TableSpec
-from paramserver.tables.hash_index import DISTANCE_MAX
-from paramserver.tables.table import Table
-from stream.kernels.arrays import U64
+from paramserver import TableSpec
+from paramserver.tables import DISTANCE_MAX, Table
+from stream.kernels import U64
 
 SECRET, GUESSED = 0x5EC2E7, 0
 OTHERS, STEP = 200_000, 4_096

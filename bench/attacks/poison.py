@@ -41,10 +41,10 @@ from bench.failures.recovery_plan import BROKER, plan
 from bench.failures.recovery_site import Site
 from bench.failures.recovery_watch import Watch
 from bench.measuring.machine import Memory
-from everspun.commands.system.audit import full_audit
-from everspun.launcher.launcher import RunStopped
-from everspun.local_run import LocalRun
-from stream.log.wall_clock import wall_clock_ms
+from everspun import LocalRun
+from everspun.commands.system import full_audit
+from everspun.launcher import RunStopped
+from stream.log import wall_clock_ms
 
 GOOD, BAD, KILLS, RATE = 1_000_000, 100_000, 12, 2_000.0
 #: Of the good events so many come without bad ones, and so many among them before anybody is

@@ -9,11 +9,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from bench.attacks.poison_writer import Written, digest
-from everspun.audit.findings import read_all
-from stream.chain import label_chain
-from stream.config import StreamConfig
-from stream.log.log import Reader
-from stream.record import Partition, Record, offset_of
+from everspun.audit import read_all
+from stream import Partition, Record, StreamConfig, label_chain, offset_of
+from stream.log import Reader
 
 #: Quarantine keeps so many bytes of a value; of a longer one, what makes it known again.
 SHOWN_MAX = 5

@@ -19,11 +19,9 @@ from bench.attacks.poison_inputs import (
     good_event,
     session_of,
 )
-from stream.config import StreamConfig
-from stream.decoding.decode import decode_activity, decode_clicks, decode_impressions
-from stream.log.log import Headers
-from stream.log.record_columns import RecordColumns
-from stream.record import Record
+from stream import Record, StreamConfig
+from stream.decoding import decode_activity, decode_clicks, decode_impressions
+from stream.log import Headers, RecordColumns
 
 #: Bytes; what is made of them is a little less, or a record of 4 MiB were above `record_bytes_max`.
 SIZES = (1 << 16, 1 << 18, 1 << 20, 4 << 20)

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from stream.hashing.keys import partition_of_key
-from stream.log.log import Headers
+from stream.hashing import partition_of_key
+from stream.log import Headers
 
 FUZZ = Path(__file__).resolve().parents[2] / "tests" / "fuzz"
 CODECS = (None, None, None, "gzip", "snappy", "lz4", "zstd")

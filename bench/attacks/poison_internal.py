@@ -15,19 +15,25 @@ from typing import Any
 import pyarrow as pa
 
 from bench.attacks.poison_inputs import BOMB_BYTES, Bad, Now
-from checkpointer.gates.evaluations import Evaluations
-from checkpointer.store.announcement import decode as decode_announcement
-from labeler.breaker.band_record import BAND_SCHEMA, decode_band
-from labeler.breaker.early_join import TALLY_SCHEMA, decode_tally
-from labeler.counting.signals import SESSION_SIGNAL_SCHEMA, Signal, decode_signal
-from labeler.io.set_aside import set_asides
-from labeler.labels.emission import rejected_ids
-from labeler.labels.lost_range import lost_ranges
-from stream.internal_topics.examples import BatchHeader, decode_examples, examples_schema
-from stream.internal_topics.malformed import MalformedRecord, json_object
-from stream.internal_topics.verdicts import Verdict, Watermark, decode_verdict, encode_verdict
-from stream.log.log import Headers
-from stream.record import Record, position
+from checkpointer.gates import Evaluations
+from checkpointer.store import decode as decode_announcement
+from labeler.breaker import BAND_SCHEMA, TALLY_SCHEMA, decode_band, decode_tally
+from labeler.counting import SESSION_SIGNAL_SCHEMA, Signal, decode_signal
+from labeler.io import set_asides
+from labeler.labels import lost_ranges, rejected_ids
+from stream import Record, position
+from stream.internal_topics import (
+    BatchHeader,
+    MalformedRecord,
+    Verdict,
+    Watermark,
+    decode_examples,
+    decode_verdict,
+    encode_verdict,
+    examples_schema,
+    json_object,
+)
+from stream.log import Headers
 
 TOPICS = (
     "signals",

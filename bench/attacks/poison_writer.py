@@ -15,10 +15,8 @@ from kafka.errors import KafkaError
 
 from bench.attacks.poison_inputs import Bad, Inputs, Now
 from bench.attacks.poison_internal import CLAIM_SHARE, TOPICS, claim, malformed
-from stream.config import SIGNALS_PARTITIONS, StreamConfig
-from stream.log.kafka_admin import client_settings
-from stream.log.wall_clock import wall_clock_ms
-from stream.record import Partition
+from stream import SIGNALS_PARTITIONS, Partition, StreamConfig
+from stream.log import client_settings, wall_clock_ms
 
 #: Of all bad records so many are events; the rest stands on the project's own topics.
 INPUT_SHARE = 0.6

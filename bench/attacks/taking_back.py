@@ -29,15 +29,13 @@ import pyarrow as pa
 
 from bench.measuring.machine import machine
 from bench.measuring.plotting import taking_back
-from labeler.retraction.rows import Gathered, Held, Late, record_rows, values_of
-from learners.config import ModelConfig
-from learners.models.model import clip, make_model
-from learners.training import gradient
+from labeler.retraction import Gathered, Held, Late, record_rows, values_of
+from learners import ModelConfig
+from learners.models import clip, make_model
+from learners.training import gradient, log_losses
 from learners.training import unlearning as relearning
-from learners.training.progressive import log_losses
-from paramserver.tables.table import Table
-from stream.internal_topics.retracted import Again
-from stream.internal_topics.verdicts import REJECT, Verdict
+from paramserver.tables import Table
+from stream.internal_topics import REJECT, Again, Verdict
 
 HOUR_MS = 3_600_000
 START_MS = 1_700_000_000_000

@@ -36,11 +36,9 @@ from bench.learning.training_data import FEATURES, NAMES, VALUES, Drawn, Records
 from bench.learning.training_site import Site, TwoRoles
 from bench.measuring.machine import machine
 from bench.measuring.plotting import pairs
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.fsspec_store import open_store
-from checkpointer.store.manifest import Manifest
-from paramserver.parts.delta import whole
-from paramserver.server.state_dir import read_part
+from checkpointer.store import Catalogue, Manifest, open_store
+from paramserver.parts import whole
+from paramserver.server import read_part
 
 BATCH, WIDTH, BATCHES = 1_024, 16, 64
 #: More than is learned, examples a second: so many are always ahead.

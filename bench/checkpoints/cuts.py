@@ -30,17 +30,22 @@ import numpy as np
 
 from bench.measuring.machine import machine
 from bench.parameters.table import by_key
-from paramserver.config import ParamServerConfig
-from paramserver.messages import DenseSpec, Epoch, Keys, ModelSpec, Outcome, PushRequest, TableSpec
-from paramserver.parts.delta import whole
-from paramserver.parts.safetensors_file import part_name
-from paramserver.ports import AllowRequest
-from paramserver.process.warmup import warm_up
-from paramserver.server.metrics import Metrics
-from paramserver.server.server import ShardService
-from paramserver.server.state_dir import read_part, write_part
-from paramserver.shard.shard import Shard
-from paramserver.slots import SlotMap
+from paramserver import (
+    AllowRequest,
+    DenseSpec,
+    Epoch,
+    Keys,
+    ModelSpec,
+    Outcome,
+    ParamServerConfig,
+    PushRequest,
+    SlotMap,
+    TableSpec,
+)
+from paramserver.parts import part_name, whole
+from paramserver.process import warm_up
+from paramserver.server import Metrics, ShardService, read_part, write_part
+from paramserver.shard import Shard
 
 DIM, FILLED, PUSHED, MARKS = 16, 100_000, 4_096, 9
 EPOCH, MODEL, CHAIN = Epoch(1, 1), "cuts", "label/0"

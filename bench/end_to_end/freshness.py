@@ -39,19 +39,14 @@ from bench.end_to_end.pipeline import pids
 from bench.labels.label_lag import BEGIN_IN_MS, Feed, prepared
 from bench.measuring.machine import Meter, machine
 from bench.measuring.plotting import waits
-from checkpointer.process.learned_to_served import LearnedToServed, highest
-from checkpointer.process.served_watch import places_of, served_by
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.fsspec_store import open_store
-from everspun.config import Config
-from everspun.local_run import LocalRun
-from everspun.status.scraping import scrape
-from paramserver.wire.client import connect
-from stream.chain import label_chain
-from stream.internal_topics.examples import BatchHeader, decode_examples
-from stream.log.log import Log
-from stream.log.wall_clock import wall_clock_ms
-from stream.record import Partition
+from checkpointer.process import LearnedToServed, highest, places_of, served_by
+from checkpointer.store import Catalogue, open_store
+from everspun import Config, LocalRun
+from everspun.status import scrape
+from paramserver.wire import connect
+from stream import Partition, label_chain
+from stream.internal_topics import BatchHeader, decode_examples
+from stream.log import Log, wall_clock_ms
 
 WARM_S, LOOK_S, PLOTTED_MAX = 15, 0.01, 20_000
 AT_MOST = {

@@ -29,15 +29,12 @@ from typing import Any
 from bench.end_to_end.pipeline_log import FORMATS, Written, write
 from bench.measuring.machine import Meter, machine
 from bench.measuring.plotting import cpu_by_role
-from everspun.config import Config
-from everspun.local_run import LocalRun
-from everspun.replay.traffic import TrafficConfig, simulate
-from everspun.status.follow import StatusFollower
-from everspun.status.scraping import quantile, scrape
-from paramserver.messages import Progress
-from paramserver.ports import PortUnreachable, ShardPort
-from paramserver.wire.client import connect
-from stream.chain import label_chain
+from everspun import Config, LocalRun
+from everspun.replay import TrafficConfig, simulate
+from everspun.status import StatusFollower, quantile, scrape
+from paramserver import PortUnreachable, Progress, ShardPort
+from paramserver.wire import connect
+from stream import label_chain
 
 WARM_IMPRESSIONS = 30_000
 WARM_DAYS = 0.25

@@ -9,13 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from everspun.config import Config, ReplayConfig
-from everspun.replay.history import History
-from everspun.replay.plan import Period, ReplayPlan
-from stream.decoding.schema import Shape, click_shape, impression_shape
-from stream.hashing.keys import Pseudonymiser, partition_of_key
-from stream.log.log import Append, Log, Writer
-from stream.record import CLOCK_MS, CONTROL, HEARTBEAT, Partition, position
+from everspun import Config, ReplayConfig
+from everspun.replay import History, Period, ReplayPlan
+from stream import CLOCK_MS, CONTROL, HEARTBEAT, Partition, position
+from stream.decoding import Shape, click_shape, impression_shape
+from stream.hashing import Pseudonymiser, partition_of_key
+from stream.log import Append, Log, Writer
 
 FORMATS = ("json", "arrow")
 #: Records sent between two waits for their acknowledgement.

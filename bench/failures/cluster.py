@@ -25,12 +25,10 @@ from typing import Any
 
 from bench.failures.cluster_hosts import Host, Network
 from bench.failures.recovery_site import Site
-from everspun.broker_access import OPERATOR, SITE, access, grants
-from everspun.commands.system.audit import full_audit
-from everspun.config import Config, load
-from everspun.status.discovery import configured_places, scrape_all
-from stream.log.kafka import KafkaLog
-from stream.log.kafka_admin import create_topics
+from everspun import OPERATOR, SITE, Config, access, grants, load
+from everspun.commands.system import full_audit
+from everspun.status import configured_places, scrape_all
+from stream.log import KafkaLog, create_topics
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "stream"))
 import secured_broker

@@ -30,12 +30,11 @@ import numpy as np
 from bench.failures.outages import everspun_command
 from bench.failures.recovery_site import Site
 from bench.measuring.machine import machine
-from everspun.launcher.locks import lock_file, unlock
-from everspun.launcher.time_limit import TimeLimit
-from everspun.local_run import READY_TIMEOUT_S, LocalRun, NotReady
-from everspun.status.scraping import scrape
-from stream.log.wall_clock import wall_clock_ms
-from stream.record import Partition
+from everspun import READY_TIMEOUT_S, LocalRun, NotReady
+from everspun.launcher import TimeLimit, lock_file, unlock
+from everspun.status import scrape
+from stream import Partition
+from stream.log import wall_clock_ms
 
 LOOK_S = 5.0
 #: It is given one place more than there are, and somebody stands there.

@@ -46,9 +46,8 @@ from bench.failures.outages_faults import (
 from bench.failures.recovery_check import read_events
 from bench.failures.recovery_site import Site
 from bench.failures.recovery_watch import Watch
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.fsspec_store import open_store
-from everspun.local_run import LocalRun
+from checkpointer.store import Catalogue, open_store
+from everspun import LocalRun
 
 RATE, BASELINES = 100.0, 3
 #: How long a fault may last unnamed, and how long a run may take to follow again before it is given

@@ -11,13 +11,10 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from everspun.launcher.launcher import Launcher
-from everspun.launcher.metrics import LauncherMetrics
-from everspun.launcher.targets import NAME, write_targets
-from everspun.status.inputs import InputWatch, input_faults
-from stream.config import StreamConfig
-from stream.log.wall_clock import wall_clock_ms
-from stream.metrics import start_metrics
+from everspun.launcher import NAME, Launcher, LauncherMetrics, write_targets
+from everspun.status import InputWatch, input_faults
+from stream import StreamConfig, start_metrics
+from stream.log import wall_clock_ms
 
 DEPLOYED = Path(__file__).parents[2] / "deploy" / "monitoring"
 ANSWER_S, READY_S = 5.0, 60.0

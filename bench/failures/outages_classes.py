@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from bench.failures.recovery_check import Events
-from everspun.audit.findings import read_all
-from stream.chain import label_chain
-from stream.config import StreamConfig
-from stream.log.log import Reader
-from stream.record import Partition, Record, offset_of
+from everspun.audit import read_all
+from stream import Partition, Record, StreamConfig, label_chain, offset_of
+from stream.log import Reader
 
 
 class Place(NamedTuple):

@@ -13,9 +13,9 @@ from typing import ClassVar
 
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
-from everspun.local_run import LocalRun
-from everspun.status.scraping import scrape
-from stream.record import Partition
+from everspun import LocalRun
+from everspun.status import scrape
+from stream import Partition
 
 #: Read at each look at the clock by the roles that `CLOCK_ROLES` names: ms to be added to what
 #: their host says.

@@ -40,12 +40,11 @@ from bench.failures.recovery_check import (
 from bench.failures.recovery_plan import BROKER, Kill, plan
 from bench.failures.recovery_site import Site
 from bench.failures.recovery_watch import Watch
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.fsspec_store import open_store
-from everspun.commands.system.audit import full_audit
-from everspun.local_run import LocalRun
-from everspun.status.scraping import scrape
-from learners.models.model import make_model
+from checkpointer.store import Catalogue, open_store
+from everspun import LocalRun
+from everspun.commands.system import full_audit
+from everspun.status import scrape
+from learners.models import make_model
 
 KILLS, FREEZES, RATE = 24, 3, 150.0
 BASELINES = 5

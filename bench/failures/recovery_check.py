@@ -11,17 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from checkpointer.store.catalogue import Catalogue, Entry
-from checkpointer.store.restore import model_state
-from everspun.audit.findings import read_all
-from labeler.labels.emission import rejected_ids
-from learners.models.counting_model import TABLE
-from learners.models.model import Model
-from stream.chain import label_chain
-from stream.config import StreamConfig
-from stream.internal_topics.malformed import MalformedRecord
-from stream.log.log import Reader
-from stream.record import ROW_BITS, Partition, Record
+from checkpointer.store import Catalogue, Entry, model_state
+from everspun.audit import read_all
+from labeler.labels import rejected_ids
+from learners.models import TABLE, Model
+from stream import ROW_BITS, Partition, Record, StreamConfig, label_chain
+from stream.internal_topics import MalformedRecord
+from stream.log import Reader
 
 EVENT = "f_event"
 #: Offsets of records that nobody of the system wrote and nobody is to heed.

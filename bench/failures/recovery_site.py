@@ -8,12 +8,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from stream.chain import label_chain
-from stream.config import StreamConfig
-from stream.log.log import Log
-from stream.log.wall_clock import wall_clock_ms
-from stream.producer.producer import BufferFull, Delivery, EventProducer, ProducerConfig
-from stream.record import position
+from stream import StreamConfig, label_chain, position
+from stream.log import Log, wall_clock_ms
+from stream.producer import BufferFull, Delivery, EventProducer, ProducerConfig
 
 USERS, VENDORS, ITEMS = 300, 20, 500
 CLICK_RATE = 0.3

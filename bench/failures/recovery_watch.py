@@ -5,9 +5,9 @@ import time
 from bisect import bisect_left
 from collections.abc import Mapping
 
-from everspun.config import Config
-from paramserver.ports import PortRefused, PortUnreachable
-from paramserver.wire.client import connect
+from everspun import Config
+from paramserver import PortRefused, PortUnreachable
+from paramserver.wire import connect
 
 LOOK_S = 0.05
 

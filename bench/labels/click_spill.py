@@ -26,14 +26,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bench.measuring.machine import machine
-from labeler.click_cache.cache import ClickCopy
-from labeler.click_cache.rocks import RocksPages
-from labeler.join.intake import Read
-from labeler.join.resume_point import ResumePoint
-from labeler.join.strategy import label_strategies
-from labeler.labels.clicks import ClickBuffer, Passed
-from stream.columns.events import Clicks, Impressions
-from stream.config import StreamConfig
+from labeler.click_cache import ClickCopy, RocksPages
+from labeler.join import Read, ResumePoint, label_strategies
+from labeler.labels import ClickBuffer, Passed
+from stream import StreamConfig
+from stream.columns import Clicks, Impressions
 
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000
 WINDOW_DAYS, MOVED_DAYS = 30, 1

@@ -43,17 +43,15 @@ from bench.labels.delayed_traffic import (
 )
 from bench.measuring.machine import machine
 from bench.measuring.plotting import delayed_feedback
-from labeler.join.strategy import label_strategies
-from labeler.labels.emission import Emission
-from learners.config import ModelConfig
+from labeler.join import label_strategies
+from labeler.labels import Emission
+from learners import ModelConfig
+from learners.models import clip, make_model
 from learners.models import delayed_feedback as delay
-from learners.models.model import clip, make_model
-from learners.training import gradient
-from learners.training.gradient import Prepared
-from learners.training.progressive import log_losses
-from paramserver.tables.table import Table
-from stream.config import StreamConfig
-from stream.internal_topics.examples import decode_examples
+from learners.training import Prepared, gradient, log_losses
+from paramserver.tables import Table
+from stream import StreamConfig
+from stream.internal_topics import decode_examples
 
 COMMON = {
     "partitions": 1,

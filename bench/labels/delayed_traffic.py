@@ -9,17 +9,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from bench.labels.labeling_log import PAGE_ROWS, PRODUCER, Entry, Views, columns
-from labeler.config import LabelerConfig
-from labeler.join.resume_point import ResumePoint
-from labeler.join.strategy import LabelStrategy
-from labeler.labels.emission import Emission
-from labeler.labels.emitter import ExamplesEmitter, Reading
-from labeler.labels.partition import PartitionLabeler
-from stream.chain import LABEL
-from stream.config import StreamConfig
-from stream.decoding.schema import Shape, click_shape, impression_shape
-from stream.kernels.arrays import I64
-from stream.record import CLOCK_MS, CONTROL, HEARTBEAT, Record
+from labeler import LabelerConfig
+from labeler.join import LabelStrategy, ResumePoint
+from labeler.labels import Emission, ExamplesEmitter, PartitionLabeler, Reading
+from stream import CLOCK_MS, CONTROL, HEARTBEAT, LABEL, Record, StreamConfig
+from stream.decoding import Shape, click_shape, impression_shape
+from stream.kernels import I64
 
 HOUR_MS = 3_600_000
 WINDOW_MS, LATE_WINDOW_MS, GRACE_MS = HOUR_MS, 4 * HOUR_MS, 60_000

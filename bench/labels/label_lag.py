@@ -35,13 +35,10 @@ import numpy.typing as npt
 
 from bench.labels.labeling_log import PRODUCER, Entry, Shop, click_entries, draw, impression_entries
 from bench.measuring.machine import Meter, machine
-from everspun.config import Config
-from everspun.local_run import LocalRun
-from stream.config import StreamConfig
-from stream.internal_topics.examples import decode_examples
-from stream.log.log import Log
-from stream.log.wall_clock import wall_clock_ms
-from stream.record import Partition
+from everspun import Config, LocalRun
+from stream import Partition, StreamConfig
+from stream.internal_topics import decode_examples
+from stream.log import Log, wall_clock_ms
 
 FORMATS = ("json_page_views", "json_single")
 WARM_S = 15

@@ -50,11 +50,9 @@ from bench.labels.labeling_log import (
 )
 from bench.labels.labeling_peer import compare
 from bench.measuring.machine import machine, process_cpu_s
-from everspun.config import Config
-from everspun.local_run import LocalRun
-from stream.config import SIGNALS_PARTITIONS
-from stream.log.log import Log, Reader
-from stream.record import Partition
+from everspun import Config, LocalRun
+from stream import SIGNALS_PARTITIONS, Partition
+from stream.log import Log, Reader
 
 #: Impressions of the measured log: a few CPU seconds of each.
 IMPRESSIONS = {"arrow": 2_000_000, "json_page_views": 600_000, "json_single": 200_000}

@@ -14,12 +14,11 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from stream.config import StreamConfig
-from stream.decoding.schema import Shape, click_shape, impression_shape
-from stream.hashing.keys import partitions_of_keys
-from stream.kernels.arrays import I64
-from stream.log.log import Append, Log, Writer
-from stream.record import CLOCK_MS, CONTROL, HEARTBEAT, Partition, position
+from stream import CLOCK_MS, CONTROL, HEARTBEAT, Partition, StreamConfig, position
+from stream.decoding import Shape, click_shape, impression_shape
+from stream.hashing import partitions_of_keys
+from stream.kernels import I64
+from stream.log import Append, Log, Writer
 
 FORMATS = ("arrow", "json_page_views", "json_single")
 PAGE_ROWS = 20

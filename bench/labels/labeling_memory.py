@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from bench.labels.labeling_log import ARRIVAL_LAG_MS, Shop, draw, write
-from everspun.local_run import LocalRun
-from everspun.status.scraping import Report, scrape
+from everspun import LocalRun
+from everspun.status import Report, scrape
 
 HOUR_MS = 3_600_000
 SPAN = 1.2

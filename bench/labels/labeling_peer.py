@@ -19,7 +19,7 @@ from typing import Any
 
 from bench.labels.labeling_log import WARM_BEFORE_MS, WARM_FIRST_VIEW, Shop, Written, draw, write
 from bench.measuring.machine import process_cpu_s
-from everspun.local_run import LocalRun
+from everspun import LocalRun
 
 #: A plain app does a few thousand impressions a CPU second: as many as take it some ten of them.
 IMPRESSIONS = 40_000

@@ -27,15 +27,13 @@ import numpy as np
 import pyarrow as pa
 
 from bench.measuring.machine import machine
-from everspun.config import loads
-from learners.config import ModelConfig
-from learners.models.features import Encoder
-from learners.models.model import make_model
+from everspun import loads
+from learners import ModelConfig
+from learners.models import Encoder, make_model
 from learners.training import gradient
-from paramserver.tables.table import Table
-from stream.columns.declaration import TS_MS
-from stream.columns.pictures import SQUARED_BYTES, squared
-from stream.internal_topics.examples import examples_schema
+from paramserver.tables import Table
+from stream.columns import SQUARED_BYTES, TS_MS, squared
+from stream.internal_topics import examples_schema
 
 ROWS, BATCH_ROWS, SEED = 1_000_000, 4_096, 1
 VALUES, LIST, WIDTH, PICTURES = 100_000, 20, 16, 1_000

@@ -25,7 +25,7 @@ from typing import Any
 from bench.learning.replayed import Replayed, replay
 from bench.measuring.machine import machine
 from bench.measuring.plotting import freshness
-from everspun.replay.movielens import DELAY_NOTE
+from everspun.replay import DELAY_NOTE
 
 DAY_MS = 86_400_000
 DAYS = "1,7,30"

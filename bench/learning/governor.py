@@ -28,8 +28,8 @@ from bench.learning.staleness import a_model
 from bench.learning.virtual_governor import VirtualGovernor
 from bench.learning.virtual_training import Setting, VirtualTraining, Work, draw_work
 from bench.measuring.machine import machine
-from learners.governor_config import GovernorConfig
-from paramserver.compensation import Compensation
+from learners import GovernorConfig
+from paramserver import Compensation
 
 EXAMPLES, BATCH_ROWS, SEED, RATE, LEARNERS = 400_000, 512, 1, 0.3, 8
 EVERY, WINDOW = 20, 24  # batches between two cuts; batches compared after one

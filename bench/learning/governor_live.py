@@ -16,16 +16,14 @@ import numpy as np
 
 from bench.learning.virtual_training import PARTITIONS, Setting, VirtualTraining, Work, draw_work
 from bench.measuring.machine import Meter, machine
-from everspun.audit.standings import of_shards
-from everspun.launcher.launcher import Launcher
-from everspun.launcher.role_log import log_tail
-from everspun.launcher.run_files import ordered_scale
-from everspun.local_run import LocalRun
-from learners.config import ModelConfig
-from learners.models.model import Model, make_model
-from stream.internal_topics.examples import BatchHeader, encode_examples
-from stream.log.wall_clock import wall_clock_ms
-from stream.record import Partition
+from everspun import LocalRun
+from everspun.audit import of_shards
+from everspun.launcher import Launcher, log_tail, ordered_scale
+from learners import ModelConfig
+from learners.models import Model, make_model
+from stream import Partition
+from stream.internal_topics import BatchHeader, encode_examples
+from stream.log import wall_clock_ms
 
 #: Plain SGD at a rate that suits the sequence: nothing mends a setting that is too fast, as a
 #: falling rate would.

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.measuring.machine import Meter
-from everspun.commands.data.replay import replay_secret
-from everspun.local_run import LocalRun
-from everspun.replay import attacks, history
-from everspun.replay.replay import Replayer, ReplayProgress
-from everspun.status.follow import StatusFollower
-from everspun.status.quality import Quality
+from everspun import LocalRun
+from everspun.commands.data import replay_secret
+from everspun.replay import Replayer, ReplayProgress, attacks, history
+from everspun.status import Quality, StatusFollower
 
 REFERENCE = Path(__file__).resolve().parents[2] / "tests" / "reference" / "examples.py"
 REFERENCE_TIMEOUT_S = 600

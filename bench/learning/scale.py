@@ -27,21 +27,15 @@ from typing import Any
 
 from bench.learning.training_data import FEATURES, NAMES, Records, draw
 from bench.measuring.machine import Meter, machine
-from everspun.roles.heap import keep_freed_memory
-from everspun.roles.stop_signals import stop_on_signals
-from learners.config import LearnerConfig, ModelConfig
-from learners.models.model import Model, make_model
-from learners.process.metrics import LearnerMetrics
-from learners.process.worker import Worker, prepare_torch
-from paramserver.config import ParamServerConfig
-from paramserver.ports import PortUnreachable, ShardPort
+from everspun.roles import keep_freed_memory, stop_on_signals
+from learners import LearnerConfig, ModelConfig
+from learners.models import Model, make_model
+from learners.process import LearnerMetrics, Worker, prepare_torch
+from paramserver import ParamServerConfig, PortUnreachable, ShardPort
 from paramserver.process import process as service
-from paramserver.wire.client import connect
-from stream.chain import begin_vector
-from stream.config import StreamConfig
-from stream.log.memory import MemoryGroupReader, MemoryLog
-from stream.log.wall_clock import wall_clock_ms
-from stream.record import Partition
+from paramserver.wire import connect
+from stream import Partition, StreamConfig, begin_vector
+from stream.log import MemoryGroupReader, MemoryLog, wall_clock_ms
 
 SIZES = "1x1,1x2,1x4,2x1,2x2,2x4,4x1,4x2,4x4"
 ROWS, WARM, MEASURED, DISTINCT, SEED = 4_096, 50, 100, 16, 1

@@ -30,9 +30,9 @@ import numpy as np
 
 from bench.learning.virtual_training import Setting, VirtualTraining, Work, draw_work
 from bench.measuring.machine import machine
-from learners.config import ModelConfig
-from learners.models.model import Model, make_model
-from paramserver.compensation import WAYS, Compensation
+from learners import ModelConfig
+from learners.models import Model, make_model
+from paramserver import WAYS, Compensation
 
 EXAMPLES, BATCH_ROWS, SEED = 200_000, 512, 1
 LEARNERS = (1, 2, 4, 8)

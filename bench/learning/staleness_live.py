@@ -9,12 +9,12 @@ from typing import Any
 from bench.learning.governor_live import BATCH_ROWS, LEARNERS, SEED, model_values, site
 from bench.learning.virtual_training import draw_work
 from bench.measuring.machine import machine
+from everspun import LocalRun
 from everspun import __main__ as front_door
-from everspun.audit.standings import of_shards
-from everspun.local_run import LocalRun
-from everspun.status.scraping import scrape
-from learners.config import ModelConfig
-from learners.models.model import make_model
+from everspun.audit import of_shards
+from everspun.status import scrape
+from learners import ModelConfig
+from learners.models import make_model
 
 EXAMPLES, BOUND, SHARDS = 1_500_000, 4, 2
 SETTLE_S, LOOK_S = 1.0, 6.0

@@ -20,9 +20,9 @@ from typing import Any
 
 from bench.learning.virtual_training import Setting, Trained, VirtualTraining, Work, draw_work
 from bench.measuring.machine import machine
-from learners.config import ModelConfig
-from learners.models.model import make_model
-from paramserver.tables.row_layout import STORAGES
+from learners import ModelConfig
+from learners.models import make_model
+from paramserver.tables import STORAGES
 
 EXAMPLES, BATCH_ROWS, SEED = 200_000, 512, 1
 FEATURES = ("source", "item", "vendor", "source*vendor")

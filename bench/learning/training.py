@@ -45,7 +45,7 @@ from bench.learning.training_data import (
 )
 from bench.learning.training_site import RECORDS_A_SECOND, Site, Turn, TwoRoles
 from bench.measuring.machine import machine
-from learners.config import ModelConfig
+from learners import ModelConfig
 
 #: Batches learned in step before anything is timed; a sample of rows is compared after them.
 CHECKED = 4

@@ -10,15 +10,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from learners.config import ModelConfig
-from learners.models.model import make_model
-from paramserver.tables.initializer import fill_unknown
-from stream.chain import label_chain
-from stream.columns.events import CATEGORICAL, FeatureColumn
-from stream.internal_topics.examples import BatchHeader, encode_examples, examples_schema, schema_id
-from stream.log.log import Writer
-from stream.log.wall_clock import wall_clock_ms
-from stream.record import Partition
+from learners import ModelConfig
+from learners.models import make_model
+from paramserver.tables import fill_unknown
+from stream import Partition, label_chain
+from stream.columns import CATEGORICAL, FeatureColumn
+from stream.internal_topics import BatchHeader, encode_examples, examples_schema, schema_id
+from stream.log import Writer, wall_clock_ms
 
 FEATURES, VALUES, EXPONENT = 26, 38_461, 1.05  # 999,986 rows in all
 NAMES = tuple(f"c{f}" for f in range(FEATURES))

@@ -15,15 +15,12 @@ import numpy.typing as npt
 
 from bench.learning.training_data import Drawn, Records
 from bench.measuring.machine import Meter
-from everspun.launcher.launcher import Launcher
-from everspun.launcher.role_log import log_tail
-from everspun.local_run import LocalRun
-from learners.models.model import Model, make_model
-from paramserver.messages import Outcome, PullRequest
-from paramserver.ports import PortUnreachable
-from paramserver.wire.client import connect
-from stream.chain import begin_vector
-from stream.record import Partition
+from everspun import LocalRun
+from everspun.launcher import Launcher, log_tail
+from learners.models import Model, make_model
+from paramserver import Outcome, PortUnreachable, PullRequest
+from paramserver.wire import connect
+from stream import Partition, begin_vector
 
 STUCK_S = 120.0
 #: More than a learner can take in a turn, records a second: so many are always ahead of it.

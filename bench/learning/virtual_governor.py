@@ -11,19 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.learning.virtual_training import PARTITIONS, Trained, VirtualTraining, Work
-from learners.governor.checkpoint_source import CompleteCut, CutGone
-from learners.governor.metrics import GovernorMetrics
-from learners.governor.process import GovernedSystem, GovernorService
-from learners.governor_config import GovernorConfig
-from paramserver.messages import Keys
-from paramserver.parts.partial_read import touched_part
-from paramserver.parts.safetensors_file import encode_part
-from paramserver.parts.snapshot import Snapshot
-from paramserver.server.in_memory import LocalClock, LocalShard
-from stream.config import StreamConfig
-from stream.internal_topics.examples import BatchHeader, encode_examples
-from stream.log.memory import MemoryLog
-from stream.record import Partition
+from learners import GovernorConfig
+from learners.governor import CompleteCut, CutGone, GovernedSystem, GovernorMetrics, GovernorService
+from paramserver import Keys
+from paramserver.parts import Snapshot, encode_part, touched_part
+from paramserver.server import LocalClock, LocalShard
+from stream import Partition, StreamConfig
+from stream.internal_topics import BatchHeader, encode_examples
+from stream.log import MemoryLog
 
 STREAM = StreamConfig(partitions=PARTITIONS)
 CUTS_KEPT = 3

@@ -17,23 +17,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from everspun.replay.traffic import TrafficConfig, simulate
-from learners.config import LearnerConfig
-from learners.models.model import Model, clip
-from learners.pacing import events
+from everspun.replay import TrafficConfig, simulate
+from learners import LearnerConfig
+from learners.models import Model, clip
+from learners.pacing import Batch, Pacer, events
 from learners.pacing import instructions as do
-from learners.pacing.events import Batch
-from learners.pacing.pacer import Pacer
-from learners.training import gradient
-from learners.training.gradient import Prepared
-from paramserver.clocks.allow_list_sender import AllowListSender
-from paramserver.clocks.clocks import Clocks
-from paramserver.compensation import NO_COMPENSATION, Compensation
-from paramserver.messages import Outcome, PullRequest, PushReply
-from paramserver.shard.shard import Shard
-from paramserver.slots import SlotMap
-from stream.hashing.keys import partition_of_key
-from stream.internal_topics.examples import NO_CLICK, examples_schema
+from learners.training import Prepared, gradient
+from paramserver import NO_COMPENSATION, Compensation, Outcome, PullRequest, PushReply, SlotMap
+from paramserver.clocks import AllowListSender, Clocks
+from paramserver.shard import Shard
+from stream.hashing import partition_of_key
+from stream.internal_topics import NO_CLICK, examples_schema
 
 CONTROL_MS, PULL_MS = 1.0, 3.0
 JITTER = 0.2

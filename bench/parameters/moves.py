@@ -39,28 +39,27 @@ import numpy as np
 
 from bench.measuring.machine import machine
 from bench.parameters.table import by_key
-from checkpointer.config import CheckpointerConfig
-from checkpointer.cuts.driver import Driver
-from checkpointer.gates.gates import Findings
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.fsspec_store import open_store
-from checkpointer.store.manifest import Definition
-from checkpointer.store.restore import model_state
-from paramserver.config import ParamServerConfig
-from paramserver.messages import (
+from checkpointer import CheckpointerConfig
+from checkpointer.cuts import Driver
+from checkpointer.gates import Findings
+from checkpointer.store import Catalogue, Definition, model_state, open_store
+from paramserver import (
     DenseSpec,
     Keys,
     ModelSpec,
     Outcome,
+    ParamServerConfig,
+    PortRefused,
+    PortUnreachable,
+    ProgressReply,
     PushRequest,
+    SlotMap,
     StartOutcome,
     StartRequest,
     TableSpec,
 )
-from paramserver.ports import PortRefused, PortUnreachable, ProgressReply
-from paramserver.slots import SlotMap
-from paramserver.wire.client import ClockClient, ShardPorts, connect
-from stream.log.wall_clock import wall_clock_ms
+from paramserver.wire import ClockClient, ShardPorts, connect
+from stream.log import wall_clock_ms
 
 DIM, FILLED, PUSHED = 32, 50_000, 4_096
 MODEL, CHAIN = "moves", "label/0"

@@ -35,10 +35,10 @@ from bench.baselines import redis_rows
 from bench.measuring.machine import process_cpu_s
 from bench.parameters.pushpull_peer import Driver
 from bench.parameters.pushpull_work import BATCHES, Work, expected, formula_error
-from paramserver.clocks.clocks import Clocks
-from paramserver.server.in_memory import LocalClock, LocalShard
-from paramserver.shard.shard import Shard
-from paramserver.slots import SlotMap
+from paramserver import SlotMap
+from paramserver.clocks import Clocks
+from paramserver.server import LocalClock, LocalShard
+from paramserver.shard import Shard
 
 CLIENTS = (1, 2)
 #: A row that is off by more than rounding has been updated otherwise than by the formula, or not as

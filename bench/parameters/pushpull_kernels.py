@@ -14,8 +14,8 @@ import time
 
 import numpy as np
 
-from paramserver.messages import TableSpec
-from paramserver.tables.table import Table
+from paramserver import TableSpec
+from paramserver.tables import Table
 
 
 def timed_round(

@@ -21,21 +21,21 @@ from bench.parameters.pushpull_work import (
     Work,
     gradients_of,
 )
-from everspun.roles.heap import keep_freed_memory
-from everspun.roles.stop_signals import stop_on_signals
-from paramserver.config import ParamServerConfig
-from paramserver.messages import (
+from everspun.roles import keep_freed_memory, stop_on_signals
+from paramserver import (
     DenseSpec,
     Epoch,
     ModelSpec,
     Outcome,
+    ParamServerConfig,
+    PortUnreachable,
     PullRequest,
     PushRequest,
+    ShardPort,
     TableSpec,
 )
-from paramserver.ports import PortUnreachable, ShardPort
-from paramserver.process.process import run
-from paramserver.wire.client import ShardClient, connect
+from paramserver.process import run
+from paramserver.wire import ShardClient, connect
 
 SPEC = ModelSpec(
     "bench",

@@ -30,10 +30,9 @@ import numpy.typing as npt
 
 from bench.baselines.numpy_adagrad import NumpyAdagrad
 from bench.measuring.machine import machine
-from paramserver.messages import Keys, Rows, TableSpec
-from paramserver.process.warmup import warm_up
-from paramserver.tables.row_layout import STORAGES
-from paramserver.tables.table import Table
+from paramserver import Keys, Rows, TableSpec
+from paramserver.process import warm_up
+from paramserver.tables import STORAGES, Table
 
 RATE, ACCUMULATOR, EPSILON = 0.05, 0.1, 1e-8
 BATCH, CHECKED = 32_000, 2_000

@@ -36,7 +36,7 @@ from bench.replicas.serving_client import ask_for
 from bench.replicas.serving_model import FEATURES, SHARED, Site, Writer, bodies, model_of
 from bench.replicas.serving_sites import started
 from bench.replicas.serving_under_load import overload, steady
-from stream.log.wall_clock import wall_clock_ms
+from stream.log import wall_clock_ms
 
 CANDIDATES, TURNS, CONNECTIONS = 50, 5, 2
 TARGETS = {
@@ -147,7 +147,7 @@ def figures(rows: int, seconds: float, with_dlrm: bool) -> dict[str, Any]:
 def network_ratio(seconds: float) -> float:
     """CPU of our forward pass of 50 rows of the network to ONNX Runtime's, rows given."""
     from bench.replicas.serving_peers import Onnx  # what is not there everywhere
-    from learners.models.network_forward import forward_of
+    from learners.models import forward_of
 
     model, draw = model_of("dlrm"), np.random.default_rng(0)
     onnx = Onnx(Site(model, 1_000, ""))

@@ -8,20 +8,23 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from checkpointer.store.announcement import ref
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.fsspec_store import Directory
-from checkpointer.store.gate_findings import Gates
-from checkpointer.store.manifest import Definition, Evaluation, Manifest, TakenCut, assemble
-from learners.config import ModelConfig
-from learners.models.features import Keys
-from learners.models.model import Model, make_model
-from paramserver.messages import ChainProgress, Progress
-from paramserver.parts.safetensors_file import encode_part, part_info
-from paramserver.parts.snapshot import Snapshot
-from paramserver.slots import SLOTS, SlotMap
-from paramserver.tables.table import TableRows
-from stream.columns.events import FEATURE_PREFIX
+from checkpointer.store import (
+    Catalogue,
+    Definition,
+    Directory,
+    Evaluation,
+    Gates,
+    Manifest,
+    TakenCut,
+    assemble,
+    ref,
+)
+from learners import ModelConfig
+from learners.models import Keys, Model, make_model
+from paramserver import SLOTS, ChainProgress, Progress, SlotMap
+from paramserver.parts import Snapshot, encode_part, part_info
+from paramserver.tables import TableRows
+from stream.columns import FEATURE_PREFIX
 
 FEATURES, SHARED = 26, 16
 IDENTIFIERS = ("source", "vendor", "item")

@@ -9,9 +9,7 @@ import numpy as np
 import orjson
 
 from bench.replicas.serving_model import FEATURES, IDENTIFIERS, Site, value_of
-from checkpointer.serving.http_api import Api
-from checkpointer.serving.http_connection import HttpRequest, Response
-from checkpointer.serving.replica_client import Replica
+from checkpointer.serving import Api, HttpRequest, Replica, Response
 
 
 class Peer(Api):

@@ -10,9 +10,8 @@ import sys
 import threading
 
 from bench.replicas.serving_model import FEATURES, Site, model_of
-from checkpointer.config import ServingConfig
-from checkpointer.serving.http_server import ReplicaServer
-from checkpointer.serving.replica_client import Replica
+from checkpointer import ServingConfig
+from checkpointer.serving import Replica, ReplicaServer
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from bench.measuring.machine import process_cpu_s
 from bench.replicas.serving_client import ask_for
 from bench.replicas.serving_model import FEATURES, STEP, Site, Writer, bodies, probe_of
 from bench.replicas.serving_sites import started
-from stream.log.wall_clock import wall_clock_ms
+from stream.log import wall_clock_ms
 
 CANDIDATES, RATE, CHANGED = 50, 300.0, 1_000
 BASE_EVERY = 20

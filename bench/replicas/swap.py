@@ -32,17 +32,12 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.measuring.machine import machine
-from checkpointer.serving.loading import load, rehearse
-from checkpointer.serving.serving import ServedModel
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.fsspec_store import open_store
-from checkpointer.store.manifest import Evaluation, Manifest, Part
-from learners.config import ModelConfig
-from learners.models.model import make_model
-from paramserver.messages import ChainProgress, Keys, Progress, Rows
-from paramserver.parts.replica_part import ServingPart
-from paramserver.parts.serving_file import encode_serving
-from paramserver.slots import SLOTS
+from checkpointer.serving import ServedModel, load, rehearse
+from checkpointer.store import Catalogue, Evaluation, Manifest, Part, open_store
+from learners import ModelConfig
+from learners.models import make_model
+from paramserver import SLOTS, ChainProgress, Keys, Progress, Rows
+from paramserver.parts import ServingPart, encode_serving
 
 ROWS, CHANGED, TIMES = "1000000,5000000", "200,10000,100000", 7
 FOLLOWED = 10_000

@@ -23,11 +23,9 @@ from checkpointer.archive.archive_file import (
     rows_of_sources,
     without_sources,
 )
-from checkpointer.store.files import Files
-from checkpointer.store.manifest import Damaged
-from stream.chain import Chain, Fold
-from stream.internal_topics.examples import BatchHeader
-from stream.record import Record
+from checkpointer.store import Damaged, Files
+from stream import Chain, Fold, Record
+from stream.internal_topics import BatchHeader
 
 
 @dataclass(frozen=True)

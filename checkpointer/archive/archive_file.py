@@ -19,10 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from checkpointer.store.manifest import Damaged
-from stream.internal_topics.examples import decode_examples, encode_examples, schema_id
-from stream.internal_topics.retracted import Again
-from stream.record import Record
+from checkpointer.store import Damaged
+from stream import Record
+from stream.internal_topics import Again, decode_examples, encode_examples, schema_id
 
 FORMAT = 1
 RECORD = "record"  # the column with the record's offset

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from checkpointer.archive.archive import Archive, first_offset_of
-from stream.log.log import GroupReader, Log, OnPartitions, Reader, Writer
-from stream.record import Partition, Record
+from stream import Partition, Record
+from stream.log import GroupReader, Log, OnPartitions, Reader, Writer
 
 
 class ArchivedLog:

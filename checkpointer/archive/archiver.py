@@ -12,13 +12,10 @@ from checkpointer.archive.archive import Archive, ArchiveHead, Archiving
 from checkpointer.archive.archive_file import ArchivedFile
 from checkpointer.config import ArchiveConfig
 from checkpointer.metrics import ArchiverMetrics
-from checkpointer.process.process import code_version
-from checkpointer.store.fsspec_store import open_store
-from stream.config import StreamConfig
-from stream.log.log import Log, LogError, OffsetOutOfRange, Reader
-from stream.log.wall_clock import wall_clock_ms
-from stream.metrics import start_metrics
-from stream.record import Partition, Record
+from checkpointer.process import code_version
+from checkpointer.store import open_store
+from stream import Partition, Record, StreamConfig, start_metrics
+from stream.log import Log, LogError, OffsetOutOfRange, Reader, wall_clock_ms
 
 _log = logging.getLogger(__name__)
 _POLL_MS = 250

@@ -12,3 +12,24 @@
 - `schedule`: when the next cut is due
 - `step`: what one look of the checkpointer came to
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from checkpointer.cuts.begin_at_time import EndsAtTime, find_spans, vector_at
+    from checkpointer.cuts.driver import Driver
+    from checkpointer.cuts.schedule import barrier_reached
+    from checkpointer.cuts.step import CutStep
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "CutStep",
+    "Driver",
+    "EndsAtTime",
+    "barrier_reached",
+    "find_spans",
+    "vector_at",
+]

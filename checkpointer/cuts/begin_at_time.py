@@ -8,12 +8,22 @@ T3.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from stream.chain import LABEL, Chain, Fold, begin_vector, kind_of, label_chain, retract_chain
-from stream.config import StreamConfig
-from stream.internal_topics.examples import BatchHeader
-from stream.log.log import OffsetOutOfRange, Reader, Unavailable
-from stream.record import Partition, Record, position
-from stream.timestamps import show_ms
+from stream import (
+    LABEL,
+    Chain,
+    Fold,
+    Partition,
+    Record,
+    StreamConfig,
+    begin_vector,
+    kind_of,
+    label_chain,
+    position,
+    retract_chain,
+    show_ms,
+)
+from stream.internal_topics import BatchHeader
+from stream.log import OffsetOutOfRange, Reader, Unavailable
 
 _RECORDS_MAX, _POLL_MS = 200, 100
 #: So many polls in a row that give nothing are no slow broker any more.

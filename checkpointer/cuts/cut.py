@@ -19,8 +19,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-from paramserver.messages import MarkReply, Progress
-from paramserver.ports import ProgressReply
+from paramserver import MarkReply, Progress, ProgressReply
 
 
 class AskHold(NamedTuple):

@@ -16,7 +16,7 @@ from checkpointer.cuts.cut import (
     Release,
     Unmark,
 )
-from paramserver.ports import ClockPort, PortRefused, PortUnreachable, ShardPort
+from paramserver import ClockPort, PortRefused, PortUnreachable, ShardPort
 
 T = TypeVar("T")
 R = TypeVar("R")

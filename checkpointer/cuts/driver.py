@@ -21,28 +21,30 @@ from checkpointer.cuts.publication import Publication, PublicationShell
 from checkpointer.cuts.resharding import Resharding
 from checkpointer.cuts.schedule import Due, Schedule
 from checkpointer.cuts.step import NO_PAUSE, CutStep, MovePause
-from checkpointer.gates.evaluations import Evaluations
-from checkpointer.store.announcement import ref
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.manifest import (
+from checkpointer.gates import Evaluations
+from checkpointer.store import (
+    Catalogue,
     Damaged,
     Definition,
     Evaluation,
     Manifest,
+    NotRemembered,
     TakenCut,
+    UsedStore,
     assemble,
     definition_change,
+    look_at,
+    ref,
 )
-from checkpointer.store.used_store import NotRemembered, UsedStore, look_at
-from paramserver.messages import Progress
-from paramserver.ports import (
+from paramserver import (
     ClockPort,
     PortRefused,
     PortUnreachable,
+    Progress,
     ProgressReply,
     ShardPort,
+    SlotMap,
 )
-from paramserver.slots import SlotMap
 
 #: The store is looked at this often while no cut is due.
 LOOK_EVERY_MS = 10_000

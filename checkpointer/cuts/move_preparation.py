@@ -8,7 +8,7 @@ only one with starts stopped.
 
 from dataclasses import dataclass, field
 
-from paramserver.slots import SlotMap
+from paramserver import SlotMap
 
 #: Rounds before a move, at most; a round as short as this is the last; so is one that is hardly
 #: shorter than the one before it: as much is learned in a round as is read.

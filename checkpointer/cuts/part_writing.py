@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from checkpointer.config import CheckpointerConfig
 from checkpointer.cuts.cut import Cut, Marked
 from checkpointer.cuts.cut_runner import Time, WorkerPool, best_effort
-from paramserver.ports import ClockPort, PartInfo, ShardPort
+from paramserver import ClockPort, PartInfo, ShardPort
 
 #: Among those that write parts: who renews the stop of starts meanwhile.
 _HOLDER = -1

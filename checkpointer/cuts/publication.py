@@ -5,12 +5,19 @@ from typing import Protocol
 
 from checkpointer.config import CheckpointerConfig
 from checkpointer.cuts.cut_runner import Time
-from checkpointer.gates.gates import Findings, Reference, judge
-from checkpointer.store.announcement import Announcement, Ref, announce, ref
-from checkpointer.store.catalogue import Catalogue, number_of
-from checkpointer.store.gate_findings import Gates
-from checkpointer.store.manifest import Damaged, Manifest
-from checkpointer.store.track_record import TrackRecord
+from checkpointer.gates import Findings, Reference, judge
+from checkpointer.store import (
+    Announcement,
+    Catalogue,
+    Damaged,
+    Gates,
+    Manifest,
+    Ref,
+    TrackRecord,
+    announce,
+    number_of,
+    ref,
+)
 
 
 class PublicationShell(Protocol):

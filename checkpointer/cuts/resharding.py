@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from checkpointer.cuts.move_preparation import Preparation
-from paramserver.ports import ClockPort, PortRefused, PortUnreachable, ProgressReply, ShardPort
-from paramserver.slots import SlotMap
+from paramserver import ClockPort, PortRefused, PortUnreachable, ProgressReply, ShardPort, SlotMap
 
 T = TypeVar("T")
 

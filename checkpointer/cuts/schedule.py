@@ -4,9 +4,9 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from checkpointer.store.manifest import Manifest
-from paramserver.messages import Progress
-from stream.chain import LABEL, kind_of
+from checkpointer.store import Manifest
+from paramserver import Progress
+from stream import LABEL, kind_of
 
 #: A cut that meets a learner's end or a shard's start succeeds at the next try; what fails more
 #: often is broken.

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from checkpointer.cuts.schedule import Due
-from checkpointer.store.gate_findings import Gates
-from checkpointer.store.manifest import Manifest
+from checkpointer.store import Gates, Manifest
 
 
 class MovePause(NamedTuple):

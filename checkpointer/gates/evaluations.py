@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from checkpointer.store.manifest import Evaluation
-from checkpointer.store.slices import read
-from stream.chain import KINDS, kind_of, partition_of
-from stream.internal_topics.malformed import Fields, MalformedRecord
+from checkpointer.store import Evaluation, read
+from stream import KINDS, kind_of, partition_of
+from stream.internal_topics import Fields, MalformedRecord
 
 #: The sums that a record carries, and of what type they are.
 _SUMS = {f.name: type(f.default) for f in fields(Evaluation) if f.name not in ("batches", "slices")}

@@ -6,10 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from checkpointer.config import CheckpointerConfig
-from checkpointer.store.entropy import normalized, normalized_entropy
-from checkpointer.store.gate_findings import Gate, Gates
-from checkpointer.store.manifest import Evaluation
-from checkpointer.store.track_record import HourSums, TrackRecord
+from checkpointer.store import (
+    Evaluation,
+    Gate,
+    Gates,
+    HourSums,
+    TrackRecord,
+    normalized,
+    normalized_entropy,
+)
 
 NOTHING = "nothing to compare with"
 NO_RECORD = TrackRecord()

@@ -8,8 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from checkpointer.gates.gates import Findings
-from checkpointer.store.announcement import Ref
-from checkpointer.store.manifest import Definition
+from checkpointer.store import Definition, Ref
 
 #: What the process may take beyond its own limit before it is given up.
 SLACK_S = 5.0

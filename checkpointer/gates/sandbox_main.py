@@ -21,12 +21,8 @@ from dataclasses import asdict
 from typing import Any
 
 from checkpointer.gates.gates import Findings
-from checkpointer.serving.loading import load, rehearse
-from checkpointer.serving.request import of_rows
-from checkpointer.serving.serving import ServedModel, probe
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.fsspec_store import open_store
-from checkpointer.store.manifest import spec_from
+from checkpointer.serving import ServedModel, load, of_rows, probe, rehearse
+from checkpointer.store import Catalogue, open_store, spec_from
 
 REQUESTS = 5
 

@@ -9,12 +9,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from checkpointer.serving.loading import bring
-from checkpointer.store.announcement import Announcement, Hold, Ref, announce, ref
-from checkpointer.store.catalogue import Catalogue, Entry, number_of
-from checkpointer.store.entropy import normalized_entropy
-from checkpointer.store.gate_findings import Gates
-from checkpointer.store.manifest import Damaged, Manifest
+from checkpointer.serving import bring
+from checkpointer.store import (
+    Announcement,
+    Catalogue,
+    Damaged,
+    Entry,
+    Gates,
+    Hold,
+    Manifest,
+    Ref,
+    announce,
+    normalized_entropy,
+    number_of,
+    ref,
+)
 
 
 @dataclass(frozen=True)

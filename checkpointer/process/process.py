@@ -13,31 +13,35 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple, TypeVar
 
 from checkpointer.config import CheckpointerConfig
-from checkpointer.cuts.begin_at_time import find_spans, vector_at
-from checkpointer.cuts.driver import Driver
-from checkpointer.cuts.step import CutStep
-from checkpointer.gates.evaluations import Evaluations
-from checkpointer.gates.gates import Findings
-from checkpointer.gates.sandbox import CleanProcess
+from checkpointer.cuts import CutStep, Driver, find_spans, vector_at
+from checkpointer.gates import CleanProcess, Evaluations, Findings
 from checkpointer.metrics import CheckpointerMetrics
 from checkpointer.process.served_watch import ServedWatch
-from checkpointer.store.announcement import Announcement, Ref
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.fsspec_store import RememberedStore, open_store
-from checkpointer.store.manifest import Damaged, Definition
-from checkpointer.store.timed_store import StoreTimeouts
-from learners.models.model import Model, stated_correction
-from paramserver.ports import ClockPort, PortRefused, ShardPort
-from stream.backoff import Backoff
-from stream.chain import LABEL, begin_vector
-from stream.config import StreamConfig
-from stream.internal_topics.malformed import MalformedRecord, json_object
-from stream.internal_topics.passed_over import PassedOver
-from stream.log.log import Log, LogError, OffsetOutOfRange, Reader, Writer
-from stream.log.wall_clock import wall_clock_ms
-from stream.metrics import start_metrics
-from stream.record import Partition, Record, position
-from stream.timestamps import parse_ms
+from checkpointer.store import (
+    Announcement,
+    Catalogue,
+    Damaged,
+    Definition,
+    Ref,
+    RememberedStore,
+    StoreTimeouts,
+    open_store,
+)
+from learners.models import Model, stated_correction
+from paramserver import ClockPort, PortRefused, ShardPort
+from stream import (
+    LABEL,
+    Backoff,
+    Partition,
+    Record,
+    StreamConfig,
+    begin_vector,
+    parse_ms,
+    position,
+    start_metrics,
+)
+from stream.internal_topics import MalformedRecord, PassedOver, json_object
+from stream.log import Log, LogError, OffsetOutOfRange, Reader, Writer, wall_clock_ms
 
 T = TypeVar("T")
 R = TypeVar("R")

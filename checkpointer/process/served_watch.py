@@ -11,8 +11,8 @@ from pathlib import Path
 
 from checkpointer.metrics import CheckpointerMetrics
 from checkpointer.process.learned_to_served import LearnedToServed, Vector, highest
-from checkpointer.store.catalogue import number_of
-from paramserver.ports import PortRefused, PortUnreachable, ShardPort
+from checkpointer.store import number_of
+from paramserver import PortRefused, PortUnreachable, ShardPort
 
 _log = logging.getLogger(__name__)
 

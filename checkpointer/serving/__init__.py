@@ -18,3 +18,38 @@
 - `tensorflow_serving`: TensorFlow Serving's REST API of predictions
 - `typed_request`: from the bytes of a `POST /predict` to values, without an array a column
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from checkpointer.serving import http_server
+    from checkpointer.serving.explanation import Explanation, explain
+    from checkpointer.serving.http_api import Api
+    from checkpointer.serving.http_connection import HttpRequest, Response
+    from checkpointer.serving.http_server import ReplicaServer
+    from checkpointer.serving.loading import bring, load, rehearse
+    from checkpointer.serving.replica_client import Replica
+    from checkpointer.serving.request import BadRequest, of_rows
+    from checkpointer.serving.serving import ServedModel, probe
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "Api",
+    "BadRequest",
+    "Explanation",
+    "HttpRequest",
+    "Replica",
+    "ReplicaServer",
+    "Response",
+    "ServedModel",
+    "bring",
+    "explain",
+    "http_server",
+    "load",
+    "of_rows",
+    "probe",
+    "rehearse",
+]

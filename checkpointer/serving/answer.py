@@ -13,20 +13,27 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from checkpointer.tables.cells import HEAD, Cells, Words, find, gather
-from checkpointer.tables.versioned_table import TableVersion
-from learners.config import NETWORK_KINDS, ModelConfig
-from learners.models.delayed_feedback import Correction
-from learners.models.features import Encoded, Floats, Keys
-from learners.models.logistic import Logistic, probabilities
-from learners.models.model import Model, clip
-from learners.models.text_keys import TextEncoder, TextShape, feature_key, hash_text
-from paramserver.messages import Rows
-from stream.kernels.arrays import I64, Bytes
-from stream.kernels.decorator import kernel
+from checkpointer.tables import HEAD, Cells, TableVersion, Words, find, gather
+from learners import NETWORK_KINDS, ModelConfig
+from learners.models import (
+    Correction,
+    Encoded,
+    Floats,
+    Keys,
+    Logistic,
+    Model,
+    TextEncoder,
+    TextShape,
+    clip,
+    feature_key,
+    hash_text,
+    probabilities,
+)
+from paramserver import Rows
+from stream.kernels import I64, Bytes, kernel
 
 if TYPE_CHECKING:
-    from learners.models.network_forward import Forward
+    from learners.models import Forward
 
 
 class Values(NamedTuple):
@@ -107,7 +114,7 @@ class Answerer:
 def _forward_of(config: ModelConfig, dense: Mapping[str, Floats]) -> "Forward | None":
     if config.kind not in NETWORK_KINDS:
         return None
-    from learners.models.network_forward import forward_of  # torch, which an lr must not need
+    from learners.models import forward_of  # torch, which an lr must not need
 
     return forward_of(config, dense)
 

@@ -14,10 +14,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from checkpointer.serving.request import BadRequest, Given, given_columns
-from stream.columns.arrow_messages import measure
-from stream.columns.column_pointers import check_offsets
-from stream.columns.events import FEATURE_PREFIX, IMAGE, TEXT_BYTES_MAX, Features
-from stream.columns.pictures import GIVEN_BYTES_MAX
+from stream.columns import (
+    FEATURE_PREFIX,
+    GIVEN_BYTES_MAX,
+    IMAGE,
+    TEXT_BYTES_MAX,
+    Features,
+    check_offsets,
+    measure,
+)
 
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 OUTPUT = "probability"

@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from checkpointer.serving.request import PredictRequest, of_rows
-from checkpointer.tables.versioned_table import TableVersion
-from learners.models.features import Encoded, Floats, Keys, Pictures
-from learners.models.model import Model
-from paramserver.messages import Rows
-from paramserver.tables.initializer import fill_unknown
+from checkpointer.tables import TableVersion
+from learners.models import Encoded, Floats, Keys, Model, Pictures
+from paramserver import Rows
+from paramserver.tables import fill_unknown
 
 #: Predictions stay this far from 0 and 1, as elsewhere.
 _PROBABILITY_MIN = 1e-7

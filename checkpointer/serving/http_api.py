@@ -16,7 +16,7 @@ from checkpointer.serving import arrow_request, open_inference, tensorflow_servi
 from checkpointer.serving.http_connection import HttpRequest, Response
 from checkpointer.serving.replica_client import Replica
 from checkpointer.serving.request import BadRequest, Given
-from stream.columns.events import Features
+from stream.columns import Features
 
 _log = logging.getLogger(__name__)
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"

@@ -33,7 +33,7 @@ from checkpointer.serving.http_connection import (
     encoded,
 )
 from checkpointer.serving.replica_client import Replica
-from stream.metrics import start_metrics
+from stream import start_metrics
 
 _log = logging.getLogger(__name__)
 

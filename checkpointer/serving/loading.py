@@ -12,17 +12,12 @@ import numpy as np
 
 from checkpointer.serving.request import of_rows
 from checkpointer.serving.serving import WARMING, ServedModel, answers_of
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.manifest import Damaged, Manifest
-from checkpointer.store.restore import read_serving
-from checkpointer.tables.model_tables import ModelTables, ModelVersion
-from checkpointer.tables.versioned_table import Allocate, private_memory
-from learners.models.model import Scorer, code_of
-from paramserver.messages import ModelSpec
-from paramserver.parts.replica_part import ServingPart
-from paramserver.parts.serving_file import decode_serving, serving_files
-from paramserver.shard.shard import Shard
-from paramserver.slots import SlotMap
+from checkpointer.store import Catalogue, Damaged, Manifest, read_serving
+from checkpointer.tables import Allocate, ModelTables, ModelVersion, private_memory
+from learners.models import Scorer, code_of
+from paramserver import ModelSpec, SlotMap
+from paramserver.parts import ServingPart, decode_serving, serving_files
+from paramserver.shard import Shard
 
 
 def load(

@@ -24,7 +24,7 @@ from checkpointer.serving.request import (
     given_columns,
     with_context,
 )
-from stream.columns.events import Features
+from stream.columns import Features
 
 OUTPUT, BYTES = "probability", "BYTES"
 PLATFORM, EXTENSIONS = "everspun", ("binary_tensor_data",)

@@ -9,7 +9,7 @@ comes first or how often.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from checkpointer.store.announcement import Announcement, Hold, Ref
+from checkpointer.store import Announcement, Hold, Ref
 
 
 @dataclass

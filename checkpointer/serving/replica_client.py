@@ -24,18 +24,11 @@ from checkpointer.serving.loading import load
 from checkpointer.serving.replica import Follower
 from checkpointer.serving.request import Given, count_rows, given, given_rows, request_of
 from checkpointer.serving.serving import Answer, ServedModel, ages, prior, reply_to, warm
-from checkpointer.store.announcement import Ref, decode
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.fsspec_store import open_store
-from checkpointer.store.manifest import Damaged
-from checkpointer.store.timed_store import StoreTimeouts
-from stream.backoff import Backoff
-from stream.columns.events import Features
-from stream.internal_topics.malformed import MalformedRecord
-from stream.internal_topics.passed_over import PassedOver
-from stream.log.log import Log, LogError, OffsetOutOfRange, Reader
-from stream.log.wall_clock import wall_clock_ms
-from stream.record import Partition, Record
+from checkpointer.store import Catalogue, Damaged, Ref, StoreTimeouts, decode, open_store
+from stream import Backoff, Partition, Record
+from stream.columns import Features
+from stream.internal_topics import MalformedRecord, PassedOver
+from stream.log import Log, LogError, OffsetOutOfRange, Reader, wall_clock_ms
 
 _log = logging.getLogger(__name__)
 _TOPIC_POLL_MS = 50

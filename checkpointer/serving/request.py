@@ -21,10 +21,17 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stream.columns.events import NUMERIC, STRING_BYTES_MAX, TS_MS_MAX, TS_MS_MIN, Features
-from stream.columns.values import floats, positions, strings
-from stream.decoding.json_extent import extent
-from stream.decoding.json_features import WrongValue, given_features
+from stream.columns import (
+    NUMERIC,
+    STRING_BYTES_MAX,
+    TS_MS_MAX,
+    TS_MS_MIN,
+    Features,
+    floats,
+    positions,
+    strings,
+)
+from stream.decoding import WrongValue, extent, given_features
 
 IDENTIFIERS = ("source", "vendor", "item")
 #: The place on the page, if it is known already. A model with a stated serving value for `shown_at`

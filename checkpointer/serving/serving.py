@@ -11,11 +11,10 @@ import pyarrow as pa
 from checkpointer.serving.answer import Answerer, TooLong, Values, is_answerable
 from checkpointer.serving.request import Given, given, of_rows, request_of, with_times
 from checkpointer.serving.typed_request import RequestDecoder
-from checkpointer.store.announcement import Ref, ref
-from checkpointer.store.manifest import Manifest
-from checkpointer.tables.model_tables import ModelTables, ModelVersion
-from learners.models.model import Scorer
-from stream.columns.events import STRING_BYTES_MAX, Features
+from checkpointer.store import Manifest, Ref, ref
+from checkpointer.tables import ModelTables, ModelVersion
+from learners.models import Scorer
+from stream.columns import STRING_BYTES_MAX, Features
 
 
 class Answers(NamedTuple):

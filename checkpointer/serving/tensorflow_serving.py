@@ -18,7 +18,7 @@ from checkpointer.serving.request import (
     given_columns,
     with_context,
 )
-from stream.columns.events import Features
+from stream.columns import Features
 
 #: What a version may be called: the one that is served, alone.
 LABELS = ("stable", "latest", "served")

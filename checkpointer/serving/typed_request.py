@@ -27,9 +27,8 @@ from checkpointer.serving.request import (
     given,
     request_of,
 )
-from learners.models.text_keys import TextEncoder, TextShape
-from stream.columns.events import FEATURE_PREFIX, Features
-from stream.columns.values import NO_POSITION
+from learners.models import TextEncoder, TextShape
+from stream.columns import FEATURE_PREFIX, NO_POSITION, Features
 
 Numbers = npt.NDArray[np.float64]
 

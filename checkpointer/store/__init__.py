@@ -18,3 +18,75 @@
 - `track_record`: how a model has done lately
 - `used_store`: that a model has begun in a store, remembered beside the run and not in the store
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from checkpointer.store.announcement import Announcement, Hold, Ref, announce, decode, ref
+    from checkpointer.store.catalogue import Catalogue, Entry, number_of
+    from checkpointer.store.entropy import normalized, normalized_entropy
+    from checkpointer.store.files import Files
+    from checkpointer.store.fsspec_store import Directory, RememberedStore, open_store
+    from checkpointer.store.gate_findings import Gate, Gates
+    from checkpointer.store.key_rows import KeyRow, row_of
+    from checkpointer.store.manifest import (
+        Damaged,
+        Definition,
+        Evaluation,
+        Manifest,
+        Part,
+        TakenCut,
+        assemble,
+        definition_change,
+        spec_from,
+    )
+    from checkpointer.store.restore import cut_parts, model_state, read_serving
+    from checkpointer.store.slices import read
+    from checkpointer.store.timed_store import StoreTimeouts
+    from checkpointer.store.track_record import HourSums, TrackRecord
+    from checkpointer.store.used_store import NotRemembered, UsedStore, look_at
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "Announcement",
+    "Catalogue",
+    "Damaged",
+    "Definition",
+    "Directory",
+    "Entry",
+    "Evaluation",
+    "Files",
+    "Gate",
+    "Gates",
+    "Hold",
+    "HourSums",
+    "KeyRow",
+    "Manifest",
+    "NotRemembered",
+    "Part",
+    "Ref",
+    "RememberedStore",
+    "StoreTimeouts",
+    "TakenCut",
+    "TrackRecord",
+    "UsedStore",
+    "announce",
+    "assemble",
+    "cut_parts",
+    "decode",
+    "definition_change",
+    "look_at",
+    "model_state",
+    "normalized",
+    "normalized_entropy",
+    "number_of",
+    "open_store",
+    "read",
+    "read_serving",
+    "ref",
+    "row_of",
+    "spec_from",
+]

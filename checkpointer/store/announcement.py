@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import NamedTuple
 
 from checkpointer.store.manifest import Manifest
-from stream.internal_topics.malformed import Fields, json_object, shown
+from stream.internal_topics import Fields, json_object, shown
 
 #: A checkpoint's folder: no path leads out of the model's.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")

@@ -29,7 +29,7 @@ from checkpointer.store.files import Files
 from checkpointer.store.gate_findings import Gates, decode_gates
 from checkpointer.store.json_files import JsonFiles
 from checkpointer.store.manifest import FILE, Damaged, Manifest, decode, part_problem
-from paramserver.slots import SlotMap
+from paramserver import SlotMap
 
 #: Manifests kept in mind: a few KB each.
 MANIFESTS_MAX = 1_024

@@ -7,9 +7,8 @@ import numpy as np
 from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.manifest import Manifest
 from checkpointer.store.restore import read_snapshot
-from paramserver.parts.part import weights
-from paramserver.parts.snapshot import Snapshot
-from paramserver.slots import slot_of
+from paramserver import slot_of
+from paramserver.parts import Snapshot, weights
 
 
 class KeyRow(NamedTuple):

@@ -15,10 +15,17 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from checkpointer.store.slices import Slices, joined
-from paramserver.messages import ChainProgress, DenseSpec, ModelSpec, Progress, TableSpec
-from paramserver.ports import PartInfo, ServingFile
-from paramserver.slots import SlotMap
-from stream.chain import LABEL, kind_of
+from paramserver import (
+    ChainProgress,
+    DenseSpec,
+    ModelSpec,
+    PartInfo,
+    Progress,
+    ServingFile,
+    SlotMap,
+    TableSpec,
+)
+from stream import LABEL, kind_of
 
 #: 2 since parts have files that replicas read beside them; 1 can still be read.
 FORMAT = 2

@@ -6,13 +6,17 @@ from functools import partial
 
 from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.manifest import Damaged, Manifest, Part, part_problem
-from paramserver.messages import Progress
-from paramserver.parts.delta import whole
-from paramserver.parts.head_cut import CutParts
-from paramserver.parts.replica_part import ServingPart, serving_part
-from paramserver.parts.safetensors_file import decode_part, view_part
-from paramserver.parts.serving_file import decode_serving
-from paramserver.parts.snapshot import Snapshot
+from paramserver import Progress
+from paramserver.parts import (
+    CutParts,
+    ServingPart,
+    Snapshot,
+    decode_part,
+    decode_serving,
+    serving_part,
+    view_part,
+    whole,
+)
 
 
 def model_state(catalogue: Catalogue, manifest: Manifest) -> Snapshot:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from checkpointer.store.files import Files, StoreFault
 from checkpointer.store.kept_threads import KeptThreads
-from stream.backoff import Backoff
+from stream import Backoff
 
 T = TypeVar("T")
 

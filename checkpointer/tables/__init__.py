@@ -4,3 +4,27 @@
 - `model_tables`: all tables and dense arrays of a served model, at one cut after another
 - `versioned_table`: one table of a served model, at one cut after another
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from checkpointer.tables.cells import HEAD, Cells, Words, find, gather
+    from checkpointer.tables.model_tables import ModelTables, ModelVersion
+    from checkpointer.tables.versioned_table import Allocate, TableVersion, private_memory
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "HEAD",
+    "Allocate",
+    "Cells",
+    "ModelTables",
+    "ModelVersion",
+    "TableVersion",
+    "Words",
+    "find",
+    "gather",
+    "private_memory",
+]

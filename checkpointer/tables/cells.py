@@ -15,12 +15,9 @@ whoever follows the cell to the row.
 import numpy as np
 import numpy.typing as npt
 
-from paramserver.kernel import prefetch
-from paramserver.messages import Keys, Rows
-from paramserver.tables.initializer import initial_value
-from paramserver.tables.row_header import Int
-from stream.kernels.decorator import kernel
-from stream.kernels.hashes import mix64
+from paramserver import Keys, Rows, prefetch
+from paramserver.tables import Int, initial_value
+from stream.kernels import kernel, mix64
 
 Cells = npt.NDArray[np.uint64]
 Words = npt.NDArray[np.uint32]

@@ -18,9 +18,8 @@ from checkpointer.tables.versioned_table import (
     VersionedTable,
     private_memory,
 )
-from paramserver.messages import ModelSpec
-from paramserver.parts.replica_part import ServingPart, check
-from paramserver.slots import SLOTS, slot_of
+from paramserver import SLOTS, ModelSpec, slot_of
+from paramserver.parts import ServingPart, check
 
 Dense = Mapping[str, npt.NDArray[np.float32]]
 

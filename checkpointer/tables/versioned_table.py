@@ -23,8 +23,7 @@ import numpy.typing as npt
 
 from checkpointer.tables import cells as kernels
 from checkpointer.tables.cells import HEAD, Cells, Slots, Words
-from paramserver.kernel import plain
-from paramserver.messages import Keys, Rows
+from paramserver import Keys, Rows, plain
 
 #: Share of cells taken, deleted ones included, at which there are to be more; and the share taken
 #: then.

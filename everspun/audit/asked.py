@@ -8,16 +8,23 @@ are not decoded.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from checkpointer.archive.archive import Archive, first_offset_of
-from checkpointer.cuts.begin_at_time import EndsAtTime
-from checkpointer.store.manifest import Damaged
+from checkpointer.archive import Archive, first_offset_of
+from checkpointer.cuts import EndsAtTime
+from checkpointer.store import Damaged
 from everspun.audit.records import read_all
-from stream.chain import LABEL, Chain, Fold, kind_of, label_chain
-from stream.config import StreamConfig
-from stream.internal_topics.examples import BatchHeader
-from stream.log.log import Reader
-from stream.record import Partition, Record
-from stream.timestamps import show_ms
+from stream import (
+    LABEL,
+    Chain,
+    Fold,
+    Partition,
+    Record,
+    StreamConfig,
+    kind_of,
+    label_chain,
+    show_ms,
+)
+from stream.internal_topics import BatchHeader
+from stream.log import Reader
 
 #: The beginning: no record of a label chain is of an earlier moment.
 BEGINNING_MS = 100_000_000_000

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from everspun.audit.fold import ChainAudit
-from paramserver.messages import Progress
-from stream.chain import partition_of
-from stream.kernels.hashes import HASH_MODULUS
+from paramserver import Progress
+from stream import partition_of
+from stream.kernels import HASH_MODULUS
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,14 @@ parts at the manifest's vector. What retention has taken is no fault: what is th
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from checkpointer.archive.archive import Archive
+from checkpointer.archive import Archive
 from everspun.audit.claims import Claims, ProgressClaim, least_reached
 from everspun.audit.fold import CLICK_CLASSES, IMPRESSION_CLASSES, ChainAudit, HeaderCounts
 from everspun.audit.inputs import Counts, count_clicks, count_impressions
 from everspun.audit.records import AuditError, ExamplesRecords, read_all
 from everspun.config import Config
-from stream.chain import KINDS, LABEL, kind_of, label_chain, partition_of
-from stream.log.log import Log, Reader
-from stream.record import Partition, position
-from stream.timestamps import show_ms
+from stream import KINDS, LABEL, Partition, kind_of, label_chain, partition_of, position, show_ms
+from stream.log import Log, Reader
 
 __all__ = ["Audit", "AuditError", "Finding", "ProgressClaim", "audit", "read_all"]
 

@@ -11,12 +11,10 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from checkpointer.archive.archive_file import FORGOTTEN
-from stream.chain import RETRACT, Chain, Fold, kind_of
-from stream.internal_topics.examples import BatchHeader, decode_examples, rows_from, rows_of
-from stream.internal_topics.row_hash import row_hash_sum
-from stream.kernels.hashes import HASH_MODULUS
-from stream.record import Record
+from checkpointer.archive import FORGOTTEN
+from stream import RETRACT, Chain, Fold, Record, kind_of
+from stream.internal_topics import BatchHeader, decode_examples, row_hash_sum, rows_from, rows_of
+from stream.kernels import HASH_MODULUS
 
 #: Counts that are summed over the records which extend a chain.
 IMPRESSION_CLASSES = (

@@ -12,20 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from checkpointer.archive.archive_file import FORGOTTEN
+from checkpointer.archive import FORGOTTEN
 from everspun.audit.fold import IMPRESSION_CLASSES, ChainAudit
 from everspun.audit.records import AuditError, chunks, read_all, read_from
-from labeler.io.set_aside import set_asides
-from labeler.join.intake import Intake, clicks_intake, impressions_intake
-from stream.config import StreamConfig
-from stream.internal_topics.clock_override import (
-    ClockOverride,
-    clock_overrides,
-    maximum_set_back,
-    overrides_of,
-)
-from stream.log.log import Reader
-from stream.record import ROW_BITS, Partition, offset_of, position
+from labeler.io import set_asides
+from labeler.join import Intake, clicks_intake, impressions_intake
+from stream import ROW_BITS, Partition, StreamConfig, offset_of, position
+from stream.internal_topics import ClockOverride, clock_overrides, maximum_set_back, overrides_of
+from stream.log import Reader
 
 
 @dataclass

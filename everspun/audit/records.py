@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
-from checkpointer.archive.archive import Archive
-from checkpointer.store.manifest import Damaged
-from stream.log.log import LogError, OffsetOutOfRange, Reader
-from stream.record import Partition, Record
+from checkpointer.archive import Archive
+from checkpointer.store import Damaged
+from stream import Partition, Record
+from stream.log import LogError, OffsetOutOfRange, Reader
 
 POLL_RECORDS = 2_000
 #: A partition's end is known from the broker; this many empty polls before it is reached are one

@@ -1,14 +1,11 @@
 """Who claims to have learned what: the shards as they answer now, and every complete checkpoint."""
 
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.fsspec_store import open_store
+from checkpointer.store import Catalogue, open_store
 from everspun.audit.findings import Audit, ProgressClaim
 from everspun.config import Config
-from paramserver.messages import Progress
-from paramserver.ports import PortUnreachable
-from paramserver.server.state_dir import read_part
-from paramserver.slots import SlotMap
-from paramserver.wire.client import connect
+from paramserver import PortUnreachable, Progress, SlotMap
+from paramserver.server import read_part
+from paramserver.wire import connect
 
 
 def of_shards(config: Config) -> tuple[list[ProgressClaim], list[str]]:

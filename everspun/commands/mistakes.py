@@ -8,14 +8,11 @@ import traceback
 from collections.abc import Sequence
 
 from everspun.config import ConfigError
-from everspun.launcher.broker import BrokerError
-from everspun.launcher.launcher import RunStopped
-from everspun.launcher.locks import AlreadyLocked
+from everspun.launcher import AlreadyLocked, BrokerError, RunStopped
 from everspun.local_run import NotReady
-from paramserver.config import NoAddress
-from paramserver.ports import PortRefused, PortUnreachable
-from stream.log.log import LogError, Unavailable
-from stream.metrics_server import PortTaken
+from paramserver import NoAddress, PortRefused, PortUnreachable
+from stream import PortTaken
+from stream.log import LogError, Unavailable
 
 #: Exit codes: a person's mistake or the surroundings; a fault of ours.
 MISTAKE, FAULT, INTERRUPTED, NOBODY_READS = 2, 70, 130, 141

@@ -17,3 +17,50 @@
 - `time_limit`: a limit of waiting that grows with the machine's load
 - `targets`: where Prometheus finds the roles of a run
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from everspun.launcher.broker import BROKER_LOCK_FILE, KINDS, Broker, BrokerError, start_broker
+    from everspun.launcher.config_watch import ConfigWatch
+    from everspun.launcher.launcher import LOCK_FILE, Launcher, RunStopped, die_with_launcher
+    from everspun.launcher.locks import AlreadyLocked, lock_file, unlock
+    from everspun.launcher.metrics import LauncherMetrics
+    from everspun.launcher.role_log import log_tail
+    from everspun.launcher.run_files import SCALABLE, order_scale, ordered_scale, role_files
+    from everspun.launcher.state import read_state
+    from everspun.launcher.stored_orders import OrderWatch, store_order
+    from everspun.launcher.targets import NAME, write_targets
+    from everspun.launcher.time_limit import TimeLimit
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "BROKER_LOCK_FILE",
+    "KINDS",
+    "LOCK_FILE",
+    "NAME",
+    "SCALABLE",
+    "AlreadyLocked",
+    "Broker",
+    "BrokerError",
+    "ConfigWatch",
+    "Launcher",
+    "LauncherMetrics",
+    "OrderWatch",
+    "RunStopped",
+    "TimeLimit",
+    "die_with_launcher",
+    "lock_file",
+    "log_tail",
+    "order_scale",
+    "ordered_scale",
+    "read_state",
+    "role_files",
+    "start_broker",
+    "store_order",
+    "unlock",
+    "write_targets",
+]

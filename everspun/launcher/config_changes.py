@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, NamedTuple
 
 from everspun.config import Config
-from stream.columns.declaration import Feature
+from stream.columns import Feature
 
 #: Keys that follow from others, or are no key of the file.
 _MADE = frozenset({"stream.declared", "stream.hash_secret", "model.declared"})

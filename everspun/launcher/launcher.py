@@ -36,7 +36,7 @@ from everspun.launcher.run_files import (
     write_in_force,
 )
 from everspun.launcher.state import StateFile
-from stream.log.wall_clock import wall_clock_ms
+from stream.log import wall_clock_ms
 
 logger = logging.getLogger(__name__)
 

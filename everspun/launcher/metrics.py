@@ -4,7 +4,7 @@ for."""
 from collections.abc import Callable
 from typing import Any
 
-from stream.metrics import RoleMetrics
+from stream import RoleMetrics
 
 
 class LauncherMetrics(RoleMetrics):

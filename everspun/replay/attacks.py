@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from everspun.replay.history import History
-from stream.columns.values import NO_POSITION
+from stream.columns import NO_POSITION
 
 HOUR_MS = 3_600_000
 

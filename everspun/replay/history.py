@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from everspun.replay import movielens
-from stream.columns.values import NO_POSITION
+from stream.columns import NO_POSITION
 
 Int64s = npt.NDArray[np.int64]
 

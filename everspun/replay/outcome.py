@@ -3,13 +3,13 @@
 import contextlib
 from dataclasses import dataclass
 
-from everspun.audit.findings import read_all
+from everspun.audit import read_all
 from everspun.config import Config
 from everspun.replay.history import History
-from labeler.labels.emission import rejected_ids
-from stream.internal_topics.malformed import MalformedRecord
-from stream.log.log import Log
-from stream.record import Partition
+from labeler.labels import rejected_ids
+from stream import Partition
+from stream.internal_topics import MalformedRecord
+from stream.log import Log
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from heapq import merge as merge_sorted
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from stream.columns.events import TS_MS_MAX, TS_MS_MIN
+from stream.columns import TS_MS_MAX, TS_MS_MIN
 
 IMPRESSIONS, CLICKS = "impressions", "clicks"
 #: Events that wait to be put in order, at most.

@@ -17,16 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
-from everspun.audit.records import read_from
+from everspun.audit import read_from
 from everspun.config import Config
 from everspun.replay.own_log import CLICKS, IMPRESSIONS, Event, OwnFile, OwnLogError, merged
 from everspun.replay.plan import PRODUCER
 from everspun.replay.writer import AnnouncedCuts, ReplayWriter, wait_until
-from stream.decoding.decode import decode_clicks, decode_impressions
-from stream.hashing.keys import partition_of_key
-from stream.log.log import Log
-from stream.record import Partition, Record
-from stream.timestamps import show_ms
+from stream import Partition, Record, show_ms
+from stream.decoding import decode_clicks, decode_impressions
+from stream.hashing import partition_of_key
+from stream.log import Log
 
 NUMBER = "replayed"  # header of a record: which one of the file's order it is, from 1
 CHUNK = 2_000

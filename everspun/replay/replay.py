@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from everspun.config import Config
-from everspun.launcher.run_files import role_files
+from everspun.launcher import role_files
 from everspun.replay.history import History
 from everspun.replay.plan import PRODUCER, Period, PlannedAnswers, PlannedRecord, ReplayPlan
 from everspun.replay.writer import AnnouncedCuts, ReplayWriter, Stuck, wait_until
-from stream.hashing.keys import Pseudonymiser, partition_of_key
-from stream.log.log import Log
-from stream.record import Partition
+from stream import Partition
+from stream.hashing import Pseudonymiser, partition_of_key
+from stream.log import Log
 
 __all__ = ["ReplayProgress", "Replayer", "Stuck"]
 

@@ -14,8 +14,7 @@ import numpy.typing as npt
 from everspun.replay import attacks
 from everspun.replay.history import History, sessions_of
 from everspun.replay.movielens import click_delays_ms
-from stream.columns.events import TS_MS_MAX, TS_MS_MIN
-from stream.columns.values import NO_POSITION
+from stream.columns import NO_POSITION, TS_MS_MAX, TS_MS_MIN
 
 DAY_MS = 86_400_000
 DAYS_MAX, ZIPF_MAX, SESSION_VIEWS_MAX = 36_500, 20, 200

@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Callable
 
 from everspun.config import Config
-from stream.internal_topics.malformed import MalformedRecord, json_object
-from stream.log.log import Append, Headers, Log, OffsetOutOfRange
-from stream.record import BARRIER, CLOCK_MS, CONTROL, HEARTBEAT, Partition
+from stream import BARRIER, CLOCK_MS, CONTROL, HEARTBEAT, Partition
+from stream.internal_topics import MalformedRecord, json_object
+from stream.log import Append, Headers, Log, OffsetOutOfRange
 
 #: Records on their way to the broker at once. A broker that is gone is waited for; what is in
 #: flight is sent again only by the log's own idempotent client.

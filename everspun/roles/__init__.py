@@ -9,3 +9,30 @@
 - `stored_state`: what shards must find again when a machine is replaced, beside the checkpoints of
   their model
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from everspun.roles import roles
+    from everspun.roles.heap import keep_freed_memory
+    from everspun.roles.model_check import check_model
+    from everspun.roles.roles import examples_log, has_begun, shards_of_map
+    from everspun.roles.stop_signals import CLOSING_S, end_within, stop_on_signals
+    from everspun.roles.stored_state import StoredState
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "CLOSING_S",
+    "StoredState",
+    "check_model",
+    "end_within",
+    "examples_log",
+    "has_begun",
+    "keep_freed_memory",
+    "roles",
+    "shards_of_map",
+    "stop_on_signals",
+]

@@ -3,13 +3,11 @@
 
 from collections.abc import Callable, Mapping
 
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.manifest import Damaged
-from learners.governor.checkpoint_source import CompleteCut, CutGone
-from paramserver.messages import Keys, Progress
-from paramserver.parts.delta import whole
-from paramserver.parts.snapshot import Snapshot
-from paramserver.server.state_dir import read_touched
+from checkpointer.store import Catalogue, Damaged
+from learners.governor import CompleteCut, CutGone
+from paramserver import Keys, Progress
+from paramserver.parts import Snapshot, whole
+from paramserver.server import read_touched
 
 #: How the rows of some keys are read from a part: (its URL, table -> keys) -> Snapshot.
 ReadTouched = Callable[[str, Mapping[str, Keys]], Snapshot]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from everspun.config import Config, ConfigError
 
 if TYPE_CHECKING:
-    from paramserver.messages import TableSpec
+    from paramserver import TableSpec
 
 
 _log = logging.getLogger(__name__)
@@ -39,8 +39,8 @@ def check_model(config: Config) -> None:
             " `transforms.%s = 'log1p'`, buckets, or state its bounds (docs/models.md)",
             *(name, config.model.kind, name),
         )
-    from learners.models.model import make_model
-    from paramserver.optim.optimizers import make_optimizer
+    from learners.models import make_model
+    from paramserver.optim import make_optimizer
 
     try:
         model = make_model(config.model)
@@ -57,9 +57,8 @@ def check_model(config: Config) -> None:
 
 
 def _check_table(config: Config, table: "TableSpec") -> None:
-    from paramserver.optim.optimizers import make_optimizer
-    from paramserver.tables.policy import make_policy
-    from paramserver.tables.row_layout import make_layout
+    from paramserver.optim import make_optimizer
+    from paramserver.tables import make_layout, make_policy
 
     _, _, group = table.name.partition(".")
     options, policy, storage = (

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from everspun.config import Config
-from stream.backoff import Backoff
-from stream.log.kafka import KafkaLog
-from stream.log.log import Log
+from stream import Backoff
+from stream.log import KafkaLog, Log
 
 if TYPE_CHECKING:
-    from learners.process.worker import LearningSystem
-    from paramserver.parts.head_cut import HeadCut
+    from learners.process import LearningSystem
+    from paramserver.parts import HeadCut
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -29,11 +28,11 @@ Role = Callable[[Config, int, threading.Event], None]
 
 def shard(config: Config, index: int, stop: threading.Event) -> None:
     """A shard restores its model from the head complete cut (X2), whichever shards wrote it."""
-    from checkpointer.store.fsspec_store import open_store
+    from checkpointer.store import open_store
     from everspun.roles.stored_state import StoredState
-    from paramserver.parts.head_cut import NO_HEAD
+    from paramserver.parts import NO_HEAD
     from paramserver.process import process as service
-    from paramserver.server.state_dir import StateDir
+    from paramserver.server import StateDir
 
     stored = StoredState(open_store(config.checkpointer.root), config.model.name)
     with contextlib.closing(StateDir(config.run.dir, index, stored)) as state:
@@ -74,10 +73,8 @@ def answered(what: str, ask: Callable[[], T], stop: threading.Event) -> T | None
 def head_cut(config: Config, verify: bool = False) -> "HeadCut":
     """The newest checkpoint, or nothing for a model that has not begun. With `verify`, the newest
     that is whole: it costs reading all of it."""
-    from checkpointer.store.catalogue import Catalogue
-    from checkpointer.store.fsspec_store import open_store
-    from checkpointer.store.restore import cut_parts
-    from paramserver.parts.head_cut import NO_HEAD, HeadCut
+    from checkpointer.store import Catalogue, cut_parts, open_store
+    from paramserver.parts import NO_HEAD, HeadCut
 
     catalogue = Catalogue(open_store(config.checkpointer.root), config.model.name)
     manifest = catalogue.head(verify=verify)
@@ -92,8 +89,7 @@ def head_cut(config: Config, verify: bool = False) -> "HeadCut":
 
 def has_begun(config: Config) -> bool:
     """Whether the store holds a checkpoint of this model."""
-    from checkpointer.store.catalogue import Catalogue
-    from checkpointer.store.fsspec_store import open_store
+    from checkpointer.store import Catalogue, open_store
 
     return Catalogue(open_store(config.checkpointer.root), config.model.name).head() is not None
 
@@ -105,8 +101,8 @@ def shards_of_map(config: Config) -> int:
 
 
 def replica(config: Config, index: int, stop: threading.Event) -> None:
+    from checkpointer.serving import Replica
     from checkpointer.serving import http_server as http
-    from checkpointer.serving.replica_client import Replica
 
     replica = Replica(
         config.checkpointer.root,
@@ -169,7 +165,7 @@ def learner(config: Config, index: int, stop: threading.Event) -> None:
 
 def learning_system(config: Config) -> "LearningSystem":
     """What learners and governor are told of the system."""
-    from learners.process.worker import LearningSystem
+    from learners.process import LearningSystem
 
     run = config.run
     return LearningSystem(
@@ -178,8 +174,7 @@ def learning_system(config: Config) -> "LearningSystem":
 
 
 def governor(config: Config, index: int, stop: threading.Event) -> None:
-    from checkpointer.store.catalogue import Catalogue
-    from checkpointer.store.fsspec_store import open_store
+    from checkpointer.store import Catalogue, open_store
     from everspun.roles.complete_cuts import StoredCuts
     from learners.governor import process as governor_service
 
@@ -197,9 +192,8 @@ def examples_log(config: Config) -> Log:
     )
     if not config.archive.read:
         return log
-    from checkpointer.archive.archive import Archive
-    from checkpointer.archive.archived_log import ArchivedLog
-    from checkpointer.store.fsspec_store import open_store
+    from checkpointer.archive import Archive, ArchivedLog
+    from checkpointer.store import open_store
 
     return ArchivedLog(log, Archive(open_store(config.archive.root)), config.stream.examples)
 
@@ -214,8 +208,8 @@ def archiver(config: Config, index: int, stop: threading.Event) -> None:
 
 def checkpointer(config: Config, index: int, stop: threading.Event) -> None:
     from checkpointer.process import process as service
-    from learners.models.model import make_model
-    from paramserver.wire.client import connect
+    from learners.models import make_model
+    from paramserver.wire import connect
 
     shards, clock = connect(config.paramserver, config.run.dir, config.run.shards)
     with contextlib.ExitStack() as stack:

@@ -1,6 +1,6 @@
 """What shards must find again when a machine is replaced, beside the checkpoints of their model."""
 
-from checkpointer.store.files import Files
+from checkpointer.store import Files
 
 
 class StoredState:

@@ -19,3 +19,52 @@
 - `rate_file`: the usual rate of a stream as it is kept in the run's folder
 - `usual_rate`: whether a stream has stopped, by its own usual rate at that hour of the week (pure)
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from everspun.status import referee, report
+    from everspun.status.catch_up import CatchUp, behind, near_retention
+    from everspun.status.discovery import configured_places, scrape_all, unanswered
+    from everspun.status.follow import RECENT_EVALUATIONS, StatusFollower
+    from everspun.status.governed import words
+    from everspun.status.inputs import InputWatch, input_faults
+    from everspun.status.learning import feature_notes, learning_faults, missing_faults
+    from everspun.status.quality import Quality, shown
+    from everspun.status.rate_file import RateFile
+    from everspun.status.scraping import Report, fetch, quantile, scrape
+    from everspun.status.table import StatusSnapshot, duration
+    from everspun.status.usual_rate import UsualRate
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "RECENT_EVALUATIONS",
+    "CatchUp",
+    "InputWatch",
+    "Quality",
+    "RateFile",
+    "Report",
+    "StatusFollower",
+    "StatusSnapshot",
+    "UsualRate",
+    "behind",
+    "configured_places",
+    "duration",
+    "feature_notes",
+    "fetch",
+    "input_faults",
+    "learning_faults",
+    "missing_faults",
+    "near_retention",
+    "quantile",
+    "referee",
+    "report",
+    "scrape",
+    "scrape_all",
+    "shown",
+    "unanswered",
+    "words",
+]

@@ -4,8 +4,8 @@ what it has reached)."""
 from dataclasses import dataclass
 
 from everspun.status.table import StatusSnapshot, duration
-from stream.config import StreamConfig
-from stream.log.topics import topic_specs
+from stream import StreamConfig
+from stream.log import topic_specs
 
 #: Behind by less than this beyond what it has to wait for, a stage keeps up.
 SLACK_S = 60.0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from everspun.config import Config
 from everspun.hosts import indexed
-from everspun.launcher.run_files import ordered_scale
+from everspun.launcher import ordered_scale
 from everspun.status.scraping import Report, ask, local_places
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from everspun.config import Config
 from everspun.status.discovery import scrape_all
 from everspun.status.quality import Quality
 from everspun.status.table import StatusSnapshot, render, snapshot
-from stream.log.log import Log, LogError, OffsetOutOfRange
-from stream.record import Partition
+from stream import Partition
+from stream.log import Log, LogError, OffsetOutOfRange
 
 EVALUATIONS_PER_LOOK = 5_000
 #: Samples kept for the plots; older ones are thinned to every second one when this is reached.

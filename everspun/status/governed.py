@@ -4,7 +4,7 @@ why it acted."""
 from dataclasses import dataclass
 
 from everspun.status.scraping import Report
-from paramserver.bounds import PaceLevel
+from paramserver import PaceLevel
 
 
 @dataclass(frozen=True)

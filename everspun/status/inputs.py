@@ -6,13 +6,16 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from everspun.status.table import duration
-from stream.config import StreamConfig
-from stream.log.kafka import KafkaLog
-from stream.log.kafka_admin import check_topics
-from stream.log.log import LogError, Reader
-from stream.log.topics import Problem
-from stream.log.transactions import OpenTransaction, open_transactions
-from stream.record import Partition
+from stream import Partition, StreamConfig
+from stream.log import (
+    KafkaLog,
+    LogError,
+    OpenTransaction,
+    Problem,
+    Reader,
+    check_topics,
+    open_transactions,
+)
 
 #: A transaction that is open for longer holds its partition noticeably.
 OPEN_MAX_S = 10.0

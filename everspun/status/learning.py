@@ -4,8 +4,8 @@ limit, and what to do."""
 from collections.abc import Mapping
 
 from everspun.config import LimitsConfig
-from everspun.status.scrape import Report
-from stream.columns.declaration import Feature
+from everspun.status.scraping import Report
+from stream.columns import Feature
 
 _EMPTY, _CLIPPED = "everspun_learner_unusable_rows_total", "everspun_learner_clipped_values_total"
 _UNDECLARED, _FILLED = "everspun_labeler_undeclared_features", "everspun_learner_filled_rows_total"

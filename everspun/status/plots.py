@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
-from checkpointer.store.entropy import normalized
+from checkpointer.store import normalized
 from everspun.status.table import StatusSnapshot
 
 SIZE = (7.2, 3.6)

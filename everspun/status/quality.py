@@ -6,9 +6,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from checkpointer.store.entropy import normalized
-from everspun.audit.seen_ranges import SeenRanges
-from stream.internal_topics.malformed import MalformedRecord, json_object
+from checkpointer.store import normalized
+from everspun.audit import SeenRanges
+from stream.internal_topics import MalformedRecord, json_object
 
 DAY_MS = 86_400_000
 #: Days of event time, bins of predictions and values of staleness that are kept for the plots.

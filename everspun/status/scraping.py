@@ -10,8 +10,8 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from everspun.launcher.run_files import role_files
-from stream.metrics_server import INSTANCE, PROCESS
+from everspun.launcher import role_files
+from stream import INSTANCE, PROCESS
 
 TIMEOUT_S = 1.0
 _ANSWER_BYTES_MAX = 16_777_216

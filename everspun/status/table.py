@@ -14,7 +14,7 @@ from everspun.status.governed import Governed, governed
 from everspun.status.quality import Quality
 from everspun.status.resharded import Resharded, resharded
 from everspun.status.scraping import Report, quantile
-from stream.log.wall_clock import wall_clock_ms
+from stream.log import wall_clock_ms
 
 STAGES = ("fraud", "breaker", "labeler", "learner", "governor", "shard", "checkpointer", "replica")
 STALENESS = "everspun_staleness_updates_bucket"

@@ -6,3 +6,25 @@ No process keeps or sends anything for it: a trace is a function of what stands 
 - `search`: the records of `examples`, `evaluations` and `checkpoints` that tell of one event
 - `spans`: the same steps as spans of OpenTelemetry
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from everspun.trace.journey import EventTrace, event_trace
+    from everspun.trace.search import EventPlace, NotThere, checkpoint_of, find, published_of
+    from everspun.trace.spans import send
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "EventPlace",
+    "EventTrace",
+    "NotThere",
+    "checkpoint_of",
+    "event_trace",
+    "find",
+    "published_of",
+    "send",
+]

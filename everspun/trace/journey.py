@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from checkpointer.store.announcement import Announcement
-from checkpointer.store.manifest import Manifest
-from stream.internal_topics.examples import BatchHeader
+from checkpointer.store import Announcement, Manifest
+from stream.internal_topics import BatchHeader
 
 Detail = dict[str, str | int | float]
 

@@ -7,17 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from checkpointer.store.announcement import Announcement, decode
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.manifest import Manifest
-from everspun.audit.records import read_all, read_from
+from checkpointer.store import Announcement, Catalogue, Manifest, decode
+from everspun.audit import read_all, read_from
 from everspun.trace.journey import EventRecords
-from stream.chain import label_chain
-from stream.config import StreamConfig
-from stream.internal_topics.examples import BatchHeader, decode_examples
-from stream.internal_topics.malformed import MalformedRecord
-from stream.log.log import Reader
-from stream.record import Partition, Record, position
+from stream import Partition, Record, StreamConfig, label_chain, position
+from stream.internal_topics import BatchHeader, MalformedRecord, decode_examples
+from stream.log import Reader
 
 #: So many records are read one after the other rather than halved again; and so many before the
 #: place, for writers that repeated themselves (C5).

@@ -15,15 +15,9 @@ import pyarrow as pa
 
 from labeler.breaker.bands import GROUPS, Scope
 from labeler.breaker.cells import Point
-from stream.internal_topics.malformed import (
-    INT64_MIN,
-    HeaderFields,
-    MalformedRecord,
-    read_rows,
-    shown,
-)
-from stream.log.log import Headers
-from stream.record import Record
+from stream import Record
+from stream.internal_topics import INT64_MIN, HeaderFields, MalformedRecord, read_rows, shown
+from stream.log import Headers
 
 BAND_SCHEMA = pa.schema(
     [

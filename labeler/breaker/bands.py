@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from labeler.breaker_config import BreakerConfig
-from stream.kernels.arrays import F64, I64
+from stream.kernels import F64, I64
 
 #: Into how many groups sources fall by their hash: how much groups differ tells how much people do
 #: (`labeler.breaker.early_join`).

@@ -27,12 +27,12 @@ from labeler.breaker.bands import EVERYTHING, GROUPS, Bands, Cell, Scope
 from labeler.breaker.cells import OpenCell, OpenCells, Point
 from labeler.breaker.rules import RELEASED, Trip, find, recovered
 from labeler.breaker_config import VENDOR, BreakerConfig
-from stream.config import StreamConfig
-from stream.internal_topics.examples import BatchHeader
-from stream.internal_topics.verdicts import (
+from stream import StreamConfig
+from stream.internal_topics import (
     OPERATOR,
     RELEASE,
     WITHHOLD,
+    BatchHeader,
     Verdict,
     Watermark,
     breaker_input,

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from labeler.breaker.bands import EVERYTHING, GROUPS, Scope, squares_of
-from stream.chain import Chain, Fold
-from stream.internal_topics.examples import BatchHeader
-from stream.kernels.arrays import F64, I64
+from stream import Chain, Fold
+from stream.internal_topics import BatchHeader
+from stream.kernels import F64, I64
 
 #: Parts of an open cell are added up when there are so many.
 PARTS_MAX = 64

@@ -22,12 +22,10 @@ import pyarrow.compute as pc
 
 from labeler.breaker.bands import GROUPS
 from labeler.breaker_config import VENDOR, BreakerConfig
-from stream.columns.events import FEATURE_PREFIX, TS_MS_MAX, Impressions
-from stream.columns.values import slice_values
-from stream.config import StreamConfig
-from stream.internal_topics.examples import BatchHeader
-from stream.internal_topics.malformed import MalformedRecord, read_rows
-from stream.kernels.arrays import I64
+from stream import StreamConfig
+from stream.columns import FEATURE_PREFIX, TS_MS_MAX, Impressions, slice_values
+from stream.internal_topics import BatchHeader, MalformedRecord, read_rows
+from stream.kernels import I64
 
 #: One row a (feature, value, cell of event time, group of sources); feature "" counts everything.
 #: `clicks` are impressions with a click.

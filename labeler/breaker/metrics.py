@@ -1,9 +1,9 @@
 """Prometheus metrics of the circuit breaker (shell)."""
 
 from labeler.breaker.runner import Judging
-from labeler.labels.runner import Labelling
-from stream.internal_topics.examples import BatchHeader
-from stream.metrics import InputMetrics
+from labeler.labels import Labelling
+from stream import InputMetrics
+from stream.internal_topics import BatchHeader
 
 
 class BreakerMetrics(InputMetrics):

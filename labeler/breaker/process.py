@@ -15,19 +15,13 @@ from labeler.breaker.metrics import BreakerMetrics
 from labeler.breaker.runner import Judging
 from labeler.breaker_config import BreakerConfig, check
 from labeler.config import LabelerConfig
-from labeler.io.wait import Wait
-from labeler.labels.runner import Labelling
-from labeler.process.consumer_group import Membership
-from labeler.process.threads import LabellingLoop, ThreadGroup
-from stream.config import StreamConfig
-from stream.internal_topics.examples import BatchHeader
-from stream.internal_topics.passed_over import PassedOver
-from stream.log.kafka import KafkaLog
-from stream.log.log import Log
-from stream.log.wall_clock import wall_clock_ms
-from stream.metrics import start_metrics
-from stream.registry.client import log_with_schemas, registry_client
-from stream.registry.config import RegistryConfig
+from labeler.io import Wait
+from labeler.labels import Labelling
+from labeler.process import LabellingLoop, Membership, ThreadGroup
+from stream import StreamConfig, start_metrics
+from stream.internal_topics import BatchHeader, PassedOver
+from stream.log import KafkaLog, Log, wall_clock_ms
+from stream.registry import RegistryConfig, log_with_schemas, registry_client
 
 logger = logging.getLogger(__name__)
 

@@ -15,15 +15,17 @@ from labeler.breaker.band_record import BandRecord, decode_band
 from labeler.breaker.breaker import Breaker, BreakerStep
 from labeler.breaker.early_join import decode_tally
 from labeler.breaker_config import BreakerConfig
-from labeler.io.tail import TailReader
-from labeler.io.wait import Wait
-from stream.config import StreamConfig
-from stream.internal_topics.examples import BatchHeader
-from stream.internal_topics.malformed import MalformedRecord
-from stream.internal_topics.passed_over import PassedOver
-from stream.internal_topics.verdicts import Verdict, decode_verdict, encode_verdict
-from stream.log.log import Append, Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
-from stream.record import Partition, Record
+from labeler.io import TailReader, Wait
+from stream import Partition, Record, StreamConfig
+from stream.internal_topics import (
+    BatchHeader,
+    MalformedRecord,
+    PassedOver,
+    Verdict,
+    decode_verdict,
+    encode_verdict,
+)
+from stream.log import Append, Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
 
 logger = logging.getLogger(__name__)
 

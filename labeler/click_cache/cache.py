@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from labeler.click_cache.page import ClickPage, decode_page, encode_page
 from labeler.click_cache.storage import Pages, PagesFailed
-from labeler.join.resume_point import ResumePoint
+from labeler.join import ResumePoint
 
 _OFFSET_BYTES = 8
 

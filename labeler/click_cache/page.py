@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from labeler.join.intake import Read
-from stream.columns.events import Clicks
-from stream.decoding.decode import BadRecord
-from stream.kernels.arrays import I32, I64, U64
-from stream.record import ROW_BITS, Record
+from labeler.join import Read
+from stream import ROW_BITS, Record
+from stream.columns import Clicks
+from stream.decoding import BadRecord
+from stream.kernels import I32, I64, U64
 
 #: Changes with what stands in a page, or with what a reader makes of a record: an older page is
 #: then not read.

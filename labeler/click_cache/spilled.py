@@ -15,10 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from labeler.click_cache.page import ClickPage
-from labeler.join.click_join import ClickJoin, ClickLimits, Matches
-from labeler.join.ring_index import home
-from stream.kernels.arrays import I64, U64
-from stream.kernels.decorator import kernel
+from labeler.join import ClickJoin, ClickLimits, Matches, home
+from stream.kernels import I64, U64, kernel
 
 U32 = npt.NDArray[np.uint32]
 

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable
 
-from stream.config import StreamConfig
-from stream.log.log import Headers
-from stream.record import CLOCK_MS, CONTROL, HEARTBEAT, Partition
+from stream import CLOCK_MS, CONTROL, HEARTBEAT, Partition, StreamConfig
+from stream.log import Headers
 
 
 class Heartbeats:

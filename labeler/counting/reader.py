@@ -20,23 +20,20 @@ import pyarrow as pa
 
 from labeler.counting.signals import SESSION_SIGNAL_SCHEMA, Signal
 from labeler.fraud_config import FraudConfig
-from stream.chain import Chain, Fold
-from stream.config import StreamConfig
-from stream.decoding.arrival import (
+from stream import ROW_BITS, Chain, Fold, Record, StreamConfig, offset_of, position
+from stream.decoding import (
     TIME_FINE,
     ArrivalClock,
     Arrived,
+    DecodedActivity,
     arrival_clock,
+    decode_activity,
     judge_event_times,
 )
-from stream.decoding.decode import DecodedActivity, decode_activity
-from stream.hashing.keys import session_of
-from stream.internal_topics.clock_override import ClockOverride, maximum_set_back
-from stream.internal_topics.row_sizes import cuts, string_lengths
-from stream.internal_topics.verdicts import input_name
-from stream.kernels.arrays import I64, U64
-from stream.log.record_columns import RecordColumns
-from stream.record import ROW_BITS, Record, offset_of, position
+from stream.hashing import session_of
+from stream.internal_topics import ClockOverride, cuts, input_name, maximum_set_back, string_lengths
+from stream.kernels import I64, U64
+from stream.log import RecordColumns
 
 logger = logging.getLogger(__name__)
 

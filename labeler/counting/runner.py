@@ -11,30 +11,29 @@ from labeler.counting.heartbeats import Heartbeats, heartbeat_headers
 from labeler.counting.reader import CountingReader, SignalEnds
 from labeler.counting.signals import contradiction, decode_signal
 from labeler.fraud_config import FraudConfig
-from labeler.io.outbox import Message, Outbox, Outgoing
-from labeler.io.tail import TailReader
-from labeler.io.wait import Wait
-from labeler.labels.claimed_ends import ClaimedEnds
-from labeler.labels.operator_overrides import OverrideSearch
-from stream.config import SIGNALS_PARTITIONS, StreamConfig
-from stream.decoding.portions import fitting
-from stream.hashing.keys import partition_of_key
-from stream.internal_topics.clock_override import ClockOverride, overrides_of
-from stream.internal_topics.malformed import MalformedRecord
-from stream.internal_topics.passed_over import PassedOver
-from stream.internal_topics.verdicts import input_name
-from stream.log.log import (
+from labeler.io import Message, Outbox, Outgoing, TailReader, Wait
+from labeler.labels import ClaimedEnds, OverrideSearch
+from stream import SIGNALS_PARTITIONS, Partition, Record, StreamConfig
+from stream.decoding import fitting
+from stream.hashing import partition_of_key
+from stream.internal_topics import (
+    ClockOverride,
+    MalformedRecord,
+    PassedOver,
+    input_name,
+    overrides_of,
+)
+from stream.log import (
     Append,
     Log,
     LogError,
     OffsetOutOfRange,
     Reader,
+    RecordColumns,
     SendFailed,
     Unavailable,
     Writer,
 )
-from stream.log.record_columns import RecordColumns
-from stream.record import Partition, Record
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from stream.columns.events import TS_MS_MAX
-from stream.internal_topics.malformed import HeaderFields, MalformedRecord, read_rows, shown
-from stream.record import Record
+from stream import Record
+from stream.columns import TS_MS_MAX
+from stream.internal_topics import HeaderFields, MalformedRecord, read_rows, shown
 
 #: Events that one row may count.
 COUNT_MAX = 1 << 40

@@ -18,3 +18,22 @@
 - `vendor_history`: what honest sources do to each vendor
 - `window`: one window of event time, judged
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from labeler.fraud import app
+    from labeler.fraud.filter import FraudFilter, run_step
+    from labeler.fraud.tables import dict_tables, pair_key
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "FraudFilter",
+    "app",
+    "dict_tables",
+    "pair_key",
+    "run_step",
+]

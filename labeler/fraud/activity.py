@@ -13,9 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from labeler.fraud.pair_index import NO_LIMIT, Pairs, joined
-from stream.hashing.secret import NO_KEY, HashKey
-from stream.kernels.arrays import I64
-from stream.kernels.decorator import kernel
+from stream.hashing import NO_KEY, HashKey
+from stream.kernels import I64, kernel
 
 #: Pairs that no cell names any more are forgotten once they are more than so many, and more than
 #: the others.

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from faust.types import TP
 
-from labeler.counting.signals import Signal, contradiction, decode_signal
+from labeler.counting import Signal, contradiction, decode_signal
 from labeler.fraud.faust_app import FaustTable, make_app
 from labeler.fraud.filter import FilterStep, FraudFilter
 from labeler.fraud.metrics import FraudMetrics
@@ -29,15 +29,11 @@ from labeler.fraud.sender import VerdictSender
 from labeler.fraud.sent_watermarks import look_at_ends, sent_watermarks
 from labeler.fraud.tables import TABLES, Tables
 from labeler.fraud_config import FraudConfig, check_room
-from labeler.io.fetch_pace import RefetchTimer, StepSize
-from labeler.labels.claimed_ends import ClaimedEnds
-from stream.config import StreamConfig
-from stream.internal_topics.malformed import MalformedRecord
-from stream.internal_topics.passed_over import PassedOver
-from stream.internal_topics.verdicts import input_name
-from stream.log.log import Log, LogError, Unavailable
-from stream.metrics import start_metrics
-from stream.record import Partition, Record
+from labeler.io import RefetchTimer, StepSize
+from labeler.labels import ClaimedEnds
+from stream import Partition, Record, StreamConfig, start_metrics
+from stream.internal_topics import MalformedRecord, PassedOver, input_name
+from stream.log import Log, LogError, Unavailable
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from aiokafka.abc import AbstractTokenProvider
 from faust.auth import OAuthCredentials
 
 from labeler.fraud.tables import Json
-from stream.config import StreamConfig
-from stream.log.security import login, tls_context, token_source
+from stream import StreamConfig
+from stream.log import login, tls_context, token_source
 
 
 class FaustTable:

@@ -29,7 +29,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from labeler.counting.signals import SESSION_SIGNAL_SCHEMA, SIGNAL_SCHEMA, Signal
+from labeler.counting import SESSION_SIGNAL_SCHEMA, SIGNAL_SCHEMA, Signal
 from labeler.fraud.activity import ROW_SCHEMA, Activity, by_cell
 from labeler.fraud.activity_pages import ActivityPages, no_rows, rejected_rows
 from labeler.fraud.pair_index import joined
@@ -39,11 +39,10 @@ from labeler.fraud.tables import InputRow, Tables, pair_key
 from labeler.fraud.vendor_history import VendorHistory
 from labeler.fraud.window import ActivityWindow, Found
 from labeler.fraud_config import FraudConfig
-from stream.chain import Chain, Fold
-from stream.hashing.secret import NO_KEY, HashKey
-from stream.internal_topics.verdicts import REJECT, Verdict, Watermark
-from stream.kernels.arrays import I64, Bools
-from stream.record import offset_of
+from stream import Chain, Fold, offset_of
+from stream.hashing import NO_KEY, HashKey
+from stream.internal_topics import REJECT, Verdict, Watermark
+from stream.kernels import I64, Bools
 
 #: Rows of `progress` that are no inputs: [first cell not settled, offset of `signals` to read from,
 #: first page of activity, generation of scores, last cell that they hold] ...

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from labeler.fraud.filter import FilterStep, FraudCounts, FraudFilter
-from stream.metrics import ReaderMetrics
+from stream import ReaderMetrics
 
 
 class FraudMetrics(ReaderMetrics):

@@ -10,11 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from stream.hashing.keys import hash_strings
-from stream.hashing.secret import NO_KEY, HashKey
-from stream.kernels.arrays import I64, U64
-from stream.kernels.decorator import kernel
-from stream.kernels.hashes import GOLDEN, mix64
+from stream.hashing import NO_KEY, HashKey, hash_strings
+from stream.kernels import GOLDEN, I64, U64, kernel, mix64
 
 NO_LIMIT = 1 << 62
 ENTRIES_MIN = 1_024  # a power of two; an index is at most half full

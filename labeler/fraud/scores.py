@@ -24,8 +24,8 @@ from labeler.fraud.activity_pages import PAGE_BYTES_MAX, decode_rows, encode_row
 from labeler.fraud.pair_index import KeyNumbers, Pairs, pair_keys
 from labeler.fraud.tables import StateTable
 from labeler.fraud_config import FraudConfig
-from stream.hashing.secret import NO_KEY, HashKey
-from stream.kernels.arrays import I64, Bools
+from stream.hashing import NO_KEY, HashKey
+from stream.kernels import I64, Bools
 
 #: A pair is forgotten once fewer clicks than this are left of it.
 CLICKS_LEFT_MIN = 1.0

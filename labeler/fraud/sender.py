@@ -5,10 +5,9 @@ import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from stream.config import StreamConfig
-from stream.internal_topics.verdicts import Verdict, Watermark, encode_verdict
-from stream.log.log import Log, LogError, Writer
-from stream.record import Partition
+from stream import Partition, StreamConfig
+from stream.internal_topics import Verdict, Watermark, encode_verdict
+from stream.log import Log, LogError, Writer
 
 
 class VerdictSender:

@@ -1,13 +1,11 @@
 """The highest watermark of each input that stands in `verdicts`: what a filter that begins may
 not go below (F3)."""
 
-from labeler.io.tail import TailReader
-from labeler.labels.claimed_ends import ClaimedEnds
-from labeler.labels.verdict_records import read_verdicts, without_contradictions
-from stream.config import StreamConfig
-from stream.internal_topics.verdicts import Watermark, input_name
-from stream.log.log import Log
-from stream.record import Partition, Record
+from labeler.io import TailReader
+from labeler.labels import ClaimedEnds, read_verdicts, without_contradictions
+from stream import Partition, Record, StreamConfig
+from stream.internal_topics import Watermark, input_name
+from stream.log import Log
 
 #: Records of `verdicts` read back at first, and at most: an input that is silent for longer has no
 #: floor.

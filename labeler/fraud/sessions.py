@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from labeler.fraud.activity import Activity, Counted
 from labeler.fraud_config import FraudConfig
-from stream.kernels.arrays import F64, I64
+from stream.kernels import F64, I64
 
 #: What an attack's session is taken to do: click on so much of what it sees of the vendor (or on so
 #: little, where views are the attack), and look elsewhere for so large a part.

@@ -8,7 +8,7 @@ import numpy as np
 
 from labeler.fraud.tables import StateTable
 from labeler.fraud_config import FraudConfig
-from stream.kernels.arrays import F64, I64
+from stream.kernels import F64, I64
 
 #: Key of the sum over all vendors; a vendor's key is its name behind a letter.
 ALL = "*"

@@ -9,14 +9,21 @@ from typing import NamedTuple
 import numpy as np
 
 from labeler.fraud.activity import Activity, Counted
-from labeler.fraud.rules import PAIR_RULES, SCORE_RULES, VENDOR_RULES
-from labeler.fraud.rules.evidence import Evidence, Remembered, RuleFinding, VendorEvidence
-from labeler.fraud.rules.tails import upper_tails
+from labeler.fraud.rules import (
+    PAIR_RULES,
+    SCORE_RULES,
+    VENDOR_RULES,
+    Evidence,
+    Remembered,
+    RuleFinding,
+    VendorEvidence,
+    upper_tails,
+)
 from labeler.fraud.scores import Scores
 from labeler.fraud.tables import pair_key
 from labeler.fraud.vendor_history import VendorHistory
 from labeler.fraud_config import FraudConfig
-from stream.kernels.arrays import I64, Bools
+from stream.kernels import I64, Bools
 
 #: Nobody is devoted for a single click.
 DEVOTED_CLICKS_MIN = 2

@@ -9,3 +9,34 @@ each.
 - `tail`: reading back the end of a partition, to fold it
 - `wait`: A wait by a clock that may be set back
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from labeler.io.fetch_pace import RefetchTimer, StepSize
+    from labeler.io.fetch_queue import FetchQueue
+    from labeler.io.outbox import Message, Outbox, Outgoing
+    from labeler.io.set_aside import SetAside, set_aside_headers, set_aside_key, set_asides
+    from labeler.io.tail import EMPTY_POLLS_MAX, POLL_MS, TailReader
+    from labeler.io.wait import Wait
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "EMPTY_POLLS_MAX",
+    "POLL_MS",
+    "FetchQueue",
+    "Message",
+    "Outbox",
+    "Outgoing",
+    "RefetchTimer",
+    "SetAside",
+    "StepSize",
+    "TailReader",
+    "Wait",
+    "set_aside_headers",
+    "set_aside_key",
+    "set_asides",
+]

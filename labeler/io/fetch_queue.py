@@ -4,10 +4,9 @@ limits."""
 from collections import deque
 from collections.abc import Iterable
 
-from stream.config import StreamConfig
-from stream.decoding.portions import fitting
-from stream.log.record_columns import NO_RECORDS, RecordColumns
-from stream.record import Record
+from stream import Record, StreamConfig
+from stream.decoding import fitting
+from stream.log import NO_RECORDS, RecordColumns
 
 
 class FetchQueue:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from stream.log.log import Append, Headers, SendFailed, Writer
-from stream.record import Partition
+from stream import Partition
+from stream.log import Append, Headers, SendFailed, Writer
 
 What = TypeVar("What")
 #: A time limit is not over before so many looks: what passes between two of them may be a step of

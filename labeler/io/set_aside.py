@@ -8,9 +8,9 @@ bytes.
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from stream.internal_topics.malformed import HeaderFields, MalformedRecord, OnMalformed
-from stream.log.log import Headers
-from stream.record import Record, offset_of, position
+from stream import Record, offset_of, position
+from stream.internal_topics import HeaderFields, MalformedRecord, OnMalformed
+from stream.log import Headers
 
 _ORDER = "set_aside"
 

@@ -3,10 +3,10 @@
 import functools
 from collections.abc import Callable, Iterable
 
-from labeler.join.resume_point import ExamplesFold
-from stream.internal_topics.passed_over import PassedOver
-from stream.log.log import Log, Unavailable
-from stream.record import Partition, Record
+from labeler.join import ExamplesFold
+from stream import Partition, Record
+from stream.internal_topics import PassedOver
+from stream.log import Log, Unavailable
 
 #: How long one poll waits, and how many in a row may give nothing before the broker counts as gone.
 POLL_MS = 500

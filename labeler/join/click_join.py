@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labeler.join.ring_index import RING_MIN, delete, find, new_index, ring_size
-from stream.kernels.arrays import I32, I64, U64
-from stream.kernels.decorator import kernel
+from stream.kernels import I32, I64, U64, kernel
 
 I8 = npt.NDArray[np.int8]
 

@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labeler.join.ring_index import RING_MIN, delete, find, new_index, ring_size
-from stream.kernels.arrays import I32, I64, U64
-from stream.kernels.decorator import kernel
+from stream.kernels import I32, I64, U64, kernel
 
 Flags = npt.NDArray[np.bool_]
 

@@ -8,22 +8,23 @@ from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from stream.columns.events import Clicks, Impressions
-from stream.config import StreamConfig
-from stream.decoding.arrival import (
+from stream import ROW_BITS, Record, StreamConfig, offset_of
+from stream.columns import Clicks, Impressions
+from stream.decoding import (
     TIME_FINE,
     Arrived,
+    BadRecord,
+    MissingShares,
     arrival_clock,
+    count_undeclared,
+    decode_clicks,
+    decode_impressions,
     event_time_reason,
     judge_event_times,
 )
-from stream.decoding.decode import BadRecord, decode_clicks, decode_impressions
-from stream.decoding.missing_shares import MissingShares
-from stream.decoding.undeclared import count_undeclared
-from stream.internal_topics.clock_override import ClockOverride
-from stream.kernels.arrays import I32, I64
-from stream.log.record_columns import RecordColumns
-from stream.record import ROW_BITS, Record, offset_of
+from stream.internal_topics import ClockOverride
+from stream.kernels import I32, I64
+from stream.log import RecordColumns
 
 #: Why a record is in quarantine that an operator named (L7).
 SET_ASIDE = "set aside by an operator"

@@ -8,7 +8,7 @@ they must be the same however the records were polled.
 import numpy as np
 import numpy.typing as npt
 
-from stream.kernels.arrays import I32, I64
+from stream.kernels import I32, I64
 
 #: 20 bytes a record. `rows` counts events of any class.
 RECORD = np.dtype([("offset", np.int64), ("arrival_ms", np.int64), ("rows", np.int32)])

@@ -4,11 +4,14 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from labeler.join.strategy import NOTHING, Share
-from stream.chain import Chain, Fold
-from stream.internal_topics.clock_override import ClockOverride, maximum_set_back
-from stream.internal_topics.examples import BatchHeader
-from stream.internal_topics.malformed import MalformedRecord, OnMalformed
-from stream.record import Record, offset_of, position
+from stream import Chain, Fold, Record, offset_of, position
+from stream.internal_topics import (
+    BatchHeader,
+    ClockOverride,
+    MalformedRecord,
+    OnMalformed,
+    maximum_set_back,
+)
 
 
 @dataclass(frozen=True)

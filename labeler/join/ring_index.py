@@ -10,9 +10,7 @@ are no tombstones and no rebuilds.
 
 import numpy as np
 
-from stream.kernels.arrays import I32, U64
-from stream.kernels.decorator import kernel
-from stream.kernels.hashes import GOLDEN
+from stream.kernels import GOLDEN, I32, U64, kernel
 
 #: Ids are hashes already; Fibonacci hashing protects against ids that agree in their low bits.
 _SHIFT = np.uint64(32)

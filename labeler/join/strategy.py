@@ -12,10 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stream.chain import LABEL, LATE
-from stream.config import StreamConfig
-from stream.kernels.arrays import U64, Bools
-from stream.kernels.hashes import GOLDEN
+from stream import LABEL, LATE, StreamConfig
+from stream.kernels import GOLDEN, U64, Bools
 
 #: A window in which no click counts.
 NO_WINDOW_MS = -1

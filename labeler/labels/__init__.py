@@ -18,3 +18,58 @@
 - `verdict_index`: what stands in `verdicts`, read in order
 - `operator_overrides`: what operators said of partitions, as it stands in `quarantine` (L7, C7, T3)
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from labeler.labels.claimed_ends import ClaimedEnds
+    from labeler.labels.clicks import ClickBuffer, Passed
+    from labeler.labels.emission import Emission, rejected_ids
+    from labeler.labels.emitter import ExamplesEmitter, Reading
+    from labeler.labels.lost_range import (
+        LostRange,
+        lost_command,
+        lost_headers,
+        lost_key,
+        lost_ranges,
+    )
+    from labeler.labels.operator_overrides import OverrideSearch
+    from labeler.labels.partition import PartitionLabeler, PartitionStop
+    from labeler.labels.runner import Labelling, awaited_inputs
+    from labeler.labels.verdict_index import NO_WATERMARK, VerdictPoint
+    from labeler.labels.verdict_records import (
+        VerdictRecord,
+        claims,
+        read_verdicts,
+        without_contradictions,
+    )
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "NO_WATERMARK",
+    "ClaimedEnds",
+    "ClickBuffer",
+    "Emission",
+    "ExamplesEmitter",
+    "Labelling",
+    "LostRange",
+    "OverrideSearch",
+    "PartitionLabeler",
+    "PartitionStop",
+    "Passed",
+    "Reading",
+    "VerdictPoint",
+    "VerdictRecord",
+    "awaited_inputs",
+    "claims",
+    "lost_command",
+    "lost_headers",
+    "lost_key",
+    "lost_ranges",
+    "read_verdicts",
+    "rejected_ids",
+    "without_contradictions",
+]

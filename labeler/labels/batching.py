@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from labeler.join.record_queue import RecordQueue
-from stream.kernels.arrays import I32, I64
-from stream.record import offset_of, position, row_of
+from labeler.join import RecordQueue
+from stream import offset_of, position, row_of
+from stream.kernels import I32, I64
 
 
 class BatchRange(NamedTuple):

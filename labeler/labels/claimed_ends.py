@@ -4,9 +4,8 @@ compared with it (F3)."""
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from stream.config import StreamConfig
-from stream.internal_topics.verdicts import breaker_input, input_name
-from stream.record import Partition, position
+from stream import Partition, StreamConfig, position
+from stream.internal_topics import breaker_input, input_name
 
 
 class Ends(Protocol):

@@ -18,18 +18,21 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from labeler.click_cache.cache import ClickCopy
-from labeler.click_cache.page import ClickPage
-from labeler.click_cache.spilled import SpilledClicks
-from labeler.join.click_join import ClickJoin, ClickLimits, Matches
-from labeler.join.intake import Read
-from labeler.join.record_queue import RecordQueue
-from labeler.join.resume_point import ResumePoint
-from labeler.join.strategy import NO_WINDOW_MS, LabelStrategy
-from stream.columns.events import Clicks, Impressions
-from stream.config import StreamConfig
-from stream.decoding.decode import BadRecord
-from stream.kernels.arrays import I32, I64
+from labeler.click_cache import ClickCopy, ClickPage, SpilledClicks
+from labeler.join import (
+    NO_WINDOW_MS,
+    ClickJoin,
+    ClickLimits,
+    LabelStrategy,
+    Matches,
+    Read,
+    RecordQueue,
+    ResumePoint,
+)
+from stream import StreamConfig
+from stream.columns import Clicks, Impressions
+from stream.decoding import BadRecord
+from stream.kernels import I32, I64
 
 #: About what a click and a record take in memory: so it is decided what spills, whatever tables
 #: have grown to.

@@ -10,14 +10,11 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from stream.columns.events import Impressions
-from stream.decoding.decode import BadRecord
-from stream.internal_topics.examples import BatchHeader
-from stream.internal_topics.malformed import json_object, shown
-from stream.internal_topics.row_sizes import cuts, string_lengths
-from stream.internal_topics.verdicts import Verdict
-from stream.log.log import Headers
-from stream.record import Record, position
+from stream import Record, position
+from stream.columns import Impressions
+from stream.decoding import BadRecord
+from stream.internal_topics import BatchHeader, Verdict, cuts, json_object, shown, string_lengths
+from stream.log import Headers
 
 REJECTED = "rejected"
 QUARANTINE = "quarantine"

@@ -9,11 +9,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from labeler.click_cache.storage import Pages
-from labeler.join.strategy import LabelStrategy
-from stream.columns.events import Impressions
-from stream.config import StreamConfig
-from stream.internal_topics.examples import BatchHeader, encode_examples, example_batch
+from labeler.click_cache import Pages
+from labeler.join import LabelStrategy
+from stream import StreamConfig
+from stream.columns import Impressions
+from stream.internal_topics import BatchHeader, encode_examples, example_batch
 
 
 class Emitter(Protocol):

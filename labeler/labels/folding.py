@@ -4,15 +4,12 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from labeler.io.tail import TailReader
-from labeler.join.resume_point import ResumePoint
-from labeler.join.strategy import LabelStrategy
+from labeler.io import TailReader
+from labeler.join import LabelStrategy, ResumePoint
 from labeler.labels.emitter import Emitter
 from labeler.labels.lost_range import LostRange, begin_offset
 from labeler.labels.remade_topics import Identified, identify
-from stream.chain import LABEL
-from stream.config import StreamConfig
-from stream.record import Partition
+from stream import LABEL, Partition, StreamConfig
 
 logger = logging.getLogger(__name__)
 

@@ -6,18 +6,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from labeler.join.duplicates import DuplicateIds
-from labeler.join.intake import Read
-from labeler.join.record_queue import RecordQueue
-from labeler.join.resume_point import ResumePoint
+from labeler.join import DuplicateIds, Read, RecordQueue, ResumePoint
 from labeler.labels.batching import BatchRange, Boundaries
-from stream.columns.events import Impressions
-from stream.config import StreamConfig
-from stream.decoding.decode import BadRecord
-from stream.internal_topics.examples import FIXED_BYTES
-from stream.internal_topics.row_sizes import row_bytes
-from stream.kernels.arrays import I64
-from stream.record import position
+from stream import StreamConfig, position
+from stream.columns import Impressions
+from stream.decoding import BadRecord
+from stream.internal_topics import FIXED_BYTES, row_bytes
+from stream.kernels import I64
 
 
 class RangeContents(NamedTuple):

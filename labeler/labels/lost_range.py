@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from stream.internal_topics.malformed import INT64_MAX, HeaderFields, MalformedRecord, OnMalformed
-from stream.log.log import Headers
-from stream.record import ROW_BITS, Record, position
+from stream import ROW_BITS, Record, position
+from stream.internal_topics import INT64_MAX, HeaderFields, MalformedRecord, OnMalformed
+from stream.log import Headers
 
 _LOST, _FROM, _TO, _BEGIN, _ID = "lost", "from", "to", "begin", "topic_id"
 

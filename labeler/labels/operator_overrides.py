@@ -4,15 +4,11 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from labeler.io.set_aside import SetAside, set_asides
-from labeler.io.tail import TailReader
+from labeler.io import SetAside, TailReader, set_asides
 from labeler.labels.lost_range import LostRange, lost_ranges
-from stream.config import StreamConfig
-from stream.internal_topics.clock_override import ClockOverride, clock_overrides
-from stream.internal_topics.malformed import MalformedRecord
-from stream.internal_topics.passed_over import PassedOver
-from stream.log.log import Log, Reader, Unavailable
-from stream.record import Partition, Record
+from stream import Partition, Record, StreamConfig
+from stream.internal_topics import ClockOverride, MalformedRecord, PassedOver, clock_overrides
+from stream.log import Log, Reader, Unavailable
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from labeler.click_cache.cache import ClickCopy
-from labeler.click_cache.storage import PagesFailed
+from labeler.click_cache import ClickCopy, PagesFailed
 from labeler.config import LabelerConfig, label_config_hash
-from labeler.join.intake import clicks_intake, impressions_intake
-from labeler.join.resume_point import ResumePoint
-from labeler.join.strategy import label_strategies
+from labeler.join import ResumePoint, clicks_intake, impressions_intake, label_strategies
 from labeler.labels.batching import BatchRange
 from labeler.labels.clicks import ClickBuffer, Passed
 from labeler.labels.emission import Emission, SideRecord, quarantine_records, rejected_records
@@ -26,17 +23,9 @@ from labeler.labels.lost_range import LostRange, lost_command
 from labeler.labels.operator_overrides import NO_OVERRIDES, OperatorOverrides
 from labeler.labels.range_labels import RangeLabeler
 from labeler.labels.verdict_index import Ruling, VerdictIndex
-from stream.config import StreamConfig
-from stream.decoding.arrival import ArrivalClock
-from stream.decoding.missing_shares import MissingShares
-from stream.internal_topics.clock_override import overrides_of
-from stream.internal_topics.examples import (
-    BatchHeader,
-    examples_schema,
-    schema_id,
-)
-from stream.internal_topics.verdicts import input_name
-from stream.record import Record, offset_of, position
+from stream import Record, StreamConfig, offset_of, position
+from stream.decoding import ArrivalClock, MissingShares
+from stream.internal_topics import BatchHeader, examples_schema, input_name, overrides_of, schema_id
 
 #: Emissions of one `step` unless told otherwise.
 STEP_MAX = 16

@@ -5,14 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from labeler.join.click_join import Matches
-from labeler.join.strategy import NO_WINDOW_MS, LabelStrategy, kept_negatives, label_strategies
+from labeler.join import NO_WINDOW_MS, LabelStrategy, Matches, kept_negatives, label_strategies
 from labeler.labels.clicks import ClickBuffer
 from labeler.labels.impressions import RangeContents
 from labeler.labels.verdict_index import Ruling, VerdictIndex
-from stream.chain import LABEL
-from stream.config import StreamConfig
-from stream.kernels.arrays import Bools
+from stream import LABEL, StreamConfig
+from stream.kernels import Bools
 
 
 class RangeLabels(NamedTuple):

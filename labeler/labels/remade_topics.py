@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from labeler.join.resume_point import ResumePoint
+from labeler.join import ResumePoint
 from labeler.labels.lost_range import LostRange, accepted
-from stream.record import offset_of, row_of
+from stream import offset_of, row_of
 
 
 @dataclass(frozen=True)

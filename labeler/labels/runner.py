@@ -8,14 +8,10 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from labeler.click_cache.storage import Pages, PagesFailed
+from labeler.click_cache import Pages, PagesFailed
 from labeler.config import LabelerConfig
-from labeler.io.fetch_queue import FetchQueue
-from labeler.io.outbox import Message, Outbox, Outgoing
-from labeler.io.set_aside import SetAside
-from labeler.io.tail import TailReader
-from labeler.io.wait import Wait
-from labeler.join.strategy import LabelStrategy, label_strategies
+from labeler.io import FetchQueue, Message, Outbox, Outgoing, SetAside, TailReader, Wait
+from labeler.join import LabelStrategy, label_strategies
 from labeler.labels.emission import REJECTED, Emission, SideRecord
 from labeler.labels.emitter import Emitter, ExamplesEmitter, Reading
 from labeler.labels.folding import ChainFolding, Totals, inputs_of
@@ -25,12 +21,9 @@ from labeler.labels.partition import PartitionLabeler, PartitionStop
 from labeler.labels.remade_topics import Remade
 from labeler.labels.verdict_index import VerdictIndex
 from labeler.labels.verdict_queue import VerdictQueue
-from stream.config import StreamConfig
-from stream.internal_topics.examples import BatchHeader
-from stream.internal_topics.passed_over import PassedOver
-from stream.internal_topics.verdicts import breaker_input, input_name
-from stream.log.log import Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
-from stream.record import Partition, offset_of, position
+from stream import Partition, StreamConfig, offset_of, position
+from stream.internal_topics import BatchHeader, PassedOver, breaker_input, input_name
+from stream.log import Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
 
 logger = logging.getLogger(__name__)
 

@@ -17,23 +17,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from labeler.join.resume_point import ResumePoint
+from labeler.join import ResumePoint
 from labeler.labels.verdict_records import VerdictRecord, read_verdicts
-from stream.columns.events import FEATURE_PREFIX
-from stream.columns.values import slice_values
-from stream.hashing.keys import hash_strings, session_of
-from stream.hashing.secret import NO_KEY, HashKey
-from stream.internal_topics.verdicts import (
-    ALLOW,
-    FORGET,
-    OPERATOR,
-    REJECT,
-    WITHHOLD,
-    Verdict,
-    Watermark,
-)
-from stream.kernels.arrays import I64, U64, Bools
-from stream.record import Record
+from stream import Record
+from stream.columns import FEATURE_PREFIX, slice_values
+from stream.hashing import NO_KEY, HashKey, hash_strings, session_of
+from stream.internal_topics import ALLOW, FORGET, OPERATOR, REJECT, WITHHOLD, Verdict, Watermark
+from stream.kernels import I64, U64, Bools
 
 #: Watermark of an input that has none yet.
 NO_WATERMARK = 0

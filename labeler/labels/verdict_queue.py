@@ -12,8 +12,7 @@ from labeler.labels.verdict_records import (
     read_verdicts,
     without_contradictions,
 )
-from stream.config import StreamConfig
-from stream.record import Record
+from stream import Record, StreamConfig
 
 #: A claim beyond the end of its input's log is looked at again after this: the end of a log may be
 #: known late.

@@ -9,9 +9,8 @@ was read before it was written.
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from stream.internal_topics.malformed import MalformedRecord
-from stream.internal_topics.verdicts import Verdict, Watermark, decode_verdict
-from stream.record import Record
+from stream import Record
+from stream.internal_topics import MalformedRecord, Verdict, Watermark, decode_verdict
 
 
 class VerdictRecord(NamedTuple):

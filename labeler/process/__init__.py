@@ -9,3 +9,21 @@
 - `warmup`: compile the labeler's kernels into their cache, so that the first event of a run does
   not wait for a compiler
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from labeler.process import process
+    from labeler.process.consumer_group import Membership
+    from labeler.process.threads import LabellingLoop, ThreadGroup
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "LabellingLoop",
+    "Membership",
+    "ThreadGroup",
+    "process",
+]

@@ -7,9 +7,8 @@ other work made one take tens of seconds.
 import logging
 import threading
 
-from stream.config import StreamConfig
-from stream.log.log import GroupReader
-from stream.record import Partition
+from stream import Partition, StreamConfig
+from stream.log import GroupReader
 
 logger = logging.getLogger(__name__)
 

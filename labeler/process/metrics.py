@@ -3,16 +3,12 @@
 import time
 from collections import Counter
 
-from labeler.counting.runner import Head
-from labeler.labels.partition import PartitionLabeler, PartitionStop
-from labeler.labels.runner import Labelling
-from labeler.retraction.runner import Retracting
-from stream.chain import LABEL, RETRACT, kind_of
-from stream.decoding.missing_shares import MissingShares
-from stream.decoding.undeclared import NAMES_MAX
-from stream.internal_topics.examples import BatchHeader
-from stream.metrics import InputMetrics
-from stream.record import offset_of
+from labeler.counting import Head
+from labeler.labels import Labelling, PartitionLabeler, PartitionStop
+from labeler.retraction import Retracting
+from stream import LABEL, RETRACT, InputMetrics, kind_of, offset_of
+from stream.decoding import NAMES_MAX, MissingShares
+from stream.internal_topics import BatchHeader
 
 #: Characters of the reason of a stop that stand in its series.
 REASON_MAX = 300

@@ -14,14 +14,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from labeler.click_cache.rocks import RocksPages
-from labeler.click_cache.storage import Pages
+from labeler.click_cache import Pages, RocksPages
 from labeler.config import LabelerConfig
-from labeler.counting.runner import Head
+from labeler.counting import Head
 from labeler.fraud_config import FraudConfig
-from labeler.io.wait import Wait
-from labeler.join.strategy import LabelStrategy, label_strategies
-from labeler.labels.runner import Labelling
+from labeler.io import Wait
+from labeler.join import LabelStrategy, label_strategies
+from labeler.labels import Labelling
 from labeler.process.consumer_group import Membership
 from labeler.process.metrics import LabelerMetrics
 from labeler.process.threads import (
@@ -30,16 +29,11 @@ from labeler.process.threads import (
     LabellingStep,
     ThreadGroup,
 )
-from labeler.retraction.runner import Retracting
-from stream.config import StreamConfig
-from stream.internal_topics.examples import BatchHeader
-from stream.internal_topics.passed_over import PassedOver
-from stream.log.kafka import KafkaLog
-from stream.log.log import Log
-from stream.log.wall_clock import wall_clock_ms
-from stream.metrics import start_metrics
-from stream.registry.client import log_with_schemas, registry_client
-from stream.registry.config import RegistryConfig
+from labeler.retraction import Retracting
+from stream import StreamConfig, start_metrics
+from stream.internal_topics import BatchHeader, PassedOver
+from stream.log import KafkaLog, Log, wall_clock_ms
+from stream.registry import RegistryConfig, log_with_schemas, registry_client
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from stream.internal_topics.examples import BatchHeader
+from stream.internal_topics import BatchHeader
 
 logger = logging.getLogger(__name__)
 

@@ -4,10 +4,9 @@ for a compiler."""
 import json
 
 from labeler.config import LabelerConfig
-from labeler.join.resume_point import ResumePoint
-from labeler.labels.partition import PartitionLabeler
-from stream.config import StreamConfig
-from stream.record import CLOCK_MS, CONTROL, HEARTBEAT, Record
+from labeler.join import ResumePoint
+from labeler.labels import PartitionLabeler
+from stream import CLOCK_MS, CONTROL, HEARTBEAT, Record, StreamConfig
 
 _START_MS = 1_600_000_000_000
 

@@ -7,3 +7,22 @@
   says so (L3, C1)
 - `runner`: writes `retract/p` of the partitions that a process owns
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from labeler.retraction.rows import Gathered, Held, Late, record_rows, values_of
+    from labeler.retraction.runner import Retracting
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "Gathered",
+    "Held",
+    "Late",
+    "Retracting",
+    "record_rows",
+    "values_of",
+]

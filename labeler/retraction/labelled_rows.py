@@ -5,15 +5,11 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from labeler.io.tail import EMPTY_POLLS_MAX, POLL_MS, TailReader
-from labeler.join.resume_point import ExamplesFold
-from labeler.join.strategy import LabelStrategy
-from stream.chain import LABEL, Chain, Fold
-from stream.config import StreamConfig
-from stream.internal_topics.examples import BatchHeader, decode_examples, trim
-from stream.internal_topics.malformed import MalformedRecord
-from stream.log.log import Log, Reader, Unavailable
-from stream.record import Partition, Record, offset_of
+from labeler.io import EMPTY_POLLS_MAX, POLL_MS, TailReader
+from labeler.join import ExamplesFold, LabelStrategy
+from stream import LABEL, Chain, Fold, Partition, Record, StreamConfig, offset_of
+from stream.internal_topics import BatchHeader, MalformedRecord, decode_examples, trim
+from stream.log import Log, Reader, Unavailable
 
 #: Records of a partition of `examples` between which is not searched any more.
 NEAR_RECORDS = 64

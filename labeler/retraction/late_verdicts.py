@@ -12,12 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from labeler.join.resume_point import ResumePoint
-from labeler.labels.verdict_index import NO_WATERMARK, VerdictPoint
-from labeler.labels.verdict_records import VerdictRecord, read_verdicts
+from labeler.join import ResumePoint
+from labeler.labels import NO_WATERMARK, VerdictPoint, VerdictRecord, read_verdicts
 from labeler.retraction.rows import Held
-from stream.internal_topics.verdicts import ALLOW, REJECT, Verdict, Watermark
-from stream.record import Record
+from stream import Record
+from stream.internal_topics import ALLOW, REJECT, Verdict, Watermark
 
 #: A chain that has nothing to take back gets an empty range as often, in offsets of `verdicts`.
 RUN_OFFSETS = 8_192

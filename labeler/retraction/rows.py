@@ -17,12 +17,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stream.columns.events import FEATURE_PREFIX
-from stream.columns.values import slice_values
-from stream.internal_topics.retracted import NAMED, Again
-from stream.internal_topics.row_sizes import row_bytes
-from stream.internal_topics.verdicts import ALLOW, FORGET, REJECT, Verdict
-from stream.kernels.arrays import Bools
+from stream.columns import FEATURE_PREFIX, slice_values
+from stream.internal_topics import ALLOW, FORGET, NAMED, REJECT, Again, Verdict, row_bytes
+from stream.kernels import Bools
 
 
 class Held(NamedTuple):

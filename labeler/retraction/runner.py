@@ -16,23 +16,21 @@ import numpy as np
 import pyarrow as pa
 
 from labeler.config import LabelerConfig, label_config_hash
-from labeler.io.outbox import Message, Outbox, Outgoing
-from labeler.io.tail import TailReader
-from labeler.io.wait import Wait
-from labeler.join.resume_point import ResumePoint
-from labeler.join.strategy import label_strategies
-from labeler.labels.claimed_ends import ClaimedEnds
-from labeler.labels.runner import awaited_inputs
-from labeler.labels.verdict_records import claims, read_verdicts, without_contradictions
+from labeler.io import Message, Outbox, Outgoing, TailReader, Wait
+from labeler.join import ResumePoint, label_strategies
+from labeler.labels import (
+    ClaimedEnds,
+    awaited_inputs,
+    claims,
+    read_verdicts,
+    without_contradictions,
+)
 from labeler.retraction.labelled_rows import Labelled, labelled, reached_ms
 from labeler.retraction.late_verdicts import LateVerdicts, Run
 from labeler.retraction.rows import Gathered, Late, aligned, record_rows, values_of
-from stream.chain import retract_chain
-from stream.config import StreamConfig
-from stream.internal_topics.examples import BatchHeader, encode_examples, schema_id
-from stream.internal_topics.row_sizes import cuts, row_bytes
-from stream.log.log import Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
-from stream.record import Partition, offset_of, position, row_of
+from stream import Partition, StreamConfig, offset_of, position, retract_chain, row_of
+from stream.internal_topics import BatchHeader, cuts, encode_examples, row_bytes, schema_id
+from stream.log import Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
 
 logger = logging.getLogger(__name__)
 

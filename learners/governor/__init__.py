@@ -8,3 +8,24 @@
 - `window`: the batches that follow a cut, in the order in which they were learned live, each with
   the loss it had then
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from learners.governor import process
+    from learners.governor.checkpoint_source import CompleteCut, CutGone
+    from learners.governor.metrics import GovernorMetrics
+    from learners.governor.process import GovernedSystem, GovernorService
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "CompleteCut",
+    "CutGone",
+    "GovernedSystem",
+    "GovernorMetrics",
+    "GovernorService",
+    "process",
+]

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from paramserver.messages import Keys, Progress
-from paramserver.parts.snapshot import Snapshot
+from paramserver import Keys, Progress
+from paramserver.parts import Snapshot
 
 
 class CutGone(Exception):

@@ -20,8 +20,8 @@ from typing import NamedTuple
 from learners.governor.checkpoint_source import CompleteCut
 from learners.governor.window import ComparisonWindow, Scored
 from learners.governor_config import GovernorConfig
-from paramserver.bounds import Bounds, PaceLevel
-from paramserver.clocks.governor import SLOWEST, Decision, Estimate, Governor, estimate, pace_levels
+from paramserver import Bounds, PaceLevel
+from paramserver.clocks import SLOWEST, Decision, Estimate, Governor, estimate, pace_levels
 
 #: Scored batches remembered: for a comparison that begins later than its first batches, and to see
 #: repeats.

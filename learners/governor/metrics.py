@@ -1,9 +1,9 @@
 """What a governor's process exports to Prometheus (shell)."""
 
 from learners.governor.controller import Governing
-from paramserver.bounds import PaceLevel
-from paramserver.clocks.governor import WHY
-from stream.metrics import ReaderMetrics
+from paramserver import PaceLevel
+from paramserver.clocks import WHY
+from stream import ReaderMetrics
 
 SECONDS = (0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 

@@ -12,19 +12,24 @@ from dataclasses import replace
 
 import numpy as np
 
-from learners.models.delayed_feedback import NONE, Correction
-from learners.models.model import Model
-from learners.pacing.events import Batch
-from learners.training import gradient
-from learners.training.gradient import Prepared
-from learners.training.progressive import log_loss_sum
-from paramserver.encoding import Encoding, decode_rows, encode_rows
-from paramserver.messages import Epoch, Keys, Outcome, PullRequest, PushRequest, Rows
-from paramserver.parts.part import merge
-from paramserver.parts.snapshot import Snapshot
-from paramserver.ports import AllowRequest
-from paramserver.shard.shard import Shard
-from paramserver.slots import SlotMap
+from learners.models import NONE, Correction, Model
+from learners.pacing import Batch
+from learners.training import Prepared, gradient, log_loss_sum
+from paramserver import (
+    AllowRequest,
+    Encoding,
+    Epoch,
+    Keys,
+    Outcome,
+    PullRequest,
+    PushRequest,
+    Rows,
+    SlotMap,
+    decode_rows,
+    encode_rows,
+)
+from paramserver.parts import Snapshot, merge
+from paramserver.shard import Shard
 
 _EPOCH = Epoch(1, 1)
 

@@ -9,12 +9,10 @@ trained by a shadow too, and not compared.
 from typing import NamedTuple
 
 from learners.governor.checkpoint_source import CompleteCut
-from learners.pacing.events import Batch
-from learners.pacing.position import Position
-from paramserver.ports import ProgressReply
-from paramserver.slots import SlotMap
-from stream.chain import LABEL, RETRACT, Fold, kind_of, partition_of
-from stream.internal_topics.malformed import Fields
+from learners.pacing import Batch, Position
+from paramserver import ProgressReply, SlotMap
+from stream import LABEL, RETRACT, Fold, kind_of, partition_of
+from stream.internal_topics import Fields
 
 #: Evaluations of a window, for each that is to be compared: those of other chains count too.
 SCORED_PER_PAIR_MAX = 16

@@ -20,3 +20,61 @@
 - `torch_modules`: the network kinds, as torch modules
 - `user_module`: A torch module of a user's own
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from learners.models import delayed_feedback
+    from learners.models.counting_model import TABLE
+    from learners.models.delayed_feedback import NONE, Correction
+    from learners.models.features import (
+        Bag,
+        Encoded,
+        Encoder,
+        Floats,
+        Keys,
+        Pictures,
+        Places,
+        unique_keys,
+    )
+    from learners.models.logistic import Logistic, probabilities
+    from learners.models.model import Model, Scorer, clip, code_of, make_model, stated_correction
+    from learners.models.network_forward import Forward, forward_of
+    from learners.models.record_columns import wrong_column
+    from learners.models.scaling import scaled
+    from learners.models.text_keys import TextEncoder, TextShape, feature_key, hash_text
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "NONE",
+    "TABLE",
+    "Bag",
+    "Correction",
+    "Encoded",
+    "Encoder",
+    "Floats",
+    "Forward",
+    "Keys",
+    "Logistic",
+    "Model",
+    "Pictures",
+    "Places",
+    "Scorer",
+    "TextEncoder",
+    "TextShape",
+    "clip",
+    "code_of",
+    "delayed_feedback",
+    "feature_key",
+    "forward_of",
+    "hash_text",
+    "make_model",
+    "probabilities",
+    "scaled",
+    "stated_correction",
+    "unique_keys",
+    "wrong_column",
+]

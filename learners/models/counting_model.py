@@ -9,7 +9,7 @@ import numpy as np
 
 from learners.config import ModelConfig
 from learners.models.features import Encoded, Floats, Keys, Places
-from paramserver.messages import DenseSpec, Rows, TableSpec
+from paramserver import DenseSpec, Rows, TableSpec
 
 TABLE = "counts"
 

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stream.config import StreamConfig
+from stream import StreamConfig
 
 Floats = npt.NDArray[np.float32]
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from learners.models.features import Floats
-from paramserver.messages import Rows
-from stream.kernels.decorator import kernel
+from paramserver import Rows
+from stream.kernels import kernel
 
 
 def gather(rows: Rows, places: npt.NDArray[np.int64]) -> Floats:

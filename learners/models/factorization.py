@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from learners.models.features import Encoded, Floats, Places
 from learners.models.logistic import TABLE, Logistic, sigmoid
-from paramserver.messages import Rows, TableSpec
-from stream.kernels.decorator import kernel
+from paramserver import Rows, TableSpec
+from stream.kernels import kernel
 
 _RATE = 0.05
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from learners.config import ModelConfig
 from learners.models.features import Bag, Encoded, Floats, Keys, Places
 from learners.models.pooling import places_of_bag, pool, share_out
-from paramserver.messages import DenseSpec, Rows, TableSpec
+from paramserver import DenseSpec, Rows, TableSpec
 
 if TYPE_CHECKING:
     from learners.models.model import Kind

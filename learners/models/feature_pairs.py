@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from learners.models.features import Floats
-from stream.kernels.decorator import kernel
+from stream.kernels import kernel
 
 #: Rows taken at once, side by side, so that one vector instruction serves all of them.
 LANES = 16

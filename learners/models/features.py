@@ -23,26 +23,37 @@ import pyarrow as pa
 
 from learners.config import ModelConfig
 from learners.declared_features import CROSS
-from stream.columns.declaration import COMPONENT, TS_MS, Feature
-from stream.columns.derived import categories, list_values, pieces, pooled_weights, vectors
-from stream.columns.events import (
+from stream.columns import (
     CATEGORICAL,
+    COMPONENT,
     FEATURE_PREFIX,
     IMAGE,
+    NO_POSITION,
     NUMERIC,
     TEXT,
     TIME,
+    TS_MS,
     WEIGHTS_SUFFIX,
+    Feature,
     FeatureColumn,
     Features,
+    categories,
+    list_values,
+    pieces,
+    pixels,
+    pooled_weights,
+    vectors,
 )
-from stream.columns.pictures import pixels
-from stream.columns.values import NO_POSITION
-from stream.hashing.keys import hash_columns, hash_string
-from stream.hashing.secret import NO_KEY, HashKey, derived_key, key_of
-from stream.hashing.text import token_hashes
-from stream.kernels.decorator import kernel
-from stream.kernels.hashes import mix64
+from stream.hashing import (
+    NO_KEY,
+    HashKey,
+    derived_key,
+    hash_columns,
+    hash_string,
+    key_of,
+    token_hashes,
+)
+from stream.kernels import kernel, mix64
 
 Keys = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float32]

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from learners.config import ModelConfig
 from learners.models.features import Encoded, Floats, Keys, Places, numeric_keys
-from paramserver.messages import DenseSpec, Rows, TableSpec
-from stream.kernels.decorator import kernel
+from paramserver import DenseSpec, Rows, TableSpec
+from stream.kernels import kernel
 
 TABLE = "weights"
 _ALPHA = 0.4

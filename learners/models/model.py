@@ -22,10 +22,10 @@ from learners.models.feature_groups import Grouped
 from learners.models.features import Columns, Encoded, Encoder, Floats, Keys, Places, unique_keys
 from learners.models.logistic import Logistic
 from learners.models.scaling import Scaled, columns_of
-from paramserver.messages import DenseSpec, ModelSpec, Rows, TableSpec
-from paramserver.tables.initializer import fill_unknown
-from stream.columns.declaration import DESCRIBES
-from stream.config import StreamConfig
+from paramserver import DenseSpec, ModelSpec, Rows, TableSpec
+from paramserver.tables import fill_unknown
+from stream import StreamConfig
+from stream.columns import DESCRIBES
 
 #: Predictions stay this far from 0 and 1, so that their log loss is finite.
 PROBABILITY_MIN = np.float32(1e-7)

@@ -17,11 +17,10 @@ from learners.models.embeddings import gather, segment_sums
 from learners.models.features import Encoded, Floats, Keys, Places
 from learners.models.pooling import places_of_bag
 from learners.models.torch_modules import WithAttention, network_of
-from paramserver.messages import DenseSpec, Rows, TableSpec
-from paramserver.tables.initializer import fill_unknown
-from stream.columns.pictures import COLOUR_MAX
-from stream.hashing.keys import hash_string
-from stream.hashing.secret import NO_KEY, derived_key
+from paramserver import DenseSpec, Rows, TableSpec
+from paramserver.tables import fill_unknown
+from stream.columns import COLOUR_MAX
+from stream.hashing import NO_KEY, derived_key, hash_string
 
 TABLE = "embeddings"
 #: Parts of a layer's name behind which stands no ReLU.

@@ -15,8 +15,8 @@ from learners.models.embeddings import gather
 from learners.models.feature_pairs import products
 from learners.models.features import Floats
 from learners.models.logistic import sigmoid
-from paramserver.messages import Rows
-from stream.kernels.decorator import kernel
+from paramserver import Rows
+from stream.kernels import kernel
 
 #: (weights (in, out), bias (out,)) of each layer.
 Layers = Sequence[tuple[Floats, Floats]]

@@ -6,9 +6,8 @@ Both walk the keys in the order of the examples, so a sum repeats bit for bit.
 import numpy as np
 
 from learners.models.features import Floats
-from paramserver.messages import Rows
-from stream.kernels.arrays import I64
-from stream.kernels.decorator import kernel
+from paramserver import Rows
+from stream.kernels import I64, kernel
 
 
 def places_of_bag(table: str, column: int) -> str:

@@ -7,8 +7,8 @@ is set aside: nobody can tell what it meant.
 
 import pyarrow as pa
 
-from stream.columns.events import Features
-from stream.internal_topics.examples import examples_schema
+from stream.columns import Features
+from stream.internal_topics import examples_schema
 
 _FIXED = examples_schema(())
 

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from learners.config import ModelConfig
 from learners.models.features import Encoded, Floats, Keys, Places
-from paramserver.messages import DenseSpec, Rows, TableSpec
-from paramserver.optim.moments import MOMENTS
+from paramserver import DenseSpec, Rows, TableSpec
+from paramserver.optim import MOMENTS
 
 if TYPE_CHECKING:
     from learners.models.model import Kind

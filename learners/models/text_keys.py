@@ -23,11 +23,9 @@ from learners.models.features import (
     cross,
     text_of,
 )
-from stream.columns.events import FeatureColumn
-from stream.hashing.keys import hash_strings
-from stream.hashing.siphash import hash_of
-from stream.kernels.arrays import I64, Bytes
-from stream.kernels.decorator import kernel
+from stream.columns import FeatureColumn
+from stream.hashing import hash_of, hash_strings
+from stream.kernels import I64, Bytes, kernel
 
 _WORD = (1 << 64) - 1
 

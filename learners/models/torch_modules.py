@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from learners.config import ModelConfig
 from learners.models.feature_pairs import pair_products
-from stream.columns.pictures import SIDE
+from stream.columns import SIDE
 
 #: On the CPU the gradient by an input of 336 columns took half as long as by one of 325.
 ROUND = 16

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from learners.config import PATH, ModelConfig
-from stream.columns.pictures import SIDE
+from stream.columns import SIDE
 
 #: What keeps statistics of its own or draws at random: shards hold neither, and a batch would not
 #: repeat.

@@ -11,3 +11,26 @@
 - `shard_view`: what the shards last said of themselves
 - `start_scheduler`: which batch a learner asks to start next, and when
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from learners.pacing import events, instructions
+    from learners.pacing.events import Batch
+    from learners.pacing.instructions import Call
+    from learners.pacing.pacer import Pacer
+    from learners.pacing.position import CannotGoOn, Position
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "Batch",
+    "Call",
+    "CannotGoOn",
+    "Pacer",
+    "Position",
+    "events",
+    "instructions",
+]

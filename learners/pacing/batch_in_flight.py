@@ -7,8 +7,7 @@ from typing import Any
 from learners.pacing.events import Batch
 from learners.pacing.instructions import Push
 from learners.pacing.position import Position, clip
-from paramserver.messages import Epoch, Outcome, PullReply, PushReply
-from paramserver.slots import SlotMap
+from paramserver import Epoch, Outcome, PullReply, PushReply, SlotMap
 
 Range = tuple[int, int]
 _ACKNOWLEDGED = (Outcome.APPLIED, Outcome.DUPLICATE, Outcome.PARTLY_APPLIED)

@@ -8,8 +8,7 @@ comes after `Unreachable` is dropped.
 from typing import Any, NamedTuple
 
 from learners.pacing.events import Batch
-from paramserver.messages import Epoch, PullReply, PushRequest, StartRequest
-from paramserver.slots import SlotMap
+from paramserver import Epoch, PullReply, PushRequest, SlotMap, StartRequest
 
 # --- calls
 # --------------------------------------------------------------------------------------------------

@@ -30,10 +30,18 @@ from learners.pacing.pending_calls import PendingCalls, says_fenced
 from learners.pacing.position import CannotGoOn, Position
 from learners.pacing.shard_view import ShardView
 from learners.pacing.start_scheduler import StartScheduler
-from paramserver.messages import Epoch, Outcome, PullReply, PushReply, StartOutcome, StartReply
-from paramserver.ports import JoinReply, ProgressReply
-from paramserver.slots import SlotMap
-from stream.chain import Fold
+from paramserver import (
+    Epoch,
+    JoinReply,
+    Outcome,
+    ProgressReply,
+    PullReply,
+    PushReply,
+    SlotMap,
+    StartOutcome,
+    StartReply,
+)
+from stream import Fold
 
 _COUNTS = (
     "rewinds",

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any, TypeVar, cast
 
 from learners.pacing.instructions import Call
-from paramserver.messages import Outcome, StartOutcome
+from paramserver import Outcome, StartOutcome
 
 C = TypeVar("C", bound=Call)
 

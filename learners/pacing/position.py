@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from learners.pacing.events import Batch
-from paramserver.ports import ProgressReply
-from paramserver.slots import SlotMap
-from stream.chain import RETRACT, Chain, Fold, kind_of, label_chain
+from paramserver import ProgressReply, SlotMap
+from stream import RETRACT, Chain, Fold, kind_of, label_chain
 
 
 class CannotGoOn(Exception):

@@ -3,8 +3,7 @@ stand."""
 
 from collections.abc import Sequence
 
-from paramserver.ports import ProgressReply
-from paramserver.slots import SlotMap
+from paramserver import ProgressReply, SlotMap
 
 
 class ShardView:

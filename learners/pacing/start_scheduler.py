@@ -7,7 +7,7 @@ from learners.pacing.events import Batch
 from learners.pacing.instructions import Start
 from learners.pacing.position import Position, clip
 from learners.pacing.start_backoff import StartBackoff
-from paramserver.messages import StartOutcome, StartReply
+from paramserver import StartOutcome, StartReply
 
 #: An operator may raise the staleness bound at any time; a learner finds out by asking for one more
 #: this often.

@@ -7,3 +7,24 @@
   one event for each (shell)
 - `worker`: A learner's process
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from learners.process import worker
+    from learners.process.examples_reader import as_batch
+    from learners.process.metrics import LearnerMetrics
+    from learners.process.worker import LearningSystem, Worker, prepare_torch
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "LearnerMetrics",
+    "LearningSystem",
+    "Worker",
+    "as_batch",
+    "prepare_torch",
+    "worker",
+]

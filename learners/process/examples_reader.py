@@ -11,19 +11,13 @@ from typing import Any
 import pyarrow as pa
 
 from learners.config import LearnerConfig
-from learners.pacing import events
+from learners.pacing import Batch, events
 from learners.pacing import instructions as do
-from learners.pacing.events import Batch
 from learners.process.metrics import LearnerMetrics
-from learners.training.progressive import Published
-from stream.chain import KINDS, LABEL, kind_of, partition_of
-from stream.config import StreamConfig
-from stream.internal_topics.examples import BatchHeader
-from stream.internal_topics.malformed import MalformedRecord, json_object
-from stream.internal_topics.passed_over import PassedOver
-from stream.log.log import Log, OffsetOutOfRange, Reader, Unavailable
-from stream.record import Partition, Record
-from stream.timestamps import parse_ms
+from learners.training import Published
+from stream import KINDS, LABEL, Partition, Record, StreamConfig, kind_of, parse_ms, partition_of
+from stream.internal_topics import BatchHeader, MalformedRecord, PassedOver, json_object
+from stream.log import Log, OffsetOutOfRange, Reader, Unavailable
 
 log = logging.getLogger(__name__)
 

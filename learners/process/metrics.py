@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from learners.models.features import Encoded
-from learners.pacing.pacer import Pacer
+from learners.models import Encoded
+from learners.pacing import Pacer
 from learners.process.overlap_meter import Overlap
-from learners.training.gradient import CAUSES, BatchGradients
-from stream.internal_topics.retracted import taken
-from stream.metrics import ReaderMetrics
+from learners.training import CAUSES, BatchGradients
+from stream import ReaderMetrics
+from stream.internal_topics import taken
 
 UPDATES = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256)
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)

@@ -11,13 +11,11 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from learners.pacing import events
+from learners.pacing import Call, events
 from learners.pacing import instructions as do
-from learners.pacing.instructions import Call
 from learners.process.metrics import LearnerMetrics
-from learners.training.gradient import Prepared
-from paramserver.messages import PullRequest
-from paramserver.ports import ClockPort, PortRefused, PortUnreachable, ShardPort
+from learners.training import Prepared
+from paramserver import ClockPort, PortRefused, PortUnreachable, PullRequest, ShardPort
 
 Give = Callable[[Any], None]
 

@@ -6,3 +6,26 @@
 - `progressive`: two losses of one batch, never mixed
 - `unlearning`: taking back
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from learners.training import gradient, progressive, unlearning
+    from learners.training.gradient import CAUSES, BatchGradients, Prepared
+    from learners.training.progressive import Published, log_loss_sum, log_losses
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "CAUSES",
+    "BatchGradients",
+    "Prepared",
+    "Published",
+    "gradient",
+    "log_loss_sum",
+    "log_losses",
+    "progressive",
+    "unlearning",
+]

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from learners.config import ModelConfig
-from learners.models.features import Bag, Encoded, Floats
+from learners.models import Bag, Encoded, Floats
 
 Doubles = npt.NDArray[np.float64]
 

@@ -14,18 +14,24 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from learners.models.delayed_feedback import NONE, Correction
-from learners.models.features import Encoded, Floats, Keys, Places, unique_keys
-from learners.models.model import Model, clip
-from learners.models.record_columns import wrong_column
-from learners.models.scaling import scaled
-from learners.pacing.events import Batch
+from learners.models import (
+    NONE,
+    Correction,
+    Encoded,
+    Floats,
+    Keys,
+    Model,
+    Places,
+    clip,
+    scaled,
+    unique_keys,
+    wrong_column,
+)
+from learners.pacing import Batch
 from learners.training.clipping import row_scales
 from learners.training.key_sharding import KeySharding
-from paramserver.messages import PullReply, Rows
-from paramserver.slots import SlotMap
-from stream.internal_topics.examples import decode_examples, rows_from, rows_of
-from stream.internal_topics.row_hash import row_hash_sum
+from paramserver import PullReply, Rows, SlotMap
+from stream.internal_topics import decode_examples, row_hash_sum, rows_from, rows_of
 
 #: Why a batch is pushed empty: its bytes are no batch; its columns are of another kind than
 #: declared; a gradient that is not finite; a retraction that does not say what to learn again.

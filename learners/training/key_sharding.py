@@ -11,11 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from learners.models.features import Keys
-from paramserver.kernel import plain
-from paramserver.messages import Rows
-from paramserver.slots import SlotMap
-from stream.kernels.decorator import kernel
+from learners.models import Keys
+from paramserver import Rows, SlotMap, plain
+from stream.kernels import kernel
 
 Indices = npt.NDArray[np.int64]
 

@@ -20,11 +20,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from learners.pacing.events import Batch
+from learners.pacing import Batch
 from learners.training.gradient import BatchGradients
-from stream.chain import LATE, kind_of
-from stream.internal_topics.malformed import Fields
-from stream.kernels.decorator import kernel
+from stream import LATE, kind_of
+from stream.internal_topics import Fields
+from stream.kernels import kernel
 
 #: Predictions are counted in this many bins of equal width in logit, the outer two open.
 BINS = 40

@@ -17,15 +17,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from learners.models.delayed_feedback import NONE, Correction
-from learners.models.features import Floats, Keys, unique_keys
-from learners.models.model import Model
+from learners.models import NONE, Correction, Floats, Keys, Model, unique_keys
 from learners.training.clipping import row_scales
 from learners.training.gradient import EMPTY, NOT_FINITE, RETRACTION, BatchGradients, Prepared
-from paramserver.messages import Rows
-from paramserver.tables.table import Table
-from stream.internal_topics.retracted import NAMED, Again, taken
-from stream.internal_topics.row_hash import row_hash_sum
+from paramserver import Rows
+from paramserver.tables import Table
+from stream.internal_topics import NAMED, Again, row_hash_sum, taken
 
 
 def relearn(

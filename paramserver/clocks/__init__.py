@@ -8,3 +8,44 @@
 - `model_clocks`: the clocks of one model
 - `operator_settings`: what an operator has ordered of a model's training
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from paramserver.clocks.allow_list_sender import AllowListSender
+    from paramserver.clocks.clocks import Clocks
+    from paramserver.clocks.governor import (
+        SLOWEST,
+        WHY,
+        Decision,
+        Estimate,
+        Governor,
+        estimate,
+        pace_levels,
+    )
+    from paramserver.clocks.operator_settings import (
+        NO_SETTINGS,
+        OperatorSettings,
+        decode_settings,
+        encode_settings,
+    )
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "NO_SETTINGS",
+    "SLOWEST",
+    "WHY",
+    "AllowListSender",
+    "Clocks",
+    "Decision",
+    "Estimate",
+    "Governor",
+    "OperatorSettings",
+    "decode_settings",
+    "encode_settings",
+    "estimate",
+    "pace_levels",
+]

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paramserver.messages import Rows
-from stream.kernels.decorator import kernel
+from stream.kernels import kernel
 
 RowNumbers = npt.NDArray[np.int64]
 #: (m,) how often the accumulators of each row are due to decay

@@ -17,8 +17,7 @@ from paramserver.messages import Keys, Rows
 from paramserver.parts.part import Weights, check_covered, merge, select, weights
 from paramserver.parts.snapshot import Snapshot
 from paramserver.slots import SLOTS, SlotMap, slot_of
-from paramserver.tables.admission import Sightings, joined, slots_of_lines
-from paramserver.tables.table import TableRows
+from paramserver.tables import Sightings, TableRows, joined, slots_of_lines
 
 
 def whole(chain: Iterable[tuple[str, Sequence[Snapshot]]]) -> Snapshot:

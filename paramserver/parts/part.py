@@ -31,15 +31,20 @@ from paramserver.messages import (
     Rows,
     TableSpec,
 )
-from paramserver.optim.moments import dense_optimizer
+from paramserver.optim import dense_optimizer
 from paramserver.parts.snapshot import Snapshot
 from paramserver.slots import SlotMap, slot_of, slot_of_name
-from paramserver.tables.admission import LINE, Sightings, joined, slots_of_lines
-from paramserver.tables.dense import shape_of
-from paramserver.tables.policy import make_policy
-from paramserver.tables.row_header import Words
-from paramserver.tables.row_layout import make_layout
-from paramserver.tables.table import TableRows
+from paramserver.tables import (
+    LINE,
+    Sightings,
+    TableRows,
+    Words,
+    joined,
+    make_layout,
+    make_policy,
+    shape_of,
+    slots_of_lines,
+)
 
 FORMAT = "everspun-part/1"
 #: A delta has a name of its own, so that a reader who does not know them cannot take one for the

@@ -15,7 +15,7 @@ from paramserver.messages import Keys
 from paramserver.parts.part import from_arrays
 from paramserver.parts.safetensors_file import array_views
 from paramserver.parts.snapshot import Snapshot
-from paramserver.tables.table import TableRows
+from paramserver.tables import TableRows
 
 _TABLE = "table/"
 

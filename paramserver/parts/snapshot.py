@@ -7,8 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paramserver.messages import Keys, ModelSpec, Progress
-from paramserver.tables.admission import Sightings
-from paramserver.tables.table import TableRows
+from paramserver.tables import Sightings, TableRows
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,24 +15,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from paramserver.clocks.allow_list_sender import AllowListSender
-from paramserver.clocks.clocks import Clocks
+from paramserver.clocks import AllowListSender, Clocks
 from paramserver.config import ParamServerConfig
-from paramserver.parts.head_cut import NO_HEAD, HeadCut
+from paramserver.parts import NO_HEAD, HeadCut
 from paramserver.ports import PortRefused, PortUnreachable
 from paramserver.process.slot_map_thread import SlotMapThread, monotonic_ms
 from paramserver.process.warmup import warm_up
-from paramserver.server.clock_service import ClockService
-from paramserver.server.metrics import Metrics, ModelSample
-from paramserver.server.server import Server, ShardService
-from paramserver.server.state_dir import StateDir, write_durably
-from paramserver.shard.shard import Shard
-from paramserver.shard.slot_map_updater import SlotMapUpdater
-from paramserver.shard.standby import Standby, StandbyReader
+from paramserver.server import (
+    ClockService,
+    Metrics,
+    ModelSample,
+    Server,
+    ShardService,
+    StateDir,
+    write_durably,
+)
+from paramserver.shard import Shard, SlotMapUpdater, Standby, StandbyReader
 from paramserver.slots import SlotMap
-from paramserver.wire.client import ShardPorts
-from paramserver.wire.token import with_token
-from stream.metrics_server import serve
+from paramserver.wire import ShardPorts, with_token
+from stream import serve
 
 log = logging.getLogger(__name__)
 

@@ -6,10 +6,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from paramserver.parts.head_cut import HeadCut
-from paramserver.server.server import ShardService
-from paramserver.shard.shard import Shard
-from paramserver.shard.slot_map_updater import KEPT_MS, SlotMapUpdater
+from paramserver.parts import HeadCut
+from paramserver.server import ShardService
+from paramserver.shard import KEPT_MS, Shard, SlotMapUpdater
 from paramserver.slots import SlotMap
 
 log = logging.getLogger(__name__)

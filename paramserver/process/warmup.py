@@ -11,13 +11,12 @@ import numpy as np
 
 from paramserver.encoding import Encoding, decode_rows, encode_rows
 from paramserver.messages import DenseSpec, Epoch, ModelSpec, PullRequest, PushRequest, TableSpec
-from paramserver.optim.optimizers import OPTIMIZERS
-from paramserver.parts.part import weights
+from paramserver.optim import OPTIMIZERS
+from paramserver.parts import weights
 from paramserver.ports import AllowRequest
-from paramserver.shard.shard import Shard
+from paramserver.shard import Shard
 from paramserver.slots import SlotMap
-from paramserver.tables.row_header import rebase
-from paramserver.tables.row_store import ROWS_MIN, RowStore
+from paramserver.tables import ROWS_MIN, RowStore, rebase
 
 
 def warm_up() -> int:

@@ -3,8 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping
 
-from paramserver.clocks.clocks import Clocks
-from paramserver.clocks.operator_settings import OperatorSettings
+from paramserver.clocks import Clocks, OperatorSettings
 from paramserver.ports import ClockRequest, OperatorRequest
 
 

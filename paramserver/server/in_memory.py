@@ -9,11 +9,9 @@ from collections.abc import Callable, MutableMapping
 from dataclasses import replace
 from typing import Any, cast
 
-from paramserver.clocks.allow_list_sender import AllowListSender
-from paramserver.clocks.clocks import Clocks
+from paramserver.clocks import AllowListSender, Clocks
 from paramserver.messages import PullReply, PullRequest, PushReply, PushRequest, Reply, Request
-from paramserver.parts.safetensors_file import encode_part, part_info, part_name
-from paramserver.parts.serving_file import serving_files
+from paramserver.parts import encode_part, part_info, part_name, serving_files
 from paramserver.ports import (
     ClockPort,
     ClockRequest,
@@ -26,7 +24,7 @@ from paramserver.ports import (
     ShardRequest,
     WritePartRequest,
 )
-from paramserver.shard.shard import Shard
+from paramserver.shard import Shard
 
 
 class LocalShard(ShardPort):

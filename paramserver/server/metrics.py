@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from paramserver.clocks.clocks import Clocks
+from paramserver.clocks import Clocks
 from paramserver.messages import Outcome, PullReply, PushReply, PushRequest, StartOutcome
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)

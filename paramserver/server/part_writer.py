@@ -8,9 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from paramserver.ports import PartInfo, PortRefused
 from paramserver.server.metrics import Metrics
 from paramserver.server.state_dir import write_part
-from paramserver.shard.shard import Shard
-from paramserver.shard.state import COPY_ROWS
-from paramserver.shard.state_copy import StateCopy
+from paramserver.shard import COPY_ROWS, Shard, StateCopy
 
 #: Between two steps of a copy: a lock goes to whoever asks first, so a push that waits needs a
 #: moment to ask.

@@ -36,17 +36,27 @@ from paramserver.ports import (
 from paramserver.server.clock_service import ClockService
 from paramserver.server.metrics import Metrics
 from paramserver.server.part_writer import PartWriter
-from paramserver.shard.shard import Shard
+from paramserver.shard import Shard
 from paramserver.slots import SlotMap
-from paramserver.wire import codec, frames, payload
+from paramserver.wire import (
+    Body,
+    Buffer,
+    DataChannelServer,
+    KeyLists,
+    Lists,
+    Payload,
+    ServerTls,
+    StageFull,
+    StageIncomplete,
+    Staging,
+    TokenFile,
+    UnknownKeys,
+    codec,
+    frames,
+    payload,
+    refusal,
+)
 from paramserver.wire import wire_pb2 as wire
-from paramserver.wire.data_channel import DataChannelServer, refusal
-from paramserver.wire.frames import Body, Buffer
-from paramserver.wire.key_cache import KeyLists
-from paramserver.wire.payload import Lists, Payload, UnknownKeys
-from paramserver.wire.staging import StageFull, StageIncomplete, Staging
-from paramserver.wire.tls import ServerTls
-from paramserver.wire.token import TokenFile
 
 log = logging.getLogger(__name__)
 

@@ -16,20 +16,20 @@ from typing import IO
 
 import fsspec
 
-from paramserver.clocks.operator_settings import (
-    NO_SETTINGS,
-    OperatorSettings,
-    decode_settings,
-    encode_settings,
-)
+from paramserver.clocks import NO_SETTINGS, OperatorSettings, decode_settings, encode_settings
 from paramserver.messages import Keys
-from paramserver.parts.partial_read import touched_part
-from paramserver.parts.safetensors_file import decode_part, part_name, part_pieces, pieces_info
-from paramserver.parts.serving_file import serving_files
-from paramserver.parts.snapshot import Snapshot
+from paramserver.parts import (
+    Snapshot,
+    decode_part,
+    part_name,
+    part_pieces,
+    pieces_info,
+    serving_files,
+    touched_part,
+)
 from paramserver.ports import PartInfo, StateStore
-from paramserver.shard.incarnations import next_incarnation
-from stream.backoff import Backoff
+from paramserver.shard import next_incarnation
+from stream import Backoff
 
 log = logging.getLogger(__name__)
 

@@ -12,3 +12,28 @@
 - `state_copy`: the state of a model at one moment, copied while pushes go on (X1)
 - `standby`: the next incarnation of a shard in the making
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from paramserver.shard.incarnations import next_incarnation
+    from paramserver.shard.shard import Shard
+    from paramserver.shard.slot_map_updater import KEPT_MS, SlotMapUpdater
+    from paramserver.shard.standby import Standby, StandbyReader
+    from paramserver.shard.state import COPY_ROWS
+    from paramserver.shard.state_copy import StateCopy
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "COPY_ROWS",
+    "KEPT_MS",
+    "Shard",
+    "SlotMapUpdater",
+    "Standby",
+    "StandbyReader",
+    "StateCopy",
+    "next_incarnation",
+]

@@ -31,10 +31,9 @@ import numpy as np
 from paramserver.compensation import WAYS, Compensation
 from paramserver.kernel import plain
 from paramserver.messages import Floats, Keys, PushRequest, Rows
-from paramserver.optim.moments import MOMENTS
-from paramserver.tables.dense import Dense
-from paramserver.tables.table import Table
-from stream.kernels.decorator import kernel
+from paramserver.optim import MOMENTS
+from paramserver.tables import Dense, Table
+from stream.kernels import kernel
 
 #: Updates that a history keeps at most: a push that is staler has other troubles.
 UPDATES_MAX = 1_024

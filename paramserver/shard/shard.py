@@ -31,8 +31,7 @@ from paramserver.messages import (
     PushReply,
     PushRequest,
 )
-from paramserver.parts.delta import first_cut, next_cut
-from paramserver.parts.snapshot import Snapshot
+from paramserver.parts import Snapshot, first_cut, next_cut
 from paramserver.ports import (
     AllowReply,
     AllowRequest,

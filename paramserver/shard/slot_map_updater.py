@@ -8,7 +8,7 @@ while the rows of both are in memory, and no longer than somebody asks.
 
 from typing import NamedTuple
 
-from paramserver.parts.head_cut import HeadCut
+from paramserver.parts import HeadCut
 from paramserver.shard.shard import Shard
 from paramserver.shard.standby import StandbyReader
 from paramserver.slots import SlotMap

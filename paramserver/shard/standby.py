@@ -7,7 +7,7 @@ in between.
 
 from collections.abc import Callable
 
-from paramserver.parts.head_cut import HeadCut
+from paramserver.parts import HeadCut
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
 

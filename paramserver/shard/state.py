@@ -20,14 +20,12 @@ from paramserver.messages import (
     PushRequest,
     Rows,
 )
-from paramserver.parts.snapshot import Snapshot
+from paramserver.parts import Snapshot
 from paramserver.shard.delay_compensation import GRADIENT_MAX, Compensator
 from paramserver.shard.state_copy import StateCopy
 from paramserver.slots import SLOT_SHIFT, SlotMap, slot_of
-from paramserver.tables.dense import Dense
-from paramserver.tables.table import Table
-from stream.kernels.decorator import kernel
-from stream.kernels.hashes import HASH_MODULUS, mix64
+from paramserver.tables import Dense, Table
+from stream.kernels import HASH_MODULUS, kernel, mix64
 
 #: Rows of one step of a copy: about a millisecond.
 COPY_ROWS = 16_384

@@ -9,9 +9,8 @@ copied first (`copying`).
 from collections.abc import Mapping
 from dataclasses import replace
 
-from paramserver.parts.snapshot import CutChanges, Snapshot
-from paramserver.tables.cow_copy import Copy
-from paramserver.tables.table import Table, TableRows
+from paramserver.parts import CutChanges, Snapshot
+from paramserver.tables import Copy, Table, TableRows
 
 
 class StateCopy:

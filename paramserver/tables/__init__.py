@@ -16,3 +16,44 @@
 - `table`: one embedding table of one shard
 - `tombstones`: which keys a table has evicted since a version, so that a delta can say so (X3)
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from paramserver.tables.admission import LINE, Sightings, joined, slots_of_lines
+    from paramserver.tables.cow_copy import Copy
+    from paramserver.tables.dense import Dense, shape_of
+    from paramserver.tables.hash_index import DISTANCE_MAX
+    from paramserver.tables.initializer import fill_unknown, initial_value
+    from paramserver.tables.policy import make_policy
+    from paramserver.tables.row_header import Int, Words, rebase
+    from paramserver.tables.row_layout import STORAGES, make_layout
+    from paramserver.tables.row_store import ROWS_MIN, RowStore
+    from paramserver.tables.table import Table, TableRows
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "DISTANCE_MAX",
+    "LINE",
+    "ROWS_MIN",
+    "STORAGES",
+    "Copy",
+    "Dense",
+    "Int",
+    "RowStore",
+    "Sightings",
+    "Table",
+    "TableRows",
+    "Words",
+    "fill_unknown",
+    "initial_value",
+    "joined",
+    "make_layout",
+    "make_policy",
+    "rebase",
+    "shape_of",
+    "slots_of_lines",
+]

@@ -24,8 +24,7 @@ from paramserver.messages import Keys, TableSpec
 from paramserver.slots import SLOTS
 from paramserver.tables.arena import zeroed
 from paramserver.tables.policy import RowPolicy, make_policy
-from stream.kernels.decorator import kernel
-from stream.kernels.hashes import mix64
+from stream.kernels import kernel, mix64
 
 LINE = 64
 LINE_COUNTERS = 4

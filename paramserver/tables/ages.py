@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paramserver.tables.row_header import RowNumbers, Words
-from stream.kernels.decorator import kernel
+from stream.kernels import kernel
 
 #: Seconds a step; a power of two.
 STEP_S = 8

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from paramserver.messages import Keys
 from paramserver.tables.row_header import FREE, HEAD, RowNumbers, Words, key_of
 from paramserver.tables.tombstones import Tombstones
-from stream.kernels.decorator import kernel
+from stream.kernels import kernel
 
 #: So many rows are looked at in the time that one takes to be copied.
 LOOKS = 4

@@ -12,8 +12,7 @@ import numpy.typing as npt
 
 from paramserver.kernel import plain
 from paramserver.messages import DenseSpec, Floats, Rows
-from paramserver.optim.moments import dense_optimizer
-from paramserver.optim.optimizers import make_optimizer
+from paramserver.optim import dense_optimizer, make_optimizer
 
 _ROW_0 = np.zeros(1, np.int64)
 

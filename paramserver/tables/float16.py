@@ -16,8 +16,7 @@ import numpy.typing as npt
 
 from paramserver.messages import Rows
 from paramserver.tables.row_header import RowNumbers, Words, key_of
-from stream.kernels.decorator import kernel
-from stream.kernels.hashes import mix64
+from stream.kernels import kernel, mix64
 
 Bits16 = npt.NDArray[np.uint16]
 

@@ -29,8 +29,7 @@ from paramserver.kernel import first_of_four, prefetch
 from paramserver.messages import Keys
 from paramserver.tables.arena import zeroed
 from paramserver.tables.row_header import Int, RowNumbers, Words, ask_for, key_of
-from stream.kernels.decorator import kernel
-from stream.kernels.hashes import mix64
+from stream.kernels import kernel, mix64
 
 Cells = npt.NDArray[np.uint64]
 Span = npt.NDArray[

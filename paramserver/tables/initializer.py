@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paramserver.messages import Keys, Rows
-from stream.kernels.decorator import kernel
-from stream.kernels.hashes import GOLDEN, mix64
+from stream.kernels import GOLDEN, kernel, mix64
 
 
 @kernel

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from paramserver.kernel import prefetch
 from paramserver.messages import Keys
-from stream.kernels.decorator import kernel
+from stream.kernels import kernel
 
 #: Words before the payload.
 HEAD = 4

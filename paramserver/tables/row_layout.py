@@ -15,8 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from paramserver.messages import Rows, TableSpec
-from paramserver.optim.kernels import Periods
-from paramserver.optim.optimizers import Optimizer, make_optimizer
+from paramserver.optim import Optimizer, Periods, make_optimizer
 from paramserver.tables import float16 as bits16
 from paramserver.tables.row_header import RowNumbers, Words
 

@@ -29,7 +29,7 @@ from paramserver.tables.row_header import (
     version_base,
 )
 from paramserver.tables.tombstones import Tombstones
-from stream.kernels.decorator import kernel
+from stream.kernels import kernel
 
 ROWS_MIN = 16
 #: Records looked at by the sweep for each row that is asked room for.

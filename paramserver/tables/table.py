@@ -15,7 +15,7 @@ import numpy.typing as npt
 from paramserver.encoding import Encoding, encode_into
 from paramserver.kernel import plain
 from paramserver.messages import Keys, Rows, TableSpec
-from paramserver.optim.optimizers import make_optimizer
+from paramserver.optim import make_optimizer
 from paramserver.slots import slot_of
 from paramserver.tables.admission import NO_SIGHTINGS, Admission, Mask, Sightings
 from paramserver.tables.cow_copy import Copy

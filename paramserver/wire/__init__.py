@@ -13,3 +13,45 @@
   of the host (shell)
 - `wire_pb2`: generated protocol buffer code
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from paramserver.wire import codec, frames, payload, wire_pb2
+    from paramserver.wire.client import ClockClient, ShardClient, ShardPorts, connect
+    from paramserver.wire.data_channel import DataChannelServer, refusal
+    from paramserver.wire.frames import Body, Buffer
+    from paramserver.wire.key_cache import KeyLists
+    from paramserver.wire.payload import Lists, Payload, UnknownKeys
+    from paramserver.wire.staging import StageFull, StageIncomplete, Staging
+    from paramserver.wire.tls import ServerTls
+    from paramserver.wire.token import TokenFile, with_token
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "Body",
+    "Buffer",
+    "ClockClient",
+    "DataChannelServer",
+    "KeyLists",
+    "Lists",
+    "Payload",
+    "ServerTls",
+    "ShardClient",
+    "ShardPorts",
+    "StageFull",
+    "StageIncomplete",
+    "Staging",
+    "TokenFile",
+    "UnknownKeys",
+    "codec",
+    "connect",
+    "frames",
+    "payload",
+    "refusal",
+    "wire_pb2",
+    "with_token",
+]

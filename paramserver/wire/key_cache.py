@@ -12,8 +12,7 @@ import numpy as np
 
 from paramserver.kernel import plain
 from paramserver.messages import Keys
-from stream.kernels.decorator import kernel
-from stream.kernels.hashes import GOLDEN, mix64
+from stream.kernels import GOLDEN, kernel, mix64
 
 
 @kernel

@@ -15,7 +15,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from stream.kernels.decorator import kernel
+from stream.kernels import kernel
 
 #: (m, 4) int64, of every column: what it holds, the address of its first value (of strings: of
 #: their offsets), and the address and number of the bytes that the offsets point into.

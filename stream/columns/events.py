@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stream.kernels.arrays import I64, U64
+from stream.kernels import I64, U64
 
 RowIndex = slice | I64
 

@@ -19,3 +19,61 @@
 - `missing_shares`: how much of the last minutes' impressions lacks a component
 - `undeclared`: features in events that nobody declared
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from stream.decoding.arrival import (
+        TIME_FINE,
+        ArrivalClock,
+        Arrived,
+        arrival_clock,
+        event_time_reason,
+        judge_event_times,
+    )
+    from stream.decoding.decode import (
+        BadRecord,
+        DecodedActivity,
+        decode_activity,
+        decode_clicks,
+        decode_impressions,
+    )
+    from stream.decoding.event_faults import FIELD_CHARS_MAX, PRODUCER, row_faults, string_faults
+    from stream.decoding.json_extent import extent
+    from stream.decoding.json_features import WrongValue, given_features
+    from stream.decoding.missing_shares import MissingShares
+    from stream.decoding.portions import fitting
+    from stream.decoding.schema import Shape, click_shape, impression_shape
+    from stream.decoding.undeclared import NAMES_MAX, count_undeclared
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "FIELD_CHARS_MAX",
+    "NAMES_MAX",
+    "PRODUCER",
+    "TIME_FINE",
+    "ArrivalClock",
+    "Arrived",
+    "BadRecord",
+    "DecodedActivity",
+    "MissingShares",
+    "Shape",
+    "WrongValue",
+    "arrival_clock",
+    "click_shape",
+    "count_undeclared",
+    "decode_activity",
+    "decode_clicks",
+    "decode_impressions",
+    "event_time_reason",
+    "extent",
+    "fitting",
+    "given_features",
+    "impression_shape",
+    "judge_event_times",
+    "row_faults",
+    "string_faults",
+]

@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.config import StreamConfig
-from stream.internal_topics.clock_overrides import ClockOverride, set_back
-from stream.kernels.arrays import I64
-from stream.kernels.kernel import kernel
-from stream.log.record_columns import NO_RECORDS, RecordColumns
+from stream.internal_topics import ClockOverride, set_back
+from stream.kernels import I64, kernel
+from stream.log import NO_RECORDS, RecordColumns
 from stream.record import CLOCK_MS, Record, decimal
 
 #: What `judge_event_times` says of a row.

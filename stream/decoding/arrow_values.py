@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stream.columns.arrow_messages import MalformedStream, StreamSize, measure
+from stream.columns import MalformedStream, StreamSize, measure
 from stream.config import StreamConfig
 from stream.decoding.event_faults import Bad, fault
 from stream.decoding.json_values import too_large
 from stream.decoding.schema import Rows, Shape
-from stream.kernels.arrays import I64
-from stream.log.record_columns import RecordColumns
+from stream.kernels import I64
+from stream.log import RecordColumns
 from stream.record import ROWS_PER_RECORD_MAX
 
 #: What may hold the bytes of a picture, or its base64.

@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stream.columns.events import Clicks, Impressions
-from stream.columns.values import feature_column, floats, positions, strings
+from stream.columns import Clicks, Impressions, feature_column, floats, positions, strings
 from stream.config import StreamConfig
 from stream.decoding.arrow_values import read_arrow
 from stream.decoding.cloud_events import unwrapped
@@ -36,12 +35,9 @@ from stream.decoding.schema import (
     in_log_order,
     without,
 )
-from stream.hashing.keys import hash_pair, hash_strings
-from stream.hashing.secret import HashKey
-from stream.kernels.arrays import I64, U64, Bytes
-from stream.kernels.decorator import kernel
-from stream.log.broken_batches import batch_fault
-from stream.log.record_columns import Entries, RecordColumns
+from stream.hashing import HashKey, hash_pair, hash_strings
+from stream.kernels import I64, U64, Bytes, kernel
+from stream.log import Entries, RecordColumns, batch_fault
 from stream.record import ROW_BITS, Record
 
 #: What a record's value is. An Arrow IPC stream begins with four bytes FF, which no JSON text does.

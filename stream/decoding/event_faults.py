@@ -9,7 +9,7 @@ import reprlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from stream.columns.events import (
+from stream.columns import (
     IMAGE,
     LIST,
     LIST_VALUES_MAX,
@@ -24,10 +24,10 @@ from stream.columns.events import (
     WEIGHTS,
     FeatureColumn,
     Features,
+    squared,
 )
-from stream.columns.pictures import squared
 from stream.config import StreamConfig
-from stream.hashing.keys import partition_of_key
+from stream.hashing import partition_of_key
 from stream.record import Record
 
 #: A field of the record and what is wrong with it.

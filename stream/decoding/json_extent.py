@@ -1,7 +1,6 @@
 """How large JSON is before a parser makes anything of it: brackets and colons of the text alone."""
 
-from stream.kernels.arrays import Bytes
-from stream.kernels.decorator import kernel
+from stream.kernels import Bytes, kernel
 
 _QUOTE, _BACKSLASH, _COLON = 34, 92, 58
 _OPEN_LIST, _CLOSE_LIST, _OPEN, _CLOSE = 91, 93, 123, 125

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stream.columns.events import WEIGHTS, FeatureColumn
-from stream.columns.values import feature_column, unequal_lengths, wrong_values
+from stream.columns import WEIGHTS, FeatureColumn, feature_column, unequal_lengths, wrong_values
 from stream.decoding.event_faults import feature_faults
 
 _NONE = type(None)

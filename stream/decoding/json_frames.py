@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stream.kernels.arrays import I64, Bytes
-from stream.kernels.decorator import kernel
+from stream.kernels import I64, Bytes, kernel
 
 DEPTH_MAX = 32
 _MALFORMED = -1

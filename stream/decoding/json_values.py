@@ -18,8 +18,8 @@ from stream.decoding.event_faults import Bad, Fault, fault
 from stream.decoding.json_frames import Lines, count_objects, frame
 from stream.decoding.record_faults import explain_json
 from stream.decoding.schema import Rows, Shape, expansion, flatten_json
-from stream.kernels.arrays import I64
-from stream.log.record_columns import RecordColumns
+from stream.kernels import I64
+from stream.log import RecordColumns
 from stream.record import ROWS_PER_RECORD_MAX, Record
 
 #: Where the parser says which line it stopped at.

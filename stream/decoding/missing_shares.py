@@ -6,9 +6,7 @@ Shares halve with arrival time, so a service that is back is seen to be back.
 
 from collections.abc import Mapping
 
-from stream.columns.declaration import Feature
-from stream.columns.events import FEATURE_PREFIX, Impressions
-from stream.columns.values import is_missing
+from stream.columns import FEATURE_PREFIX, Feature, Impressions, is_missing
 
 #: Impressions that arrived so much earlier count half, ms.
 HALF_LIFE_MS = 300_000

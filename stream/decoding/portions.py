@@ -3,9 +3,9 @@ two thousand."""
 
 import numpy as np
 
-from stream.columns.arrow_messages import measure
-from stream.columns.events import (
+from stream.columns import (
     CATEGORICAL,
+    GIVEN_BYTES_MAX,
     IMAGE,
     LIST,
     STRING_BYTES_MAX,
@@ -13,12 +13,11 @@ from stream.columns.events import (
     TEXT_BYTES_MAX,
     VECTOR,
     WEIGHTS,
+    measure,
 )
-from stream.columns.pictures import GIVEN_BYTES_MAX
 from stream.config import StreamConfig
-from stream.kernels.arrays import I64, Bytes
-from stream.kernels.decorator import kernel
-from stream.log.record_columns import Entries, RecordColumns
+from stream.kernels import I64, Bytes, kernel
+from stream.log import Entries, RecordColumns
 
 #: Columns of a row beside features, and memory of a row without its strings, bytes; more than any
 #: shape has.

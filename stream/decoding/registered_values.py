@@ -17,21 +17,23 @@ from stream.decoding.event_faults import Bad, Fault, fault
 from stream.decoding.json_values import without_large
 from stream.decoding.record_faults import explain_events
 from stream.decoding.schema import Rows, Shape, flatten_json
-from stream.kernels.arrays import I64
-from stream.log.record_columns import RecordColumns
+from stream.kernels import I64
+from stream.log import RecordColumns
 from stream.record import Record
-from stream.registry.avro_reader import AvroReader
-from stream.registry.protobuf_reader import ProtobufReader
-from stream.registry.schema import (
+from stream.registry import (
+    HEADER_BYTES,
     PROTOBUF,
     READERS_MAX,
     AbsentSchema,
+    AvroReader,
     EventReader,
+    ProtobufReader,
     RegisteredSchema,
     SchemaFault,
     Schemas,
+    message_index,
+    schema_ids,
 )
-from stream.registry.wire_format import HEADER_BYTES, message_index, schema_ids
 
 #: What was read becomes columns when it takes this share of `decoded_bytes_max`.
 _SHARE = 4

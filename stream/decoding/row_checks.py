@@ -8,22 +8,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stream.columns.events import (
+from stream.columns import (
     FEATURE_PREFIX,
     STRING_BYTES_MAX,
     TS_MS_MAX,
     TS_MS_MIN,
     WEIGHTS,
     Features,
+    unequal_lengths,
+    wrong_values,
 )
-from stream.columns.values import unequal_lengths, wrong_values
 from stream.config import StreamConfig
 from stream.decoding.event_faults import SHOWN_MAX, Bad, Fault, row_faults, session_faults
 from stream.decoding.record_faults import find_empty_part
 from stream.decoding.schema import Columns, Rows, Shape
-from stream.hashing.keys import partitions_of_keys, string_buffers
-from stream.kernels.arrays import Bools
-from stream.log.record_columns import RecordColumns
+from stream.hashing import partitions_of_keys, string_buffers
+from stream.kernels import Bools
+from stream.log import RecordColumns
 from stream.record import Record
 
 

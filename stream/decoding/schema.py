@@ -12,9 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
 
-from stream.columns.events import Features, click_schema, impression_schema
-from stream.columns.values import list_lengths
-from stream.kernels.arrays import I64
+from stream.columns import Features, click_schema, impression_schema, list_lengths
+from stream.kernels import I64
 
 #: Memory of one value of a list, without the bytes of a string.
 _VALUE_BYTES = 8

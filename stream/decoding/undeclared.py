@@ -8,17 +8,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from stream.columns.arrow_messages import MalformedStream, measure
-from stream.columns.events import FEATURE_PREFIX
+from stream.columns import FEATURE_PREFIX, MalformedStream, measure
 from stream.config import StreamConfig
 from stream.decoding.cloud_events import NoEvent, unwrapped_value
 from stream.decoding.event_faults import FIELD_CHARS_MAX
 from stream.decoding.registered_values import Readers, SchemaLacking
 from stream.decoding.schema import Shape, impression_shape
-from stream.log.record_columns import RecordColumns
+from stream.log import RecordColumns
 from stream.record import Record
-from stream.registry.schema import JSON, RegisteredSchema, SchemaFault, Schemas
-from stream.registry.wire_format import HEADER_BYTES, MAGIC
+from stream.registry import HEADER_BYTES, JSON, MAGIC, RegisteredSchema, SchemaFault, Schemas
 
 #: Names that are remembered; junk under ever new names takes no more room than this.
 NAMES_MAX = 100

@@ -18,11 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stream.columns.column_pointers import placed
+from stream.columns import placed
 from stream.hashing.secret import NO_KEY, HashKey, derived_key
 from stream.hashing.siphash import hash_all, hash_all_columns, hash_behind
-from stream.kernels.arrays import I32, U64, Bytes
-from stream.kernels.decorator import kernel
+from stream.kernels import I32, U64, Bytes, kernel
 
 SECRET_BYTES_MIN = 16
 _NO_BYTES = np.zeros(0, np.uint8)

@@ -16,9 +16,8 @@ from typing import TypeAlias
 import numba
 import numpy as np
 
-from stream.columns.column_pointers import Placed, pointer
-from stream.kernels.arrays import I32, U64, Bytes
-from stream.kernels.decorator import kernel
+from stream.columns import Placed, pointer
+from stream.kernels import I32, U64, Bytes, kernel
 
 State: TypeAlias = tuple[np.uint64, np.uint64, np.uint64, np.uint64]
 

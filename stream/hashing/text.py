@@ -18,13 +18,11 @@ A text without a word has one token, of no bytes.
 import numpy as np
 import pyarrow as pa
 
-from stream.columns.declaration import CHARACTERS, DIGITS, PAIRS, Feature
-from stream.columns.derived import normalised, or_default
+from stream.columns import CHARACTERS, DIGITS, PAIRS, Feature, normalised, or_default
 from stream.hashing.keys import string_buffers
 from stream.hashing.secret import HashKey
 from stream.hashing.siphash import hash_of
-from stream.kernels.arrays import I32, I64, U64, Bytes
-from stream.kernels.decorator import kernel
+from stream.kernels import I32, I64, U64, Bytes, kernel
 
 #: Characters beyond ASCII that are part of no word: signs of Latin-1, general punctuation up to
 #: shapes and arrows, supplemental and CJK punctuation, and forms of both.

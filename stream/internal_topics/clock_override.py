@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from stream.internal_topics.malformed import INT64_MAX, HeaderFields, MalformedRecord, OnMalformed
-from stream.kernels.arrays import I64
-from stream.log.log import Headers
+from stream.kernels import I64
+from stream.log import Headers
 from stream.record import ROW_BITS, Record, position
 
 _OVERRIDE, _END, _ABOVE, _BY = "clock_back", "end", "above_ms", "by_ms"

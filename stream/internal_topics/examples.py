@@ -14,13 +14,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stream.chain import RETRACT, kind_of, partition_of
-from stream.columns.column_pointers import check_offsets
-from stream.columns.events import FEATURE_PREFIX, FeatureColumn, Impressions
-from stream.hashing.keys import string_buffers
+from stream.columns import FEATURE_PREFIX, FeatureColumn, Impressions, check_offsets
+from stream.hashing import string_buffers
 from stream.internal_topics.malformed import HeaderFields, MalformedRecord, read_rows, shown
-from stream.log.log import Headers
+from stream.internal_topics.watermarks import pack_watermarks, unpack_watermarks
+from stream.log import Headers
 from stream.record import BARRIER
-from stream.watermarks import pack_watermarks, unpack_watermarks
 
 NO_CLICK = -1  # click_delay_ms of an impression without a click
 _FORMAT = "1"

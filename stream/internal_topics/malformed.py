@@ -14,7 +14,7 @@ from typing import Any, Never
 
 import pyarrow as pa
 
-from stream.columns.arrow_messages import measure
+from stream.columns import measure
 from stream.record import Record
 
 INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1

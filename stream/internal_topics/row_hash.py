@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stream.columns.column_pointers import (
+from stream.columns import (
     FLOAT32,
     HASHED,
     INT32,
@@ -24,11 +24,8 @@ from stream.columns.column_pointers import (
     placed_hashes,
     pointer,
 )
-from stream.hashing.keys import string_buffers
-from stream.hashing.siphash import eight, tail
-from stream.kernels.arrays import I32, U64, Bytes
-from stream.kernels.decorator import kernel
-from stream.kernels.hashes import GOLDEN, HASH_MODULUS, mix64
+from stream.hashing import eight, string_buffers, tail
+from stream.kernels import GOLDEN, HASH_MODULUS, I32, U64, Bytes, kernel, mix64
 
 _U64 = np.uint64
 _M = _U64(0xC6A4A7935BD1E995)

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stream.kernels.arrays import I64
+from stream.kernels import I64
 
 
 def string_lengths(column: pa.Array | pa.ChunkedArray) -> I64:

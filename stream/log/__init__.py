@@ -17,3 +17,77 @@
 - `unpacking`: unpacking of what producers packed
 - `wall_clock`: what time it is on this host (shell)
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from stream.log.broken_batches import batch_fault
+    from stream.log.kafka import KafkaLog
+    from stream.log.kafka_admin import check_topics, client_settings, create_topics
+    from stream.log.kafka_socket_patch import receive_in_large_pieces
+    from stream.log.log import (
+        Append,
+        GroupReader,
+        Headers,
+        Log,
+        LogError,
+        OffsetOutOfRange,
+        OnPartitions,
+        Reader,
+        SendFailed,
+        Unavailable,
+        Writer,
+    )
+    from stream.log.memory import MemoryGroupReader, MemoryLog
+    from stream.log.record_columns import NO_RECORDS, Entries, RecordColumns
+    from stream.log.security import (
+        CannotAuthenticate,
+        client_security,
+        login,
+        read_secret,
+        tls_context,
+        token_source,
+    )
+    from stream.log.topics import Problem, topic_specs
+    from stream.log.transactions import OpenTransaction, open_transactions
+    from stream.log.wall_clock import wall_clock_ms
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "NO_RECORDS",
+    "Append",
+    "CannotAuthenticate",
+    "Entries",
+    "GroupReader",
+    "Headers",
+    "KafkaLog",
+    "Log",
+    "LogError",
+    "MemoryGroupReader",
+    "MemoryLog",
+    "OffsetOutOfRange",
+    "OnPartitions",
+    "OpenTransaction",
+    "Problem",
+    "Reader",
+    "RecordColumns",
+    "SendFailed",
+    "Unavailable",
+    "Writer",
+    "batch_fault",
+    "check_topics",
+    "client_security",
+    "client_settings",
+    "create_topics",
+    "login",
+    "open_transactions",
+    "read_secret",
+    "receive_in_large_pieces",
+    "tls_context",
+    "token_source",
+    "topic_specs",
+    "wall_clock_ms",
+]

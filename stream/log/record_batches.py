@@ -15,8 +15,7 @@ import numpy as np
 from crc32c import crc32c
 from kafka.errors import CorruptRecordError
 
-from stream.kernels.arrays import I64, Bytes
-from stream.kernels.decorator import kernel
+from stream.kernels import I64, Bytes, kernel
 from stream.log.broken_batches import (
     CHECKSUM,
     CODEC_BITS,

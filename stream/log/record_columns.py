@@ -12,8 +12,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from stream.kernels.arrays import Bytes
-from stream.kernels.decorator import kernel
+from stream.kernels import Bytes, kernel
 from stream.record import CONTROL, HEARTBEAT, Record
 
 #: One record, 48 bytes. `key`, `value` and `headers` are where the parts begin in the buffer,

@@ -3,12 +3,25 @@
 - `producer`: for sites
 """
 
-from stream.producer.producer import (
-    BufferFull,
-    Delivery,
-    EventProducer,
-    ProducerConfig,
-    Undelivered,
-)
+from typing import TYPE_CHECKING
 
-__all__ = ["BufferFull", "Delivery", "EventProducer", "ProducerConfig", "Undelivered"]
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from stream.producer.producer import (
+        BufferFull,
+        Delivery,
+        EventProducer,
+        ProducerConfig,
+        Undelivered,
+    )
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "BufferFull",
+    "Delivery",
+    "EventProducer",
+    "ProducerConfig",
+    "Undelivered",
+]

@@ -25,10 +25,17 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from stream.config import StreamConfig
-from stream.decoding.event_faults import FIELD_CHARS_MAX, PRODUCER, row_faults, string_faults
-from stream.decoding.schema import Shape, click_shape, impression_shape
-from stream.hashing.keys import Pseudonymiser, partition_of_key
-from stream.log.log import Append, Log, SendFailed, Writer
+from stream.decoding import (
+    FIELD_CHARS_MAX,
+    PRODUCER,
+    Shape,
+    click_shape,
+    impression_shape,
+    row_faults,
+    string_faults,
+)
+from stream.hashing import Pseudonymiser, partition_of_key
+from stream.log import Append, Log, SendFailed, Writer
 from stream.record import Partition
 
 log = logging.getLogger(__name__)

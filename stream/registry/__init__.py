@@ -16,3 +16,52 @@ good record a bad one.
 - `schema_log`: a log whose records come with their schemas
 - `wire_format`: the bytes in front of a value
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from stream.registry.avro_reader import AvroReader
+    from stream.registry.client import RegistryAway, log_with_schemas, registry_client
+    from stream.registry.config import RegistryConfig
+    from stream.registry.known_schemas import Away
+    from stream.registry.protobuf_reader import ProtobufReader
+    from stream.registry.schema import (
+        JSON,
+        PROTOBUF,
+        READERS_MAX,
+        AbsentSchema,
+        EventReader,
+        RegisteredSchema,
+        SchemaFault,
+        Schemas,
+    )
+    from stream.registry.schema_log import with_schemas
+    from stream.registry.wire_format import HEADER_BYTES, MAGIC, framed, message_index, schema_ids
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "HEADER_BYTES",
+    "JSON",
+    "MAGIC",
+    "PROTOBUF",
+    "READERS_MAX",
+    "AbsentSchema",
+    "AvroReader",
+    "Away",
+    "EventReader",
+    "ProtobufReader",
+    "RegisteredSchema",
+    "RegistryAway",
+    "RegistryConfig",
+    "SchemaFault",
+    "Schemas",
+    "framed",
+    "log_with_schemas",
+    "message_index",
+    "registry_client",
+    "schema_ids",
+    "with_schemas",
+]

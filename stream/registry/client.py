@@ -25,9 +25,7 @@ from google.protobuf.message import DecodeError
 
 from stream.backoff import Backoff
 from stream.config import StreamConfig
-from stream.log.log import Log
-from stream.log.security import CannotAuthenticate, read_secret
-from stream.log.wall_clock import wall_clock_ms
+from stream.log import CannotAuthenticate, Log, read_secret, wall_clock_ms
 from stream.registry.config import RegistryConfig
 from stream.registry.known_schemas import Away, KnownSchemas
 from stream.registry.proto_text import can_read_text, descriptors_of

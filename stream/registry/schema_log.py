@@ -11,8 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from stream.log.log import GroupReader, Log, Reader, Writer
-from stream.log.record_columns import NO_RECORDS, RecordColumns
+from stream.log import NO_RECORDS, GroupReader, Log, Reader, RecordColumns, Writer
 from stream.record import Partition, Record
 from stream.registry.schema import AbsentSchema, RegisteredSchema, Schemas
 from stream.registry.wire_format import framed, schema_ids

@@ -3,8 +3,8 @@ bytes, big-endian; for Protobuf the place of the message in its file."""
 
 import numpy as np
 
-from stream.kernels.arrays import I64, Bools
-from stream.log.record_columns import RecordColumns
+from stream.kernels import I64, Bools
+from stream.log import RecordColumns
 from stream.registry.schema import SchemaFault
 
 MAGIC = 0

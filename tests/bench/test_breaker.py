@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from bench.attacks.breaker import FIRST_MS, judge, stories
 from bench.attacks.breaker_shop import SLICES, CellCounts, Shop, Story, history_cells, tally_rows
-from everspun.replay.history import History
-from labeler.breaker.early_join import GROUPS
-from labeler.breaker_config import BreakerConfig
+from everspun.replay import History
+from labeler import BreakerConfig
+from labeler.breaker import GROUPS
 
 CONFIG = BreakerConfig(slices=SLICES, cell_ms=3_600_000, cells_max=4, history_cells_min=12)
 FIRST = FIRST_MS // CONFIG.cell_ms

@@ -4,10 +4,10 @@ import tomllib
 from pathlib import Path
 
 from bench.failures.cluster import CONFIG, HOSTS, ROLES, table
-from everspun.config import loads
+from everspun import loads
 from everspun.hosts import ROLES as ALL_ROLES
-from everspun.roles.model_check import check_model
-from everspun.status.discovery import configured_places
+from everspun.roles import check_model
+from everspun.status import configured_places
 
 
 def test_a_table_is_toml():

@@ -6,8 +6,8 @@ import pytest
 
 from bench.labels import delayed_feedback as bench
 from bench.labels.delayed_traffic import WINDOW_MS, Traffic, draw
-from learners.models.model import make_model
-from stream.config import StreamConfig
+from learners.models import make_model
+from stream import StreamConfig
 
 
 @pytest.fixture(scope="module")

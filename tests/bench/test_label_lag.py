@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from bench.labels.label_lag import Failed, Feed, Seen, lags, prepared
-from stream.config import StreamConfig
-from stream.log.memory import MemoryLog
-from stream.record import Partition
+from stream import Partition, StreamConfig
+from stream.log import MemoryLog
 
 STREAM = StreamConfig(partitions=2)
 WAIT_MS = 32_000

@@ -9,9 +9,8 @@ import pytest
 
 from bench.labels import labeling_memory
 from bench.labels.labeling_log import Shop, draw, write
-from stream.config import StreamConfig
-from stream.log.memory import MemoryLog
-from stream.record import Partition
+from stream import Partition, StreamConfig
+from stream.log import MemoryLog
 
 STREAM = StreamConfig(partitions=2, replayed=True)
 

@@ -2,13 +2,12 @@
 
 from bench.failures.outages_classes import KeptOut, Place, classes, read_kept_out
 from bench.failures.recovery_check import Events, Learnable
-from labeler.io.set_aside import SetAside, set_aside_headers, set_aside_key
+from labeler.io import SetAside, set_aside_headers, set_aside_key
+from labeler.labels import LostRange, lost_headers, lost_key
 from labeler.labels.emission import quarantine_record
-from labeler.labels.lost_range import LostRange, lost_headers, lost_key
-from stream.config import StreamConfig
-from stream.decoding.decode import BadRecord
-from stream.log.memory import MemoryLog
-from stream.record import Partition, Record
+from stream import Partition, Record, StreamConfig
+from stream.decoding import BadRecord
+from stream.log import MemoryLog
 
 STREAM = StreamConfig(partitions=2)
 TOPIC = STREAM.impressions

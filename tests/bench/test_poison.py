@@ -9,10 +9,9 @@ import pytest
 
 from bench.attacks.poison_inputs import LARGE, SMALL, Inputs, Now, good_event
 from bench.attacks.poison_internal import TOPICS, claim, malformed
-from stream.config import StreamConfig
-from stream.decoding.decode import decode_clicks, decode_impressions
-from stream.log.log import Headers
-from stream.record import Record
+from stream import Record, StreamConfig
+from stream.decoding import decode_clicks, decode_impressions
+from stream.log import Headers
 
 NOW = Now(1_700_000_000_000, 1, 3)
 CONFIG = StreamConfig(partitions=3, categorical_features=("event",))

@@ -11,12 +11,11 @@ import pytest
 from bench.failures import recovery_check
 from bench.failures.recovery_check import EVENT, Events, Learnable, Parameters, read_events
 from bench.failures.recovery_plan import BROKER, plan
-from learners.config import ModelConfig
-from learners.models.model import make_model
-from paramserver.tables.table import TableRows
-from stream.config import StreamConfig
-from stream.log.memory import MemoryLog
-from stream.record import Partition
+from learners import ModelConfig
+from learners.models import make_model
+from paramserver.tables import TableRows
+from stream import Partition, StreamConfig
+from stream.log import MemoryLog
 
 PROCESSES = {
     "labeler": 2,

@@ -5,12 +5,10 @@ import numpy as np
 import pytest
 
 from bench.learning.virtual_training import Setting, VirtualTraining, differentiate, draw_work
-from learners.config import ModelConfig
-from learners.models.model import make_model
-from paramserver.messages import Epoch, PullRequest, PushRequest
-from paramserver.ports import AllowRequest
-from paramserver.shard.shard import Shard
-from paramserver.slots import SlotMap
+from learners import ModelConfig
+from learners.models import make_model
+from paramserver import AllowRequest, Epoch, PullRequest, PushRequest, SlotMap
+from paramserver.shard import Shard
 
 MODEL = make_model(
     ModelConfig(

@@ -7,14 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from checkpointer.serving.request import of_rows
-from checkpointer.store.announcement import Ref, ref
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.gate_findings import Gates
-from checkpointer.store.manifest import Definition, Evaluation, Manifest, Part, TakenCut, assemble
-from learners.config import ModelConfig
-from learners.models.model import Model, make_model
-from paramserver.messages import (
+from checkpointer.serving import of_rows
+from checkpointer.store import (
+    Catalogue,
+    Definition,
+    Evaluation,
+    Gates,
+    Manifest,
+    Part,
+    Ref,
+    TakenCut,
+    assemble,
+    ref,
+)
+from learners import ModelConfig
+from learners.models import Model, make_model
+from paramserver import (
+    AllowRequest,
     ChainProgress,
     DenseSpec,
     Epoch,
@@ -22,14 +31,12 @@ from paramserver.messages import (
     ModelSpec,
     Outcome,
     PushRequest,
+    ServingFile,
+    SlotMap,
     TableSpec,
 )
-from paramserver.parts.safetensors_file import encode_part, part_info
-from paramserver.parts.serving_file import serving_files
-from paramserver.parts.snapshot import CutChanges, Snapshot
-from paramserver.ports import AllowRequest, ServingFile
-from paramserver.shard.shard import Shard
-from paramserver.slots import SlotMap
+from paramserver.parts import CutChanges, Snapshot, encode_part, part_info, serving_files
+from paramserver.shard import Shard
 
 SPEC = ModelSpec(
     name="clicks",

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from checkpointer.store.manifest import Definition, Manifest
-from learners.config import ModelConfig
+from checkpointer.store import Definition, Manifest
+from learners import ModelConfig
 
 sys.path.insert(0, str(Path(__file__).parent))
 

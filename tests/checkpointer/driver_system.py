@@ -3,18 +3,14 @@
 import numpy as np
 
 from checkpointer.config import CheckpointerConfig
-from checkpointer.cuts.driver import Driver
-from checkpointer.gates.gates import Findings
-from checkpointer.store.announcement import Announcement
-from checkpointer.store.catalogue import Catalogue
+from checkpointer.cuts import Driver
+from checkpointer.gates import Findings
+from checkpointer.store import Announcement, Catalogue, Definition, model_state
 from checkpointer.store.files import MemoryFiles
-from checkpointer.store.manifest import Definition
-from checkpointer.store.restore import model_state
-from paramserver.clocks.clocks import Clocks
-from paramserver.messages import DenseSpec, ModelSpec, Outcome, PushRequest, TableSpec
-from paramserver.server.in_memory import LocalClock, LocalShard
-from paramserver.shard.shard import Shard
-from paramserver.slots import SlotMap
+from paramserver import DenseSpec, ModelSpec, Outcome, PushRequest, SlotMap, TableSpec
+from paramserver.clocks import Clocks
+from paramserver.server import LocalClock, LocalShard
+from paramserver.shard import Shard
 
 SPEC = ModelSpec(
     "clicks",

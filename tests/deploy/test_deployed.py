@@ -19,9 +19,8 @@ import pytest
 import yaml
 
 from checkpointer.serving import http_api
-from everspun import config
+from everspun import Config, config
 from everspun.__main__ import COMMANDS
-from everspun.config import Config
 from everspun.environment import OWN, variables
 from everspun.hosts import ROLES
 from stream.metrics_server import MetricsServer

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from everspun.launcher.broker import Broker, why_not_kafka
+from everspun.launcher import Broker
+from everspun.launcher.broker import why_not_kafka
 
 sys.path.insert(0, str(Path(__file__).parent))
 from staged_run import Run

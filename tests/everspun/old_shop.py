@@ -12,18 +12,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
-from checkpointer.archive.archive import Archive, Archiving
-from checkpointer.store.fsspec_store import open_store
-from everspun.audit.findings import Audit, ProgressClaim, audit
+from checkpointer.archive import Archive
+from checkpointer.archive.archive import Archiving
+from checkpointer.store import open_store
+from everspun.audit import Audit, audit
+from everspun.audit.findings import ProgressClaim
 from everspun.config import Config
-from paramserver.messages import ChainProgress, Progress
-from stream.config import StreamConfig
-from stream.decoding.decode import decode_impressions
-from stream.internal_topics.examples import BatchHeader, encode_examples, example_batch
-from stream.internal_topics.row_hash import row_hash_sum
-from stream.kernels.hashes import HASH_MODULUS
-from stream.log.memory import MemoryLog
-from stream.record import CLOCK_MS, CONTROL, HEARTBEAT, Partition, offset_of, position
+from paramserver import ChainProgress, Progress
+from stream import CLOCK_MS, CONTROL, HEARTBEAT, Partition, StreamConfig, offset_of, position
+from stream.decoding import decode_impressions
+from stream.internal_topics import BatchHeader, encode_examples, example_batch, row_hash_sum
+from stream.kernels import HASH_MODULUS
+from stream.log import MemoryLog
 
 CONFIG = Config(stream=StreamConfig(partitions=1))
 T0 = 1_700_000_000_000

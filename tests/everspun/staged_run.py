@@ -13,21 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.fsspec_store import open_store
-from checkpointer.store.manifest import Manifest
-from checkpointer.store.restore import model_state
-from everspun.audit.findings import read_all
-from everspun.audit.standings import of_shards
-from everspun.launcher.broker import Broker
-from everspun.launcher.time_limit import TimeLimit
+from checkpointer.store import Catalogue, Manifest, model_state, open_store
+from everspun.audit import of_shards, read_all
+from everspun.launcher import Broker, TimeLimit
 from everspun.local_run import LocalRun
-from paramserver.messages import ChainProgress
-from stream.chain import LABEL, Chain, Fold, kind_of
-from stream.internal_topics.examples import BatchHeader, decode_examples, encode_examples
-from stream.internal_topics.examples import rows_of as rows_of_piece
-from stream.log.log import Headers
-from stream.record import BARRIER, CLOCK_MS, CONTROL, HEARTBEAT, Partition
+from paramserver import ChainProgress
+from stream import BARRIER, CLOCK_MS, CONTROL, HEARTBEAT, LABEL, Chain, Fold, Partition, kind_of
+from stream.internal_topics import BatchHeader, decode_examples, encode_examples
+from stream.internal_topics import rows_of as rows_of_piece
+from stream.log import Headers
 
 STAGES, IMPRESSIONS = 3, 400
 STAGE_MS = 600_000

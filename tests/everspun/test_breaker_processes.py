@@ -12,16 +12,14 @@ from pathlib import Path
 import pytest
 
 from everspun import __main__ as front_door
-from everspun.audit.findings import read_all
-from everspun.audit.standings import of_shards
-from everspun.commands.system.audit import full_audit
-from everspun.launcher.broker import Broker, why_not_kafka
-from everspun.launcher.time_limit import TimeLimit
+from everspun.audit import of_shards, read_all
+from everspun.commands.system import full_audit
+from everspun.launcher import Broker, TimeLimit
+from everspun.launcher.broker import why_not_kafka
 from everspun.local_run import LocalRun
-from stream.chain import LABEL, LATE, Chain, Fold, kind_of
-from stream.internal_topics.examples import BatchHeader, decode_examples
-from stream.log.log import Writer
-from stream.record import CLOCK_MS, CONTROL, HEARTBEAT, Partition
+from stream import CLOCK_MS, CONTROL, HEARTBEAT, LABEL, LATE, Chain, Fold, Partition, kind_of
+from stream.internal_topics import BatchHeader, decode_examples
+from stream.log import Writer
 
 pytestmark = [pytest.mark.kafka, pytest.mark.processes, pytest.mark.timeout(300)]
 

@@ -20,13 +20,12 @@ from bench.failures.outages import COMMAND, filled
 from bench.failures.outages_faults import CLOCK_FILE, wrong_clock
 from bench.failures.recovery_check import read_events
 from everspun import __main__ as front_door
-from everspun.audit.findings import read_all
-from everspun.launcher.broker import Broker
-from everspun.launcher.time_limit import TimeLimit
+from everspun.audit import read_all
+from everspun.launcher import Broker, TimeLimit
 from everspun.local_run import LocalRun
+from everspun.status import scrape
 from everspun.status.referee import clocks
-from everspun.status.scraping import scrape
-from stream.record import Partition
+from stream import Partition
 
 pytestmark = [pytest.mark.kafka, pytest.mark.processes, pytest.mark.timeout(400)]
 

@@ -10,10 +10,9 @@ import pytest
 from everspun import config, config_reference
 from everspun.config import Config, ConfigError
 from everspun.config_reference import OPERATOR_KEYS
-from everspun.roles.model_check import check_model
-from everspun.roles.roles import examples_log
-from stream.columns.declaration import Feature
-from stream.log.kafka import KafkaLog
+from everspun.roles import check_model, examples_log
+from stream.columns import Feature
+from stream.log import KafkaLog
 from stream.log.kafka_admin import consumer_settings
 
 ROOT = Path(__file__).resolve().parents[2]

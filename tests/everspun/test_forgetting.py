@@ -8,23 +8,24 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from checkpointer.archive.archive import Archive, Archiving
-from checkpointer.config import ArchiveConfig
-from checkpointer.store.fsspec_store import open_store
+from checkpointer import ArchiveConfig
+from checkpointer.archive import Archive
+from checkpointer.archive.archive import Archiving
+from checkpointer.store import open_store
 from everspun.commands.data.forget import NOT_YET, forget
 from everspun.config import Config
 from everspun.forgetting import orders, standing, taken_back
-from stream.config import StreamConfig
-from stream.internal_topics.examples import (
+from stream import Partition, StreamConfig, position
+from stream.internal_topics import (
+    FORGET,
+    REJECT,
     BatchHeader,
     decode_examples,
+    decode_verdict,
     encode_examples,
     examples_schema,
 )
-from stream.internal_topics.verdicts import FORGET, REJECT, decode_verdict
-from stream.log.memory import MemoryLog
-from stream.log.topics import topic_specs
-from stream.record import Partition, position
+from stream.log import MemoryLog, topic_specs
 
 STREAM = StreamConfig(partitions=1)
 EXAMPLES, VERDICTS = Partition("examples", 0), Partition("verdicts", 0)

@@ -6,10 +6,10 @@ import pytest
 from staged_run import STAGES, Run, stage
 
 from everspun import __main__ as front_door
+from everspun.status import scrape
 from everspun.status.governed import Governed, governed
-from everspun.status.scraping import scrape
-from paramserver.bounds import PaceLevel
-from paramserver.wire.client import connect
+from paramserver import PaceLevel
+from paramserver.wire import connect
 
 # A retrained model runs under a governor in `make test` (test_retrained.py); here it measures,
 # which takes longer.

@@ -12,11 +12,12 @@ import pytest
 from everspun import config as config_file
 from everspun.config import Config, ConfigError, RunConfig
 from everspun.hash_secret import NoSecret, path_of, with_secret, with_secret_made
-from labeler.config import LabelerConfig, label_config_hash
-from learners.config import ModelConfig
-from learners.models.model import make_model
-from stream.config import StreamConfig
-from stream.hashing.secret import secret_of
+from labeler import LabelerConfig
+from labeler.config import label_config_hash
+from learners import ModelConfig
+from learners.models import make_model
+from stream import StreamConfig
+from stream.hashing import secret_of
 
 SECRET = "a secret of this deployment"
 

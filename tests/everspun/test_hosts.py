@@ -9,11 +9,12 @@ from everspun.commands.system.role import index_of, refuse_beyond, refuse_second
 from everspun.commands.system.run import placed
 from everspun.config import Config, ConfigError, load
 from everspun.hosts import ROLES, Placement, metrics_port, parse_roles
-from everspun.launcher.locks import AlreadyLocked
-from everspun.launcher.stored_orders import store_order, stored_orders
+from everspun.launcher import AlreadyLocked, store_order
+from everspun.launcher.stored_orders import stored_orders
 from everspun.roles import roles
-from everspun.status.discovery import configured_places, places, scrape_all, unanswered
-from stream.metrics import RoleMetrics
+from everspun.status import configured_places, scrape_all, unanswered
+from everspun.status.discovery import places
+from stream import RoleMetrics
 from stream.metrics_server import MetricsServer
 
 TWO_HOSTS = """

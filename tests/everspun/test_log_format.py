@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from everspun.log_format import MESSAGE_MAX, JsonFormatter
-from stream.record import Partition
+from stream import Partition
 
 FORMATTER = JsonFormatter("labeler-3", "shop")
 

@@ -21,8 +21,7 @@ from everspun.__main__ import COMMANDS, main
 from everspun.commands.mistakes import report, unreadable_argument
 from everspun.commands.options import PlainConsole, shown
 from everspun.config import ConfigError, load
-from everspun.launcher.broker import BrokerError, start_broker
-from everspun.launcher.locks import AlreadyLocked, lock_file, unlock
+from everspun.launcher import AlreadyLocked, BrokerError, lock_file, start_broker, unlock
 from everspun.local_run import MARKER, LocalRun, NotOurs
 
 #: A port of loopback at which nobody listens.

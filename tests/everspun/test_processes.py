@@ -22,20 +22,20 @@ from staged_run import (
 )
 
 from everspun import __main__ as front_door
-from everspun.audit.standings import of_shards
-from everspun.commands.system.audit import full_audit
-from paramserver.messages import ChainProgress
-from stream.chain import LABEL, LATE, RETRACT
-from stream.internal_topics.examples import BatchHeader, decode_examples
-from stream.internal_topics.verdicts import (
+from everspun.audit import of_shards
+from everspun.commands.system import full_audit
+from paramserver import ChainProgress
+from stream import LABEL, LATE, RETRACT, Partition
+from stream.internal_topics import (
     OPERATOR,
     REJECT,
+    BatchHeader,
     Verdict,
     Watermark,
     breaker_input,
+    decode_examples,
     encode_verdict,
 )
-from stream.record import Partition
 
 pytestmark = [pytest.mark.kafka, pytest.mark.processes, pytest.mark.timeout(600)]
 

@@ -3,9 +3,10 @@ import logging
 import pytest
 
 from everspun.config import Config
-from everspun.roles.model_check import check_model, raw_numbers
-from learners.config import ModelConfig
-from stream.config import StreamConfig
+from everspun.roles import check_model
+from everspun.roles.model_check import raw_numbers
+from learners import ModelConfig
+from stream import StreamConfig
 
 STREAM = StreamConfig(numeric_features=("price",))
 

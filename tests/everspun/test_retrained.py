@@ -13,16 +13,14 @@ import pytest
 from kafka import KafkaAdminClient, TopicPartition
 from staged_run import CHAIN, STAGE_MS, STAGES, T0, WITHOUT_TORCH, Run, play
 
-from checkpointer.archive.archive import Archive
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.fsspec_store import open_store
+from checkpointer.archive import Archive
+from checkpointer.store import Catalogue, open_store
 from everspun import __main__ as front_door
-from everspun.launcher.run_files import role_files
-from everspun.launcher.time_limit import TimeLimit
+from everspun.launcher import TimeLimit, role_files
+from everspun.status import scrape
 from everspun.status.governed import Governed, governed
-from everspun.status.scraping import scrape
-from paramserver.bounds import PaceLevel
-from stream.record import Partition
+from paramserver import PaceLevel
+from stream import Partition
 
 pytestmark = [pytest.mark.kafka, pytest.mark.processes, pytest.mark.timeout(600)]
 

@@ -11,12 +11,9 @@ import pytest
 
 from everspun.broker_access import TOPICS, access, grants
 from everspun.launcher.broker import why_not_kafka
-from stream.config import StreamConfig
-from stream.log.kafka import KafkaLog
-from stream.log.kafka_admin import create_topics
-from stream.log.log import LogError
+from stream import Partition, StreamConfig
+from stream.log import KafkaLog, LogError, create_topics
 from stream.log.security import PASSWORD as PASSWORD_NAME
-from stream.record import Partition
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "stream"))
 import secured_broker

@@ -6,8 +6,8 @@ import pytest
 from staged_run import CHAIN, IMPRESSIONS, WITHOUT_TORCH, Run, stage
 
 from everspun import __main__ as front_door
-from everspun.audit.standings import of_shards
-from everspun.commands.system.audit import full_audit
+from everspun.audit import of_shards
+from everspun.commands.system import full_audit
 
 pytestmark = [pytest.mark.kafka, pytest.mark.processes, pytest.mark.timeout(600)]
 

@@ -14,20 +14,15 @@ from collections.abc import Callable
 import pyarrow as pa
 import pytest
 
-from checkpointer.gates.evaluations import Evaluations
-from everspun.status import quality
-from everspun.status.quality import Quality
-from everspun.status.usual_rate import UsualRate
-from labeler.config import LabelerConfig
+from checkpointer.gates import Evaluations
+from everspun.status import Quality, UsualRate, quality
+from labeler import FraudConfig, LabelerConfig
 from labeler.counting.reader import CountingPoint as CountedTo
 from labeler.counting.reader import CountingReader
-from labeler.fraud.filter import FraudFilter, run_step
-from labeler.fraud.tables import dict_tables
-from labeler.fraud_config import FraudConfig
-from labeler.join.resume_point import ResumePoint
-from labeler.labels.partition import PartitionLabeler
-from stream.config import StreamConfig
-from stream.record import CLOCK_MS, CONTROL, HEARTBEAT, Record
+from labeler.fraud import FraudFilter, dict_tables, run_step
+from labeler.join import ResumePoint
+from labeler.labels import PartitionLabeler
+from stream import CLOCK_MS, CONTROL, HEARTBEAT, Record, StreamConfig
 
 DAYS, WARM_DAYS = 365, 60
 HOUR_MS = 3_600_000

@@ -21,17 +21,22 @@ from kafka.errors import CorruptRecordError
 from kafka.record.default_records import DefaultRecordBatchBuilder
 from produced_events import produced, read_produced
 
-from stream.columns.declaration import Feature
-from stream.config import StreamConfig
-from stream.decoding.decode import decode_activity, decode_clicks, decode_impressions
-from stream.decoding.event_faults import FIELD_CHARS_MAX, REASON_CHARS_MAX
-from stream.decoding.portions import fitting
-from stream.decoding.undeclared import NAMES_MAX, count_undeclared
-from stream.hashing.keys import partition_of_key
+from stream import Record, StreamConfig
+from stream.columns import Feature
+from stream.decoding import (
+    FIELD_CHARS_MAX,
+    NAMES_MAX,
+    count_undeclared,
+    decode_activity,
+    decode_clicks,
+    decode_impressions,
+    fitting,
+)
+from stream.decoding.event_faults import REASON_CHARS_MAX
+from stream.hashing import partition_of_key
+from stream.log import RecordColumns
 from stream.log.record_batches import AbortedTransaction, BatchReader, DamagedBatch, DamagedOffsets
-from stream.log.record_columns import RecordColumns
 from stream.log.unpacking import CODECS, CannotUnpack, unpack
-from stream.record import Record
 
 CONFIG = StreamConfig(
     partitions=3,

@@ -13,32 +13,34 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pyarrow as pa
 
-from checkpointer.serving.request import BadRequest
+from checkpointer.serving import BadRequest
 from checkpointer.serving.request import parse as parse_request
 from checkpointer.serving.typed_request import RequestDecoder
 from checkpointer.store import announcement, manifest
-from labeler.breaker.band_record import decode_band
-from labeler.breaker.early_join import TALLY_SCHEMA, decode_tally
-from labeler.counting.signals import decode_signal
-from labeler.io.set_aside import SetAside, set_aside_headers, set_asides
-from labeler.labels.emission import rejected_ids
-from labeler.labels.lost_range import LostRange, lost_headers, lost_ranges
-from learners.config import ModelConfig
-from learners.models.features import Encoder
-from learners.models.text_keys import TextEncoder
-from stream.internal_topics.clock_override import ClockOverride, clock_overrides, override_headers
-from stream.internal_topics.examples import BatchHeader, decode_examples
-from stream.internal_topics.malformed import Fields, MalformedRecord, json_object
-from stream.internal_topics.retracted import Again
-from stream.internal_topics.verdicts import (
+from labeler.breaker import TALLY_SCHEMA, decode_band, decode_tally
+from labeler.counting import decode_signal
+from labeler.io import SetAside, set_aside_headers, set_asides
+from labeler.labels import LostRange, lost_headers, lost_ranges, rejected_ids
+from learners import ModelConfig
+from learners.models import Encoder, TextEncoder
+from stream import Record
+from stream.internal_topics import (
     REJECT,
+    Again,
+    BatchHeader,
+    ClockOverride,
+    Fields,
+    MalformedRecord,
     Verdict,
     Watermark,
+    clock_overrides,
+    decode_examples,
     decode_verdict,
     encode_verdict,
+    json_object,
+    override_headers,
 )
-from stream.log.log import Headers
-from stream.record import Record
+from stream.log import Headers
 
 CONFIG = ModelConfig(categorical=("source", "item"), numeric=("price", "shown_at"))
 ENCODER = Encoder(CONFIG)

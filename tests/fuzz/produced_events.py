@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from events_made import FIELDS, TS, event, odd_value
 
-from stream.config import StreamConfig
-from stream.decoding.decode import decode_clicks, decode_impressions
-from stream.log.memory import MemoryLog
-from stream.producer.producer import EventProducer, ProducerConfig
-from stream.record import Partition
+from stream import Partition, StreamConfig
+from stream.decoding import decode_clicks, decode_impressions
+from stream.log import MemoryLog
+from stream.producer import EventProducer, ProducerConfig
 
 CONFIG = StreamConfig(
     partitions=1,

@@ -7,9 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from labeler.counting.signals import SIGNAL_SCHEMA, Signal
+from labeler.counting import SIGNAL_SCHEMA, Signal
 from labeler.fraud_config import FraudConfig
-from stream.internal_topics.verdicts import Verdict, Watermark, decode_verdict, encode_verdict
+from stream.internal_topics import Verdict, Watermark, decode_verdict, encode_verdict
 
 VIEWS, CLICKS = "impressions/0", "clicks/0"
 MINUTE = 60_000

@@ -3,21 +3,20 @@
 from typing import Any
 
 from learners.config import LearnerConfig
-from learners.pacing import events
+from learners.pacing import Batch, Pacer, events
 from learners.pacing import instructions as do
-from learners.pacing.events import Batch
-from learners.pacing.pacer import Pacer
-from paramserver.messages import (
+from paramserver import (
     ChainProgress,
     Epoch,
+    JoinReply,
     Outcome,
     Progress,
+    ProgressReply,
     PullReply,
     PushReply,
     StartOutcome,
     StartReply,
 )
-from paramserver.ports import JoinReply, ProgressReply
 
 EPOCH = Epoch(1, 1)
 

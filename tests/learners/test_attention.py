@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from everspun.config import loads
-from learners.models.model import Scorer, make_model
+from everspun import loads
+from learners.models import Scorer, make_model
 from learners.training import gradient
-from paramserver.tables.table import Table
-from stream.decoding.decode import decode_impressions
-from stream.internal_topics.examples import decode_examples, encode_examples, example_batch
-from stream.record import Record
+from paramserver.tables import Table
+from stream import Record
+from stream.decoding import decode_impressions
+from stream.internal_topics import decode_examples, encode_examples, example_batch
 
 TS_MS = 1_700_000_000_000
 TEXT = """

@@ -15,20 +15,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from checkpointer.serving.request import BadRequest, parse
-from everspun.config import loads
+from checkpointer.serving import BadRequest
+from checkpointer.serving.request import parse
+from everspun import loads
 from learners.config import NETWORK_KINDS, ModelConfig
-from learners.models.features import Encoder
-from learners.models.model import Scorer, make_model
+from learners.models import Encoder, Scorer, make_model
 from learners.training import gradient
-from stream.columns.declaration import Feature
-from stream.columns.derived import pieces
-from stream.decoding.decode import decode_impressions
-from stream.hashing.keys import hash_columns
-from stream.hashing.secret import NO_KEY
-from stream.hashing.text import SEPARATORS, token_hashes
-from stream.internal_topics.examples import decode_examples, encode_examples, example_batch
-from stream.record import Record
+from stream import Record
+from stream.columns import Feature, pieces
+from stream.decoding import decode_impressions
+from stream.hashing import NO_KEY, hash_columns, token_hashes
+from stream.hashing.text import SEPARATORS
+from stream.internal_topics import decode_examples, encode_examples, example_batch
 
 TS_MS = 1_700_000_000_000
 DECLARED = """

@@ -2,7 +2,8 @@
 
 import pytest
 
-from everspun.config import ConfigError, loads
+from everspun import loads
+from everspun.config import ConfigError
 
 
 @pytest.mark.parametrize(

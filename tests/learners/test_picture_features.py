@@ -12,21 +12,21 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from checkpointer.serving import BadRequest, explain
 from checkpointer.serving.arrow_request import read_table
-from checkpointer.serving.explanation import explain
-from checkpointer.serving.request import BadRequest, request_of
-from checkpointer.tables.model_tables import ModelTables
-from everspun.config import loads
-from learners.models.features import Encoder
-from learners.models.model import Scorer, make_model
+from checkpointer.serving.request import request_of
+from checkpointer.tables import ModelTables
+from everspun import loads
+from learners.models import Encoder, Scorer, make_model
 from learners.training import gradient
-from paramserver.parts.serving_file import decode_serving, serving_files
-from paramserver.shard.shard import Shard
-from paramserver.slots import SlotMap
-from stream.columns.pictures import FILE_BYTES_MAX, SIDE, SQUARED_BYTES, pixels, squared
-from stream.decoding.decode import decode_impressions
-from stream.internal_topics.examples import decode_examples, encode_examples, example_batch
-from stream.record import Record
+from paramserver import SlotMap
+from paramserver.parts import decode_serving, serving_files
+from paramserver.shard import Shard
+from stream import Record
+from stream.columns import SIDE, SQUARED_BYTES, pixels, squared
+from stream.columns.pictures import FILE_BYTES_MAX
+from stream.decoding import decode_impressions
+from stream.internal_topics import decode_examples, encode_examples, example_batch
 
 TS_MS = 1_700_000_000_000
 CONFIG = loads("""

@@ -6,9 +6,9 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import pytest
 
-from everspun.config import loads
-from learners.models.features import Encoder
-from stream.hashing.keys import hash_columns
+from everspun import loads
+from learners.models import Encoder
+from stream.hashing import hash_columns
 
 
 @pytest.mark.parametrize("ts_ms", [1_711_846_799_000, 1_711_846_800_000, 1_700_000_000_000])

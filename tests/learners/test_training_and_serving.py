@@ -12,26 +12,31 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from checkpointer.serving import BadRequest, Replica, ReplicaServer, ServedModel, of_rows, rehearse
 from checkpointer.serving.answer import Values
-from checkpointer.serving.http_server import ReplicaServer
-from checkpointer.serving.loading import rehearse
-from checkpointer.serving.replica_client import Replica
-from checkpointer.serving.request import BadRequest, of_rows, parse
-from checkpointer.serving.serving import ServedModel, answers_of
+from checkpointer.serving.request import parse
+from checkpointer.serving.serving import answers_of
 from checkpointer.serving.typed_request import RequestDecoder
-from checkpointer.store.manifest import Evaluation, Manifest
-from checkpointer.tables.model_tables import ModelTables
+from checkpointer.store import Evaluation, Manifest
+from checkpointer.tables import ModelTables
 from learners.config import ModelConfig
-from learners.models.features import Encoded, Encoder, unique_keys
-from learners.models.model import Model, Scorer, clip, make_model
-from learners.models.text_keys import TextEncoder, feature_key, hash_text
-from paramserver.messages import Progress
-from paramserver.parts.replica_part import ServingPart
-from paramserver.slots import SLOTS
-from stream.config import StreamConfig
-from stream.decoding.decode import decode_impressions
-from stream.internal_topics.examples import decode_examples, encode_examples, example_batch
-from stream.record import Record
+from learners.models import (
+    Encoded,
+    Encoder,
+    Model,
+    Scorer,
+    TextEncoder,
+    clip,
+    feature_key,
+    hash_text,
+    make_model,
+    unique_keys,
+)
+from paramserver import SLOTS, Progress
+from paramserver.parts import ServingPart
+from stream import Record, StreamConfig
+from stream.decoding import decode_impressions
+from stream.internal_topics import decode_examples, encode_examples, example_batch
 
 STREAM = StreamConfig(
     partitions=1, categorical_features=("user", "shop"), numeric_features=("price", "age")

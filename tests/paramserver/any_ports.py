@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from paramserver.clocks.clocks import Clocks
+from paramserver.clocks import Clocks
 from paramserver.config import ParamServerConfig
 from paramserver.messages import (
     DenseSpec,
@@ -22,11 +22,11 @@ from paramserver.messages import (
     TableSpec,
 )
 from paramserver.ports import ClockPort, JoinReply, PortUnreachable, ShardPort
-from paramserver.process.process import run
-from paramserver.server.in_memory import LocalClock, LocalShard
-from paramserver.shard.shard import Shard
+from paramserver.process import run
+from paramserver.server import LocalClock, LocalShard
+from paramserver.shard import Shard
 from paramserver.slots import SlotMap
-from paramserver.wire.client import connect
+from paramserver.wire import connect
 
 SHARDS = 2
 MAP = SlotMap.even(SHARDS)

@@ -11,12 +11,12 @@ from paramserver.messages import (
     PushRequest,
     TableSpec,
 )
+from paramserver.parts import Snapshot
 from paramserver.parts.part import to_arrays
-from paramserver.parts.snapshot import Snapshot
 from paramserver.ports import AllowRequest
-from paramserver.shard.shard import Shard
+from paramserver.shard import Shard
 from paramserver.slots import SlotMap
-from stream.kernels.hashes import HASH_MODULUS
+from stream.kernels import HASH_MODULUS
 
 LEARNER = Epoch(1, 1)
 SPEC = ModelSpec(

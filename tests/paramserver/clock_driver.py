@@ -1,7 +1,6 @@
 """A clock holder driven by hand, and its shards."""
 
-from paramserver.clocks.allow_list_sender import AllowListSender
-from paramserver.clocks.clocks import Clocks
+from paramserver.clocks import AllowListSender, Clocks
 from paramserver.messages import Epoch, StartOutcome, StartRequest
 from paramserver.ports import AllowReply
 

@@ -16,11 +16,10 @@ from paramserver.messages import (
     TableSpec,
 )
 from paramserver.ports import AllowRequest
-from paramserver.server.metrics import Metrics
-from paramserver.server.server import Server, ShardService
-from paramserver.shard.shard import Shard
+from paramserver.server import Metrics, Server, ShardService
+from paramserver.shard import Shard
 from paramserver.slots import SlotMap
-from paramserver.wire.client import ShardClient
+from paramserver.wire import ShardClient
 
 SPEC = ModelSpec(
     "m",

@@ -6,7 +6,8 @@ import pytest
 from paramserver import encoding as module
 from paramserver.encoding import Encoding, decode_rows, encode_rows
 from paramserver.messages import TableSpec
-from paramserver.tables.table import CHUNK, Table
+from paramserver.tables import Table
+from paramserver.tables.table import CHUNK
 
 
 def any_numbers() -> np.ndarray:

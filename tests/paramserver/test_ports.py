@@ -12,7 +12,7 @@ from paramserver.messages import (
     Epoch,
     Outcome,
 )
-from paramserver.parts.safetensors_file import decode_part
+from paramserver.parts import decode_part
 from paramserver.ports import PortRefused
 
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from paramserver.messages import Keys, TableSpec
-from paramserver.slots import SlotMap, slot_of
+from paramserver import Keys, SlotMap, TableSpec, slot_of
 from paramserver.tables.ages import STEP_S
 
 WORDS = "words"

@@ -14,20 +14,19 @@ from sim_log import Message
 from sim_scenario import BREAKER, Scenario
 from sim_violation import Violation
 
-from labeler.breaker.band_record import BandRecord, decode_band
-from labeler.breaker.breaker import Breaker, scope_of
-from labeler.breaker.early_join import decode_tally, tally_stream
+from labeler.breaker import Breaker, decode_band, decode_tally, scope_of, tally_stream
+from labeler.breaker.band_record import BandRecord
 from labeler.breaker.rules import RELEASED
-from stream.internal_topics.examples import BatchHeader
-from stream.internal_topics.verdicts import (
+from stream import Record
+from stream.internal_topics import (
     OPERATOR,
     RELEASE,
     WITHHOLD,
+    BatchHeader,
     Verdict,
     Watermark,
     decode_verdict,
 )
-from stream.record import Record
 
 Scope = tuple[str, str]
 Counts = dict[Scope, list[int]]

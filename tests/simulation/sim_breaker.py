@@ -15,12 +15,13 @@ from sim_scenario import BREAKER, Scenario
 from sim_tasks import Resume, Task
 from sim_watch import Watch
 
-from labeler.breaker.early_join import TallyEmitter, tally_settings, tally_stream
+from labeler import LabelerConfig
+from labeler.breaker import tally_stream
+from labeler.breaker.early_join import TallyEmitter, tally_settings
 from labeler.breaker.runner import Judging
-from labeler.config import LabelerConfig
-from labeler.labels.runner import Labelling
-from stream.log.log import Headers
-from stream.record import Partition, Record
+from labeler.labels import Labelling
+from stream import Partition, Record
+from stream.log import Headers
 
 GROUP = "breakers"
 TURN_MS = 1000

@@ -23,24 +23,21 @@ from sim_fraud import FraudNode
 from sim_labelers import LabelerNode
 from sim_site import Site
 
+from labeler.counting import Head
 from labeler.counting.heartbeats import Heartbeats
-from labeler.counting.runner import Head
-from labeler.fraud import activity_pages
-from labeler.fraud.filter import FraudFilter
-from labeler.io.outbox import Outbox
-from labeler.join.resume_point import ResumePoint
-from labeler.labels.runner import Labelling
+from labeler.fraud import FraudFilter, activity_pages
+from labeler.io import Outbox
+from labeler.join import ResumePoint
+from labeler.labels import Labelling
 from labeler.labels.verdict_index import VerdictIndex
-from learners.pacing.pacer import Pacer
-from learners.pacing.position import Position
+from learners.pacing import Pacer, Position
 from learners.pacing.start_scheduler import StartScheduler
-from paramserver.clocks.clocks import Clocks
+from paramserver import Outcome, PushReply
+from paramserver.clocks import Clocks
 from paramserver.clocks.model_clocks import ModelClocks
-from paramserver.messages import Outcome, PushReply
 from paramserver.shard import shard as shard_module
-from stream.chain import Chain, Fold
-from stream.decoding.arrival import ArrivalClock
-from stream.record import offset_of
+from stream import Chain, Fold, offset_of
+from stream.decoding import ArrivalClock
 
 __all__ = ["BUGS"]
 

@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 from sim_bug import Patch, bug, replaced
 
-from labeler.breaker.breaker import Breaker, BreakerStep
+from labeler.breaker import Breaker
+from labeler.breaker.breaker import BreakerStep
 from labeler.breaker.cells import OpenCells
 from labeler.breaker.early_join import TallyEmitter
 from labeler.breaker.runner import Judging
-from labeler.join.strategy import LabelStrategy
-from labeler.labels.runner import Labelling
+from labeler.join import LabelStrategy
+from labeler.labels import Labelling
 from labeler.labels.verdict_index import VerdictIndex
-from stream.internal_topics.verdicts import RELEASE, WITHHOLD, Watermark, breaker_input
+from stream.internal_topics import RELEASE, WITHHOLD, Watermark, breaker_input
 
 SEEDS = {"first": 4, "step": 11}
 

@@ -7,7 +7,7 @@ from sim_bug import Patch, bug, replaced
 from sim_scenario import CLOCKS_AHEAD
 
 import stream.decoding.arrival as arrival_clock
-from labeler.labels.operator_overrides import OverrideSearch
+from labeler.labels import OverrideSearch
 
 WHERE = {"first": CLOCKS_AHEAD, "step": 64}
 

@@ -3,8 +3,7 @@ one."""
 
 from sim_bug import Patch, bug, replaced
 
-from labeler.click_cache.cache import ClickCopy
-from labeler.click_cache.spilled import SpilledClicks
+from labeler.click_cache import ClickCopy, SpilledClicks
 
 
 @bug(

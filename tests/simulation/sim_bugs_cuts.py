@@ -10,13 +10,13 @@ from sim_shards import ShardNode
 
 from checkpointer.cuts.cut_runner import Cutting
 from checkpointer.serving import loading
+from checkpointer.store import Manifest
 from checkpointer.store import catalogue as catalogue_module
 from checkpointer.store.delta_chain import ServingStep, serving_steps
-from checkpointer.store.manifest import Manifest
+from paramserver import MarkReply, Outcome, PushReply
 from paramserver.clocks.model_clocks import ModelClocks
-from paramserver.messages import MarkReply, Outcome, PushReply
-from paramserver.parts.head_cut import CutParts
-from paramserver.shard.shard import Shard
+from paramserver.parts import CutParts
+from paramserver.shard import Shard
 
 
 @bug("cut that holds pushes", "while starts are stopped, pushes are too (X1)")

@@ -4,7 +4,7 @@ import sim_shards
 from sim_bug import Patch, bug, replaced
 from sim_scenario import LOSES_FOLDERS
 
-from everspun.roles.stored_state import StoredState
+from everspun.roles import StoredState
 
 
 @bug(

@@ -2,7 +2,8 @@
 
 from sim_bug import Patch, bug, replaced
 
-from paramserver.bounds import GovernorLease, PaceLevel
+from paramserver import PaceLevel
+from paramserver.bounds import GovernorLease
 from paramserver.clocks.model_clocks import ModelClocks
 
 _GOVERNED = {"first": 3, "step": 5}

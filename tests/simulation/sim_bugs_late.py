@@ -7,12 +7,11 @@ from typing import Any
 
 from sim_bug import Patch, bug, replaced
 
-from labeler.join.click_join import ClickJoin, ClickLimits
-from labeler.join.resume_point import ExamplesFold, ResumePoint
+from labeler.join import ClickJoin, ClickLimits, ExamplesFold, ResumePoint
 from labeler.join.strategy import NOTHING
 from labeler.labels.range_labels import RangeLabeler
-from stream.internal_topics.examples import BatchHeader
-from stream.record import Record
+from stream import Record
+from stream.internal_topics import BatchHeader
 
 late_labels = RangeLabeler._late_labels
 

@@ -7,9 +7,8 @@ import numpy as np
 from sim_bug import Patch, bug, replaced
 from sim_log import Broker
 
-from labeler.labels.clicks import ClickBuffer, Passed
-from labeler.labels.runner import Labelling
-from stream.log.log import OffsetOutOfRange
+from labeler.labels import ClickBuffer, Labelling, Passed
+from stream.log import OffsetOutOfRange
 
 
 @bug(

@@ -9,12 +9,10 @@ from sim_scenario import MODEL
 from sim_shards import ShardNode
 
 from checkpointer.cuts.resharding import Resharding
-from paramserver.clocks.clocks import Clocks
-from paramserver.messages import PushReply
+from paramserver import PartInfo, PushReply
+from paramserver.clocks import Clocks
 from paramserver.parts import delta
-from paramserver.ports import PartInfo
-from paramserver.shard.shard import Shard
-from paramserver.shard.standby import Standby, StandbyReader
+from paramserver.shard import Shard, Standby, StandbyReader
 
 #: Seeds in which an operator scales shards.
 SCALED = {"first": 3, "step": 5}

@@ -6,7 +6,7 @@ from sim_bug import Patch, bug, replaced
 
 from labeler.labels import verdict_queue as verdict_queue
 from labeler.retraction import runner as retracting
-from stream.internal_topics.passed_over import PassedOver
+from stream.internal_topics import PassedOver
 
 
 @bug(

@@ -8,12 +8,11 @@ import numpy as np
 import pyarrow as pa
 from sim_bug import Patch, bug, replaced
 
-from labeler.labels.verdict_index import VerdictPoint
+from labeler.labels import VerdictPoint
+from labeler.retraction import Late, Retracting
 from labeler.retraction.late_verdicts import LateVerdicts
-from labeler.retraction.rows import Late
-from labeler.retraction.runner import Retracting
 from learners.training import gradient
-from stream.record import Record
+from stream import Record
 
 judge = Late.judge
 close = LateVerdicts._close

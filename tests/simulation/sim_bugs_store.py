@@ -3,9 +3,7 @@
 from sim_bug import Patch, bug, replaced
 from sim_scenario import STORE_FAILS
 
-from checkpointer.store.announcement import Ref, ref
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.manifest import Manifest
+from checkpointer.store import Catalogue, Manifest, Ref, ref
 
 WHERE = {"first": STORE_FAILS, "step": 32}
 

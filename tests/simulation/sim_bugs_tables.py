@@ -4,8 +4,8 @@ from typing import Any
 
 from sim_bug import Patch, bug, replaced
 
+from paramserver.tables import Table
 from paramserver.tables.admission import Admission
-from paramserver.tables.table import Table
 
 
 @bug("admission counts forgotten on restore", "a shard that restarts has seen no key yet (S3)")

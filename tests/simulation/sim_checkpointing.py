@@ -19,21 +19,16 @@ from sim_toy import HOME_MAP, SPEC
 from sim_violation import Violation
 from sim_watch import Watch
 
-from checkpointer.config import CheckpointerConfig
-from checkpointer.cuts.driver import Driver
-from checkpointer.gates.gates import Findings
-from checkpointer.serving.loading import bring
+from checkpointer import CheckpointerConfig
+from checkpointer.cuts import Driver
+from checkpointer.gates import Findings
+from checkpointer.serving import bring
 from checkpointer.serving.replica import Follower
-from checkpointer.store.announcement import Announcement, Ref
-from checkpointer.store.announcement import decode as decode_announcement
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.files import Files
-from checkpointer.store.manifest import Damaged, Definition, Manifest
-from checkpointer.tables.model_tables import ModelTables
-from paramserver.messages import MarkReply, ModelSpec
-from paramserver.ports import PartInfo, PortUnreachable, ProgressReply
-from paramserver.slots import SlotMap
-from stream.internal_topics.malformed import MalformedRecord
+from checkpointer.store import Announcement, Catalogue, Damaged, Definition, Files, Manifest, Ref
+from checkpointer.store import decode as decode_announcement
+from checkpointer.tables import ModelTables
+from paramserver import MarkReply, ModelSpec, PartInfo, PortUnreachable, ProgressReply, SlotMap
+from stream.internal_topics import MalformedRecord
 
 LOOK_MS = 400
 PATIENCE_MS = 100

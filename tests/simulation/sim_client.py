@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from sim_log import Broker, Message
 from sim_network import Process
 
-from stream.log.log import Headers, OffsetOutOfRange, SendFailed, Unavailable
-from stream.record import Partition, Record
+from stream import Partition, Record
+from stream.log import Headers, OffsetOutOfRange, SendFailed, Unavailable
 
 #: Records of `quarantine` that always come together.
 FEW = 50

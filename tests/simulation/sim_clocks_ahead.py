@@ -18,9 +18,8 @@ from sim_oracle import WAITING, Since, first_and_last, truth
 from sim_scenario import Scenario
 from sim_watch import Watch
 
-from stream.chain import LABEL
-from stream.internal_topics.clock_override import ClockOverride, override_headers, override_key
-from stream.record import CLOCK_MS, Record
+from stream import CLOCK_MS, LABEL, Record
+from stream.internal_topics import ClockOverride, override_headers, override_key
 
 AHEAD_MS = 2 * 86_400_000
 LOOK_EVERY_MS = 1_000

@@ -15,13 +15,13 @@ from sim_network import Process, World
 from sim_scenario import FRAUD, Scenario
 from sim_watch import Watch
 
-from labeler.counting.signals import Signal, contradiction, decode_signal
+from labeler.counting import Signal, contradiction, decode_signal
+from labeler.fraud import FraudFilter
 from labeler.fraud.activity_pages import counts_in
-from labeler.fraud.filter import FilterStep, FraudFilter
+from labeler.fraud.filter import FilterStep
 from labeler.fraud.tables import TABLES, Tables
-from stream.internal_topics.malformed import MalformedRecord
-from stream.internal_topics.verdicts import encode_verdict, input_name
-from stream.record import Record, position
+from stream import Record, position
+from stream.internal_topics import MalformedRecord, encode_verdict, input_name
 
 POLL_MS = 150
 COMMIT_MS = 1500

@@ -7,7 +7,7 @@ from typing import Any
 from sim_network import Process, World
 from sim_scenario import Scenario
 
-from paramserver.bounds import Bounds, PaceLevel
+from paramserver import Bounds, PaceLevel
 
 SPEAKS_EVERY_MS = 1_200
 LEVELS = (PaceLevel(-1), PaceLevel(4), PaceLevel(1), PaceLevel(0), PaceLevel(0, 2), PaceLevel(0, 1))

@@ -23,19 +23,13 @@ from sim_scenario import Scenario
 from sim_violation import Violation
 from sim_watch import Folded, Watch
 
-from labeler.config import LabelerConfig
-from labeler.join.resume_point import ResumePoint
-from labeler.join.strategy import LabelStrategy, label_strategies
-from labeler.labels.emission import Emission
-from labeler.labels.emitter import ExamplesEmitter, Reading
-from labeler.labels.lost_range import LostRange
+from labeler import LabelerConfig
+from labeler.join import LabelStrategy, ResumePoint, label_strategies
+from labeler.labels import Emission, ExamplesEmitter, LostRange, PartitionLabeler, Reading
 from labeler.labels.operator_overrides import OperatorOverrides
-from labeler.labels.partition import PartitionLabeler
 from labeler.labels.verdict_index import VerdictIndex
-from stream.chain import LABEL, LATE
-from stream.internal_topics.clock_override import ClockOverride
-from stream.internal_topics.examples import BatchHeader, decode_examples
-from stream.record import Record
+from stream import LABEL, LATE, Record
+from stream.internal_topics import BatchHeader, ClockOverride, decode_examples
 
 CLASSES = ("labelled", "rejected", "duplicate", "withheld", "quarantined", "lost")
 

@@ -11,15 +11,15 @@ from sim_network import Process, World
 from sim_scenario import FRAUD, Scenario
 from sim_store import FullPages
 
-from labeler.click_cache.storage import MemoryPages, Pages
-from labeler.config import LabelerConfig
+from labeler import LabelerConfig
+from labeler.click_cache import Pages
+from labeler.click_cache.storage import MemoryPages
+from labeler.counting import Head
 from labeler.counting.reader import SignalEnds
-from labeler.counting.runner import Head
-from labeler.io.tail import TailReader
-from labeler.join.strategy import label_strategies
-from labeler.labels.partition import PartitionStop
-from labeler.labels.runner import Labelling
-from labeler.retraction.runner import Retracting
+from labeler.io import TailReader
+from labeler.join import label_strategies
+from labeler.labels import Labelling, PartitionStop
+from labeler.retraction import Retracting
 
 GROUP = "labelers"
 TURN_MS = 500

@@ -12,18 +12,13 @@ from sim_scenario import MODEL, SHARDS, TABLE, Scenario
 from sim_toy import gradients, keys_on, names_of, partition_of_chain
 from sim_watch import Watch
 
-from learners.config import LearnerConfig
-from learners.pacing import events
+from learners import LearnerConfig
+from learners.pacing import Pacer, events
 from learners.pacing import instructions as do
-from learners.pacing.pacer import Pacer
 from learners.training import gradient
-from paramserver.messages import Keys, PullRequest, PushReply, StartOutcome
-from paramserver.slots import SlotMap
-from stream.chain import partition_of
-from stream.internal_topics.examples import BatchHeader, decode_examples
-from stream.internal_topics.malformed import MalformedRecord
-from stream.internal_topics.row_hash import row_hash_sum
-from stream.record import Record
+from paramserver import Keys, PullRequest, PushReply, SlotMap, StartOutcome
+from stream import Record, partition_of
+from stream.internal_topics import BatchHeader, MalformedRecord, decode_examples, row_hash_sum
 
 GROUP = "learners"
 POLL_MS = 150

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from sim_clock import Action
 from sim_network import Process, World
 
-from stream.record import Record
+from stream import Record
 
 Headers = tuple[tuple[str, bytes], ...]
 TopicPartition = tuple[str, int]

@@ -16,10 +16,8 @@ from sim_oracle import Since
 from sim_scenario import Scenario
 from sim_watch import Watch
 
-from stream.chain import LABEL
-from stream.internal_topics.clock_override import ClockOverride
-from stream.internal_topics.examples import BatchHeader
-from stream.record import Record
+from stream import LABEL, Record
+from stream.internal_topics import BatchHeader, ClockOverride
 
 #: No append of a labeler that died lands later than this.
 SETTLED_MS = 6_000

@@ -13,7 +13,7 @@ from typing import Any
 
 from sim_clock import Action, Trace, VirtualTime
 
-from paramserver.ports import PortRefused
+from paramserver import PortRefused
 
 
 @dataclass

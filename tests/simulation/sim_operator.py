@@ -12,8 +12,7 @@ from sim_scenario import SHARDS, Scenario
 from sim_shards import ShardNode
 from sim_violation import Violation
 
-from labeler.labels.lost_range import LostRange, lost_headers, lost_key
-from labeler.labels.partition import PartitionStop
+from labeler.labels import LostRange, PartitionStop, lost_headers, lost_key
 
 CHANGES = 5
 LAUNCH_EVERY_MS = 500

@@ -14,10 +14,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from sim_poison import is_junk
 
-from stream.config import StreamConfig
-from stream.hashing.keys import hash_strings
-from stream.hashing.secret import HashKey
-from stream.record import Record
+from stream import Record, StreamConfig
+from stream.hashing import HashKey, hash_strings
 
 LABELLED, REJECTED, DUPLICATE, WITHHELD, QUARANTINED, LOST, WAITING = (
     "labelled", "rejected", "duplicate", "withheld", "quarantined", "lost", "waiting",

@@ -14,9 +14,9 @@ from sim_log import Broker, Message
 from sim_network import World
 from sim_scenario import Scenario
 
-from labeler.counting.signals import Signal
-from stream.internal_topics.verdicts import Watermark, encode_verdict
-from stream.record import Record
+from labeler.counting import Signal
+from stream import Record
+from stream.internal_topics import Watermark, encode_verdict
 
 JUNK = (("junk", b"1"),)
 RECORDS = 60

@@ -13,10 +13,10 @@ from sim_poison import is_junk
 from sim_scenario import FRAUD
 from sim_violation import Violation
 
-from labeler.counting.signals import decode_signal
+from labeler.counting import decode_signal
 from labeler.fraud.filter import FilterStep
-from stream.internal_topics.verdicts import Verdict, Watermark, decode_verdict
-from stream.record import Record
+from stream import Record
+from stream.internal_topics import Verdict, Watermark, decode_verdict
 
 
 class Recount:

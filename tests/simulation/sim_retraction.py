@@ -10,8 +10,8 @@ from sim_scenario import Scenario
 from sim_violation import Violation
 from sim_watch import Watch
 
-from stream.chain import KINDS, LABEL, LATE, RETRACT
-from stream.internal_topics.examples import decode_examples
+from stream import KINDS, LABEL, LATE, RETRACT
+from stream.internal_topics import decode_examples
 
 Taken = Counter[tuple[int, int]]  # (position, label) of each row
 

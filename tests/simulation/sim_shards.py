@@ -15,30 +15,32 @@ from sim_scenario import MODEL, SHARDS, Scenario
 from sim_toy import HOME_MAP, SPEC
 from sim_watch import Watch
 
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.files import Files
-from checkpointer.store.manifest import Manifest
-from checkpointer.store.restore import cut_parts
-from everspun.roles.stored_state import StoredState
-from paramserver.bounds import Bounds, PaceLevel
-from paramserver.clocks.allow_list_sender import AllowListSender
-from paramserver.clocks.clocks import Clocks
-from paramserver.clocks.operator_settings import (
+from checkpointer.store import Catalogue, Files, Manifest, cut_parts
+from everspun.roles import StoredState
+from paramserver import (
+    AllowRequest,
+    Bounds,
+    MarkReply,
+    PaceLevel,
+    PartInfo,
+    PortUnreachable,
+    ProgressReply,
+    PullReply,
+    PullRequest,
+    PushReply,
+    PushRequest,
+    SlotMap,
+)
+from paramserver.clocks import (
     NO_SETTINGS,
-    StoredSettings,
+    AllowListSender,
+    Clocks,
     decode_settings,
     encode_settings,
 )
-from paramserver.messages import MarkReply, PullReply, PullRequest, PushReply, PushRequest
-from paramserver.parts.head_cut import NO_HEAD, HeadCut
-from paramserver.parts.safetensors_file import encode_part, part_info, part_name
-from paramserver.parts.serving_file import serving_files
-from paramserver.ports import AllowRequest, PartInfo, PortUnreachable, ProgressReply
-from paramserver.shard.incarnations import next_incarnation
-from paramserver.shard.shard import Shard
-from paramserver.shard.slot_map_updater import SlotMapUpdater
-from paramserver.shard.standby import Standby, StandbyReader
-from paramserver.slots import SlotMap
+from paramserver.clocks.operator_settings import StoredSettings
+from paramserver.parts import NO_HEAD, HeadCut, encode_part, part_info, part_name, serving_files
+from paramserver.shard import Shard, SlotMapUpdater, Standby, StandbyReader, next_incarnation
 
 ALLOW_EVERY_MS = 200
 LEASE_MS = 3000

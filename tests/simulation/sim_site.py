@@ -15,9 +15,8 @@ from sim_poison import is_junk
 from sim_scenario import Scenario
 from sim_site_plan import VENDORS, Planner
 
-from stream.internal_topics.examples import BatchHeader
-from stream.internal_topics.verdicts import Verdict, encode_verdict
-from stream.record import BARRIER, CLOCK_MS, CONTROL, HEARTBEAT
+from stream import BARRIER, CLOCK_MS, CONTROL, HEARTBEAT
+from stream.internal_topics import BatchHeader, Verdict, encode_verdict
 
 HISTORY_MS = 1_600_000_000_000
 #: No append lands later than this after its writer gave it up.

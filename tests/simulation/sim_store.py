@@ -10,7 +10,8 @@ from collections.abc import Callable
 from sim_network import World
 
 from checkpointer.store.files import MemoryFiles, StoreFault
-from labeler.click_cache.storage import MemoryPages, PagesFailed
+from labeler.click_cache import PagesFailed
+from labeler.click_cache.storage import MemoryPages
 
 
 class Store(MemoryFiles):

@@ -13,9 +13,8 @@ import pyarrow as pa
 import sim_admitted
 from sim_scenario import MODEL, SHARDS, TABLE
 
-from paramserver.messages import DenseSpec, Keys, ModelSpec, Rows, TableSpec
-from paramserver.slots import SlotMap, slot_of
-from stream.chain import KINDS, RETRACT, kind_of, partition_of
+from paramserver import DenseSpec, Keys, ModelSpec, Rows, SlotMap, TableSpec, slot_of
+from stream import KINDS, RETRACT, kind_of, partition_of
 
 SPEC = ModelSpec(
     name=MODEL,

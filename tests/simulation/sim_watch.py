@@ -21,27 +21,24 @@ from sim_scenario import SHARDS, TABLE, Scenario
 from sim_toy import HOME_MAP, impression_of, keys_of, names_of, partition_of_chain
 from sim_violation import Violation
 
-from checkpointer.store.files import Files
-from checkpointer.store.manifest import FILE, Manifest
-from paramserver.clocks.clocks import Clocks
-from paramserver.messages import (
+from checkpointer.store import Files, Manifest
+from checkpointer.store.manifest import FILE
+from paramserver import (
     Epoch,
     MarkReply,
     Outcome,
     PullReply,
     PushReply,
     PushRequest,
+    SlotMap,
+    slot_of,
 )
-from paramserver.parts.delta import whole
-from paramserver.parts.part import weights
-from paramserver.parts.safetensors_file import decode_part
-from paramserver.parts.snapshot import Snapshot
-from paramserver.slots import SlotMap, slot_of
-from stream.chain import LABEL, RETRACT, kind_of, partition_of
-from stream.internal_topics.examples import BatchHeader, decode_examples, rows_from
+from paramserver.clocks import Clocks
+from paramserver.parts import Snapshot, decode_part, weights, whole
+from stream import LABEL, RETRACT, Record, kind_of, partition_of
+from stream.internal_topics import BatchHeader, decode_examples, rows_from
 from stream.internal_topics.row_hash import row_hashes
-from stream.kernels.hashes import HASH_MODULUS
-from stream.record import Record
+from stream.kernels import HASH_MODULUS
 
 Slots = npt.NDArray[np.int32]
 

@@ -32,8 +32,8 @@ from sim_transactions import Transactions
 from sim_violation import Violation
 from sim_watch import Watch
 
-from checkpointer.store.announcement import decode as decode_announcement
-from labeler.join.strategy import label_strategies
+from checkpointer.store import decode as decode_announcement
+from labeler.join import label_strategies
 
 logging.getLogger("labeler").setLevel(logging.CRITICAL)  # failed sends are the everyday here
 

@@ -23,7 +23,8 @@ from kafka.admin import (
 )
 
 from everspun.broker_access import Grant
-from everspun.launcher.broker import Broker, Secured, start_broker
+from everspun.launcher import Broker, start_broker
+from everspun.launcher.broker import Secured
 
 USER, PASSWORD = "site", "p%ss_word;x=1"
 NAMES = "DNS:localhost,IP:127.0.0.1"

@@ -1,6 +1,6 @@
 import pytest
 
-from stream.columns.events import FeatureColumn
+from stream.columns import FeatureColumn
 from stream.config import StreamConfig
 
 

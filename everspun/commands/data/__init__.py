@@ -13,3 +13,18 @@
 - `simulate`: write simulated traffic to a JSON-lines file that `everspun replay` reads
 - `trace`: what became of one event
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from everspun.commands.data.lost import say
+    from everspun.commands.data.replay import replay_secret
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "replay_secret",
+    "say",
+]

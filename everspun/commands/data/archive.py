@@ -8,11 +8,10 @@ import sys
 from rich.progress import track
 from rich.table import Table
 
-from checkpointer.archive.archive import Archive
-from checkpointer.store.fsspec_store import open_store
-from checkpointer.store.manifest import Damaged
+from checkpointer.archive import Archive
+from checkpointer.store import Damaged, open_store
 from everspun.commands import options as shared
-from stream.timestamps import show_ms
+from stream import show_ms
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,14 +5,13 @@ from datetime import UTC, datetime
 
 from rich.table import Table
 
-from everspun.audit.findings import read_all
+from everspun.audit import read_all
 from everspun.commands import options as shared
 from everspun.config import Config
-from labeler.breaker.bands import Scope
-from labeler.breaker.breaker import open_scopes, scope_of
-from labeler.breaker_config import VENDOR
-from stream.config import StreamConfig
-from stream.internal_topics.verdicts import (
+from labeler import VENDOR
+from labeler.breaker import Scope, open_scopes, scope_of
+from stream import Partition, StreamConfig
+from stream.internal_topics import (
     OPERATOR,
     RELEASE,
     WITHHOLD,
@@ -20,9 +19,7 @@ from stream.internal_topics.verdicts import (
     decode_verdict,
     encode_verdict,
 )
-from stream.log.kafka import KafkaLog
-from stream.log.wall_clock import wall_clock_ms
-from stream.record import Partition
+from stream.log import KafkaLog, wall_clock_ms
 
 EVERYTHING = "everything"
 

@@ -15,12 +15,9 @@ import argparse
 from datetime import UTC, datetime
 
 from everspun.commands import options as shared
-from stream.config import StreamConfig
-from stream.internal_topics.clock_override import ClockOverride, override_headers, override_key
-from stream.log.kafka import KafkaLog
-from stream.log.log import Log, LogError
-from stream.log.wall_clock import wall_clock_ms
-from stream.record import Partition
+from stream import Partition, StreamConfig
+from stream.internal_topics import ClockOverride, override_headers, override_key
+from stream.log import KafkaLog, Log, LogError, wall_clock_ms
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,18 +13,13 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from everspun.audit.findings import read_all
+from everspun.audit import read_all
 from everspun.commands import options as shared
 from everspun.config import Config
-from stream.config import StreamConfig
-from stream.decoding.decode import decode_clicks, decode_impressions
-from stream.decoding.undeclared import count_undeclared
-from stream.log.kafka import KafkaLog
-from stream.log.record_columns import RecordColumns
-from stream.record import Partition, Record
-from stream.registry.client import RegistryAway, registry_client
-from stream.registry.config import RegistryConfig
-from stream.registry.schema_log import with_schemas
+from stream import Partition, Record, StreamConfig
+from stream.decoding import count_undeclared, decode_clicks, decode_impressions
+from stream.log import KafkaLog, RecordColumns
+from stream.registry import RegistryAway, RegistryConfig, registry_client, with_schemas
 
 #: Records that are decoded together: so many, or of so many bytes.
 CHUNK, CHUNK_BYTES = 2_000, 16_777_216

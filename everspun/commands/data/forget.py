@@ -9,20 +9,16 @@ import os
 import sys
 import time
 
-from checkpointer.archive.archive import Archive
-from checkpointer.store.fsspec_store import open_store
-from checkpointer.store.manifest import Damaged
+from checkpointer.archive import Archive
+from checkpointer.store import Damaged, open_store
 from everspun.commands import options as shared
 from everspun.commands.data.replay import replay_secret
 from everspun.config import Config
 from everspun.forgetting import ForgetStatus, orders, standing
-from stream.hashing.keys import Pseudonymiser
-from stream.internal_topics.verdicts import encode_verdict
-from stream.log.kafka import KafkaLog
-from stream.log.log import Log, LogError
-from stream.log.wall_clock import wall_clock_ms
-from stream.record import Partition
-from stream.timestamps import show_ms
+from stream import Partition, show_ms
+from stream.hashing import Pseudonymiser
+from stream.internal_topics import encode_verdict
+from stream.log import KafkaLog, Log, LogError, wall_clock_ms
 
 NOT_YET = 3
 LOOK_S = 2.0

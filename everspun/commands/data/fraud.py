@@ -9,23 +9,14 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from everspun.audit.findings import read_all
+from everspun.audit import read_all
 from everspun.commands import options as shared
 from everspun.config import Config
 from everspun.forgetting import taken_back
-from labeler.fraud.tables import pair_key
-from stream.internal_topics.verdicts import (
-    ALLOW,
-    OPERATOR,
-    REJECT,
-    Verdict,
-    decode_verdict,
-    encode_verdict,
-)
-from stream.log.kafka import KafkaLog
-from stream.log.wall_clock import wall_clock_ms
-from stream.record import Partition
-from stream.timestamps import parse_ms, show_ms
+from labeler.fraud import pair_key
+from stream import Partition, parse_ms, show_ms
+from stream.internal_topics import ALLOW, OPERATOR, REJECT, Verdict, decode_verdict, encode_verdict
+from stream.log import KafkaLog, wall_clock_ms
 
 HOUR_MS = 3_600_000
 

@@ -10,12 +10,9 @@ lost, not as negatives.
 import argparse
 
 from everspun.commands import options as shared
-from labeler.labels.lost_range import LostRange, lost_command, lost_headers, lost_key
-from stream.config import StreamConfig
-from stream.log.kafka import KafkaLog
-from stream.log.log import Log, LogError
-from stream.log.wall_clock import wall_clock_ms
-from stream.record import Partition
+from labeler.labels import LostRange, lost_command, lost_headers, lost_key
+from stream import Partition, StreamConfig
+from stream.log import KafkaLog, Log, LogError, wall_clock_ms
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
-from everspun.audit.findings import read_all
+from everspun.audit import read_all
 from everspun.commands import options as shared
 from everspun.config import Config
-from labeler.io.set_aside import SetAside, set_aside_headers, set_aside_key
-from stream.log.kafka import KafkaLog
-from stream.log.wall_clock import wall_clock_ms
-from stream.record import Partition, Record, offset_of
+from labeler.io import SetAside, set_aside_headers, set_aside_key
+from stream import Partition, Record, offset_of
+from stream.log import KafkaLog, wall_clock_ms
 
 #: Records that one command sets aside.
 ORDERS_MAX = 5_000

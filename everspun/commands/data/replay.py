@@ -20,16 +20,22 @@ from rich.text import Text
 
 from everspun.commands import options as shared
 from everspun.config import Config
-from everspun.replay import attacks, history
-from everspun.replay.own_log import CLICKS, IMPRESSIONS, OwnFile, OwnLogError
-from everspun.replay.own_replay import OwnProgress, OwnReplay
-from everspun.replay.replay import Replayer, Stuck
-from everspun.roles.stop_signals import stop_on_signals
-from everspun.status.table import duration
-from stream.log.kafka import KafkaLog
-from stream.log.kafka_admin import check_topics
-from stream.log.log import LogError
-from stream.timestamps import show_ms
+from everspun.replay import (
+    CLICKS,
+    IMPRESSIONS,
+    OwnFile,
+    OwnLogError,
+    OwnProgress,
+    OwnReplay,
+    Replayer,
+    Stuck,
+    attacks,
+    history,
+)
+from everspun.roles import stop_on_signals
+from everspun.status import duration
+from stream import show_ms
+from stream.log import KafkaLog, LogError, check_topics
 
 MISTAKE = 2
 

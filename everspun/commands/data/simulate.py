@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from everspun.replay.history import History
-from everspun.replay.traffic import TrafficConfig, simulate
+from everspun.replay import History, TrafficConfig, simulate
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,18 +13,21 @@ from dataclasses import asdict, replace
 
 from rich.table import Table
 
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.fsspec_store import open_store
+from checkpointer.store import Catalogue, open_store
 from everspun.commands import options as shared
 from everspun.commands.mistakes import MISTAKE
 from everspun.config import Config
-from everspun.trace.journey import EventTrace, event_trace
-from everspun.trace.search import EventPlace, NotThere, checkpoint_of, find, published_of
-from stream.chain import label_chain
-from stream.log.kafka import KafkaLog
-from stream.log.wall_clock import wall_clock_ms
-from stream.record import ROWS_PER_RECORD_MAX, Partition
-from stream.timestamps import show_ms
+from everspun.trace import (
+    EventPlace,
+    EventTrace,
+    NotThere,
+    checkpoint_of,
+    event_trace,
+    find,
+    published_of,
+)
+from stream import ROWS_PER_RECORD_MAX, Partition, label_chain, show_ms
+from stream.log import KafkaLog, wall_clock_ms
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -100,7 +103,7 @@ def _sent(found: EventTrace, model: str, url: str) -> int:
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-        from everspun.trace.spans import send
+        from everspun.trace import send
     except ImportError:
         print("--otlp needs OpenTelemetry: pip install 'everspun[traces]'")
         return MISTAKE

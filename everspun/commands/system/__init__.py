@@ -14,3 +14,16 @@
 - `topics`: create the topics, check that they are as they must be (T6), print the least rights of
   each role on them
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from everspun.commands.system.audit import full_audit
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "full_audit",
+]

@@ -10,14 +10,12 @@ import sys
 from rich.table import Table
 from rich.text import Text
 
-from checkpointer.archive.archive import Archive
-from checkpointer.store.fsspec_store import open_store
-from everspun.audit import standings
-from everspun.audit.findings import Audit, audit
+from checkpointer.archive import Archive
+from checkpointer.store import open_store
+from everspun.audit import Audit, audit, standings
 from everspun.commands import options as shared
 from everspun.config import Config
-from stream.log.kafka import KafkaLog
-from stream.log.log import Log, LogError
+from stream.log import KafkaLog, Log, LogError
 
 NOT_DONE = 2
 

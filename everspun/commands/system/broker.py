@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from everspun.commands import options as shared
-from everspun.launcher.broker import KINDS, BrokerError, start_broker
-from everspun.roles.stop_signals import stop_on_signals
+from everspun.launcher import KINDS, BrokerError, start_broker
+from everspun.roles import stop_on_signals
 
 LOOK_S = 1.0
 

@@ -12,22 +12,15 @@ from pathlib import Path
 from rich.console import Console, Group
 from rich.live import Live
 
-from checkpointer.cuts.schedule import barrier_reached
-from everspun.audit.findings import Audit
-from everspun.audit.fold import IMPRESSION_CLASSES
-from everspun.audit.standings import of_shards
+from checkpointer.cuts import barrier_reached
+from everspun.audit import IMPRESSION_CLASSES, Audit, of_shards
 from everspun.commands import options as shared
-from everspun.commands.data.replay import replay_secret
+from everspun.commands.data import replay_secret
 from everspun.commands.system.audit import full_audit, table
 from everspun.config import Config
 from everspun.local_run import LocalRun
-from everspun.replay import attacks, history
-from everspun.replay.history import History
-from everspun.replay.outcome import attack_outcome
-from everspun.replay.replay import Replayer
-from everspun.status import report
-from everspun.status.follow import StatusFollower
-from everspun.status.table import duration
+from everspun.replay import History, Replayer, attack_outcome, attacks, history
+from everspun.status import StatusFollower, duration, report
 
 SETTLE_TIMEOUT_S = 60.0
 LOOK_S = 0.5

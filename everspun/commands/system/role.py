@@ -15,16 +15,12 @@ from everspun.commands import options as shared
 from everspun.config import Config, ConfigError
 from everspun.hash_secret import missing
 from everspun.hosts import INDEX_MAX, ROLES
-from everspun.launcher.launcher import die_with_launcher
-from everspun.launcher.locks import AlreadyLocked, lock_file
+from everspun.launcher import AlreadyLocked, die_with_launcher, lock_file
 from everspun.log_format import set_up_logs
-from everspun.roles import roles
-from everspun.roles.heap import keep_freed_memory
-from everspun.roles.stop_signals import CLOSING_S, end_within, stop_on_signals
-from everspun.status.discovery import configured_places
-from everspun.status.scraping import fetch
-from stream.log.kafka_socket_patch import receive_in_large_pieces
-from stream.metrics_server import listen
+from everspun.roles import CLOSING_S, end_within, keep_freed_memory, roles, stop_on_signals
+from everspun.status import configured_places, fetch
+from stream import listen
+from stream.log import receive_in_large_pieces
 
 #: Indices of 'auto': so many that two hosts hardly ever share one.
 AUTO_FIRST = 1 << 30

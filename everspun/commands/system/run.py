@@ -8,32 +8,26 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.live import Live
 
-from checkpointer.store.fsspec_store import open_store
+from checkpointer.store import open_store
 from everspun.commands import options as shared
 from everspun.commands.mistakes import MISTAKE
 from everspun.config import Config, ConfigError, read_text
 from everspun.hash_secret import with_secret_made
 from everspun.hosts import ALL, ROLES, Placement, beyond, parse_roles
-from everspun.launcher.config_watch import ConfigWatch
-from everspun.launcher.launcher import Launcher
-from everspun.launcher.metrics import LauncherMetrics
-from everspun.launcher.stored_orders import OrderWatch
-from everspun.launcher.targets import write_targets
+from everspun.launcher import ConfigWatch, Launcher, LauncherMetrics, OrderWatch, write_targets
 from everspun.log_format import set_up_logs
-from everspun.roles.model_check import check_model
-from everspun.roles.roles import has_begun, shards_of_map
-from everspun.roles.stop_signals import stop_on_signals
-from everspun.roles.stored_state import StoredState
-from everspun.status.discovery import configured_places
-from everspun.status.follow import RECENT_EVALUATIONS, StatusFollower
-from everspun.status.inputs import InputWatch, input_faults
-from everspun.status.rate_file import RateFile
-from everspun.status.usual_rate import UsualRate
-from stream.log.kafka import KafkaLog
-from stream.log.kafka_admin import check_topics
-from stream.log.wall_clock import wall_clock_ms
-from stream.metrics import start_metrics
-from stream.metrics_server import listen
+from everspun.roles import StoredState, check_model, has_begun, shards_of_map, stop_on_signals
+from everspun.status import (
+    RECENT_EVALUATIONS,
+    InputWatch,
+    RateFile,
+    StatusFollower,
+    UsualRate,
+    configured_places,
+    input_faults,
+)
+from stream import listen, start_metrics
+from stream.log import KafkaLog, check_topics, wall_clock_ms
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

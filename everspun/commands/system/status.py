@@ -13,20 +13,26 @@ from typing import Any
 
 from everspun.commands import options as shared
 from everspun.config import Config
-from everspun.launcher.run_files import role_files
-from everspun.launcher.state import read_state
-from everspun.status import referee
-from everspun.status.catch_up import CatchUp, behind, near_retention
-from everspun.status.discovery import scrape_all, unanswered
-from everspun.status.follow import RECENT_EVALUATIONS, StatusFollower
-from everspun.status.inputs import input_faults
-from everspun.status.learning import feature_notes, learning_faults, missing_faults
-from everspun.status.quality import Quality
-from everspun.status.scraping import Report
-from everspun.status.table import StatusSnapshot
-from stream.log.kafka import KafkaLog
-from stream.log.wall_clock import wall_clock_ms
-from stream.timestamps import show_ms
+from everspun.launcher import read_state, role_files
+from everspun.status import (
+    RECENT_EVALUATIONS,
+    CatchUp,
+    Quality,
+    Report,
+    StatusFollower,
+    StatusSnapshot,
+    behind,
+    feature_notes,
+    input_faults,
+    learning_faults,
+    missing_faults,
+    near_retention,
+    referee,
+    scrape_all,
+    unanswered,
+)
+from stream import show_ms
+from stream.log import KafkaLog, wall_clock_ms
 
 #: Between the two looks that say how fast each stage is.
 LOOK_S = 2.0

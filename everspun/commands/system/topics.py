@@ -6,14 +6,10 @@ from collections.abc import Collection
 
 from everspun.broker_access import grants
 from everspun.commands import options as shared
-from everspun.commands.data.lost import say
-from labeler.labels.lost_range import LostRange
-from stream.config import StreamConfig
-from stream.log.kafka import KafkaLog
-from stream.log.kafka_admin import check_topics, create_topics
-from stream.log.log import Log, Unavailable
-from stream.log.wall_clock import wall_clock_ms
-from stream.record import Partition
+from everspun.commands.data import say
+from labeler.labels import LostRange
+from stream import Partition, StreamConfig
+from stream.log import KafkaLog, Log, Unavailable, check_topics, create_topics, wall_clock_ms
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

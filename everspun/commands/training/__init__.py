@@ -10,3 +10,5 @@
 - `shards`: change the number of shards while training goes on
 - `staleness`: set how far learners may run ahead of each other, while they run
 """
+
+__all__: tuple[str, ...] = ()

@@ -16,16 +16,12 @@ from rich.console import Console
 from rich.table import Table
 
 from checkpointer.process import operator_actions as actions
-from checkpointer.store.announcement import Announcement
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.fsspec_store import open_store
-from checkpointer.store.manifest import Damaged
+from checkpointer.store import Announcement, Catalogue, Damaged, open_store
 from everspun.commands import options as shared
 from everspun.config import Config
-from everspun.status.table import duration
-from stream.log.kafka import KafkaLog
-from stream.log.wall_clock import wall_clock_ms
-from stream.record import Partition
+from everspun.status import duration
+from stream import Partition
+from stream.log import KafkaLog, wall_clock_ms
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

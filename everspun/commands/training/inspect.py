@@ -11,17 +11,13 @@ import pyarrow as pa
 from rich.table import Table
 
 from checkpointer.process import operator_actions as actions
-from checkpointer.serving.request import of_rows
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.fsspec_store import open_store
-from checkpointer.store.key_rows import KeyRow, row_of
-from checkpointer.store.manifest import Damaged, Manifest
+from checkpointer.serving import of_rows
+from checkpointer.store import Catalogue, Damaged, KeyRow, Manifest, open_store, row_of
 from everspun.commands import options as shared
-from everspun.status.table import duration
-from learners.config import ModelConfig
-from learners.models.model import Model, make_model
-from stream.columns.declaration import INTEGER, Feature
-from stream.columns.events import LIST, NUMERIC, TEXT, TIME
+from everspun.status import duration
+from learners import ModelConfig
+from learners.models import Model, make_model
+from stream.columns import INTEGER, LIST, NUMERIC, TEXT, TIME, Feature
 
 _IDENTIFIERS = ("source", "vendor", "item")
 

@@ -7,13 +7,12 @@ import argparse
 import time
 from pathlib import Path
 
-from checkpointer.store.fsspec_store import open_store
+from checkpointer.store import open_store
 from everspun.commands import options as shared
 from everspun.config import Config
-from everspun.launcher.run_files import SCALABLE, order_scale, role_files
-from everspun.launcher.stored_orders import store_order
-from everspun.roles.stored_state import StoredState
-from everspun.status.discovery import scrape_all
+from everspun.launcher import SCALABLE, order_scale, role_files, store_order
+from everspun.roles import StoredState
+from everspun.status import scrape_all
 
 WAIT_S = 60.0
 

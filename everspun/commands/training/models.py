@@ -10,19 +10,14 @@ from collections.abc import Callable
 
 from rich.table import Table
 
-from checkpointer.process.operator_actions import model_rows
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.files import Files
-from checkpointer.store.fsspec_store import open_store
+from checkpointer.process import model_rows
+from checkpointer.store import Catalogue, Files, open_store
 from everspun.commands import options as shared
 from everspun.config import Config
-from everspun.status.quality import Quality, shown
-from everspun.status.table import duration
-from stream.internal_topics.malformed import MalformedRecord, json_object
-from stream.log.kafka import KafkaLog
-from stream.log.log import LogError, Reader, Unavailable
-from stream.record import Partition
-from stream.timestamps import show_ms
+from everspun.status import Quality, duration, shown
+from stream import Partition, show_ms
+from stream.internal_topics import MalformedRecord, json_object
+from stream.log import KafkaLog, LogError, Reader, Unavailable
 
 _RECORDS_MAX, _POLL_MS, _SILENCE_MAX_S = 5_000, 200, 30.0
 

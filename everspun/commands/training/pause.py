@@ -5,8 +5,8 @@ meanwhile."""
 import argparse
 
 from everspun.commands import options as shared
-from paramserver.ports import PortRefused, PortUnreachable
-from paramserver.wire.client import connect
+from paramserver import PortRefused, PortUnreachable
+from paramserver.wire import connect
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,12 +9,8 @@ import json
 from rich.table import Table
 
 from checkpointer.process import operator_actions as actions
-from checkpointer.serving.explanation import Explanation, explain
-from checkpointer.serving.loading import load
-from checkpointer.serving.request import BadRequest
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.fsspec_store import open_store
-from checkpointer.store.manifest import Damaged
+from checkpointer.serving import BadRequest, Explanation, explain, load
+from checkpointer.store import Catalogue, Damaged, open_store
 from everspun.commands import options as shared
 
 _SHARES = 40

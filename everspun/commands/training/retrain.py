@@ -22,28 +22,18 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from checkpointer.archive.archive import Archive
-from checkpointer.cuts.begin_at_time import vector_at
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.files import Files
-from checkpointer.store.fsspec_store import open_store
-from checkpointer.store.manifest import Damaged, Manifest
-from everspun.audit.asked import BEGINNING_MS, Asked, begun_otherwise, look
-from everspun.audit.standings import of_shards
+from checkpointer.archive import Archive
+from checkpointer.cuts import vector_at
+from checkpointer.store import Catalogue, Damaged, Files, Manifest, open_store
+from everspun.audit import BEGINNING_MS, Asked, begun_otherwise, look, of_shards
 from everspun.commands import options as shared
 from everspun.commands.training.models import begun_models, comparison
 from everspun.config import Config
 from everspun.hash_secret import with_secret_made
-from everspun.launcher.launcher import Launcher, RunStopped
-from everspun.launcher.run_files import role_files
-from everspun.roles.model_check import check_model
-from everspun.roles.roles import examples_log, has_begun
-from everspun.roles.stop_signals import stop_on_signals
-from stream.chain import LABEL, kind_of, label_chain
-from stream.log.kafka import KafkaLog
-from stream.log.log import LogError, Reader
-from stream.record import Partition
-from stream.timestamps import parse_ms, show_ms
+from everspun.launcher import Launcher, RunStopped, role_files
+from everspun.roles import check_model, examples_log, has_begun, stop_on_signals
+from stream import LABEL, Partition, kind_of, label_chain, parse_ms, show_ms
+from stream.log import KafkaLog, LogError, Reader
 
 ROLES = ("shard", "checkpointer", "learner", "governor", "replica")
 LOOK_S = 0.5

@@ -6,12 +6,12 @@ and end the old ones once this command has returned."""
 import argparse
 import time
 
-from everspun.audit.standings import slot_maps
+from everspun.audit import slot_maps
 from everspun.commands import options as shared
 from everspun.config import Config
-from everspun.status.discovery import scrape_all
-from paramserver.ports import PortRefused, PortUnreachable
-from paramserver.wire.client import connect
+from everspun.status import scrape_all
+from paramserver import PortRefused, PortUnreachable
+from paramserver.wire import connect
 
 WAIT_S = 120.0
 #: The checkpointer says how long the pause was once the checkpoint of the move is judged.

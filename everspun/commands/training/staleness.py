@@ -7,11 +7,9 @@ docs/staleness.md says what the numbers mean."""
 import argparse
 
 from everspun.commands import options as shared
-from everspun.status.governed import words
-from paramserver.bounds import Bounds
-from paramserver.compensation import WAYS
-from paramserver.ports import PortRefused, PortUnreachable
-from paramserver.wire.client import connect
+from everspun.status import words
+from paramserver import WAYS, Bounds, PortRefused, PortUnreachable
+from paramserver.wire import connect
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

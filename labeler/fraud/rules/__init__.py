@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from labeler.fraud.rules import botnet, burst, repeated_clicks, slow_clicks, view_flood
 from labeler.fraud.rules.evidence import Evidence, Remembered, RuleFinding, VendorEvidence
+from labeler.fraud.rules.tails import upper_tails
 from labeler.fraud_config import RULE_NAMES, FraudConfig
 
 Rule = Callable[[FraudConfig, Evidence], RuleFinding | None]
@@ -27,3 +28,14 @@ VENDOR_RULES: dict[str, VendorRule] = {botnet.NAME: botnet.judge}
 SCORE_RULES: dict[str, ScoreRule] = {slow_clicks.NAME: slow_clicks.judge}
 
 assert (*PAIR_RULES, *VENDOR_RULES, *SCORE_RULES) == RULE_NAMES
+
+__all__ = [
+    "PAIR_RULES",
+    "SCORE_RULES",
+    "VENDOR_RULES",
+    "Evidence",
+    "Remembered",
+    "RuleFinding",
+    "VendorEvidence",
+    "upper_tails",
+]

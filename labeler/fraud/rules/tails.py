@@ -9,8 +9,7 @@ n, not exponentially: no honest lover of one genre becomes impossible.
 
 from math import exp, lgamma, log
 
-from stream.kernels.arrays import F64, I64
-from stream.kernels.decorator import kernel
+from stream.kernels import F64, I64, kernel
 
 #: Means are kept this far from 0 and 1, where a beta distribution has no meaning.
 MEAN_EDGE = 1e-6

@@ -13,21 +13,19 @@ from hypothesis import strategies as st
 
 from checkpointer.archive.archive import Archive, Archiving
 from checkpointer.archive.archived_log import ArchivedLog
-from checkpointer.cuts.begin_at_time import EndsAtTime, find_spans, vector_at
+from checkpointer.cuts import EndsAtTime, find_spans, vector_at
+from checkpointer.store import Damaged
 from checkpointer.store.files import MemoryFiles
-from checkpointer.store.manifest import Damaged
-from stream.columns.events import LIST, VECTOR, FeatureColumn
-from stream.config import StreamConfig
-from stream.internal_topics.examples import (
+from stream import Partition, Record, StreamConfig, position
+from stream.columns import LIST, VECTOR, FeatureColumn
+from stream.internal_topics import (
+    Again,
     BatchHeader,
     decode_examples,
     encode_examples,
     examples_schema,
 )
-from stream.internal_topics.retracted import Again
-from stream.log.log import OffsetOutOfRange, Unavailable
-from stream.log.memory import MemoryLog
-from stream.record import Partition, Record, position
+from stream.log import MemoryLog, OffsetOutOfRange, Unavailable
 
 HOUR = 3_600_000
 FEATURES = (FeatureColumn("tags", LIST), FeatureColumn("vector", VECTOR, width=2))

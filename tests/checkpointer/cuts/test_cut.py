@@ -20,8 +20,7 @@ from checkpointer.cuts.cut import (
     State,
     Unmark,
 )
-from paramserver.messages import ChainProgress, MarkReply, Progress
-from paramserver.ports import ProgressReply
+from paramserver import ChainProgress, MarkReply, Progress, ProgressReply
 
 
 @dataclass

@@ -3,12 +3,10 @@
 import pytest
 from driver_system import CHAINS, Killed, System
 
-from checkpointer.gates.gates import Findings
+from checkpointer.gates import Findings
 from checkpointer.process.operator_actions import find, restore, restore_training, verify
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.manifest import Damaged
-from checkpointer.store.restore import model_state
-from paramserver.ports import PortRefused, PortUnreachable
+from checkpointer.store import Catalogue, Damaged, model_state
+from paramserver import PortRefused, PortUnreachable
 
 
 @pytest.fixture

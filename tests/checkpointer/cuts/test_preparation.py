@@ -3,7 +3,7 @@
 import pytest
 
 from checkpointer.cuts.move_preparation import ENOUGH_MS, ROUNDS_MAX, Preparation
-from paramserver.slots import SlotMap
+from paramserver import SlotMap
 
 
 @pytest.mark.parametrize(

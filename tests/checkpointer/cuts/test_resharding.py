@@ -6,27 +6,25 @@ import pytest
 
 from checkpointer.config import CheckpointerConfig
 from checkpointer.cuts.driver import Driver
-from checkpointer.gates.gates import Findings
-from checkpointer.store.catalogue import Catalogue
+from checkpointer.gates import Findings
+from checkpointer.store import Catalogue, Definition
 from checkpointer.store.files import MemoryFiles
-from checkpointer.store.manifest import Definition
-from paramserver.clocks.clocks import Clocks
-from paramserver.messages import (
+from paramserver import (
     DenseSpec,
     ModelSpec,
     Outcome,
+    PortUnreachable,
     PullRequest,
     PushRequest,
+    SlotMap,
     StartOutcome,
     StartRequest,
     TableSpec,
 )
-from paramserver.parts.delta import whole
-from paramserver.parts.safetensors_file import decode_part
-from paramserver.ports import PortUnreachable
-from paramserver.server.in_memory import LocalClock, LocalShard
-from paramserver.shard.shard import Shard
-from paramserver.slots import SlotMap
+from paramserver.clocks import Clocks
+from paramserver.parts import decode_part, whole
+from paramserver.server import LocalClock, LocalShard
+from paramserver.shard import Shard
 
 SPEC = ModelSpec(
     "clicks",

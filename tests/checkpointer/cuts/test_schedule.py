@@ -1,5 +1,5 @@
 from checkpointer.cuts.schedule import Due, Schedule, barrier_reached
-from paramserver.messages import ChainProgress, Progress
+from paramserver import ChainProgress, Progress
 
 
 def shard(*barriers, end=100, seen=1000, rows=None):

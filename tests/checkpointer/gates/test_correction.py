@@ -9,21 +9,16 @@ import pytest
 
 from checkpointer.gates.evaluations import Evaluations
 from checkpointer.process.process import definition
-from checkpointer.serving.loading import load
-from checkpointer.serving.request import of_rows
-from checkpointer.serving.serving import probe
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.fsspec_store import open_store
-from checkpointer.store.manifest import Damaged, Manifest, TakenCut, assemble, decode
-from learners.config import ModelConfig
-from learners.models.model import Model, make_model, stated_correction
+from checkpointer.serving import load, of_rows, probe
+from checkpointer.store import Catalogue, Damaged, Manifest, TakenCut, assemble, open_store
+from checkpointer.store.manifest import decode
+from learners import ModelConfig
+from learners.models import Model, make_model, stated_correction
 from learners.training import gradient
-from paramserver.messages import Epoch, PullRequest, PushRequest
-from paramserver.parts.safetensors_file import encode_part, part_info
-from paramserver.ports import AllowRequest
-from paramserver.shard.shard import Shard
-from paramserver.slots import SlotMap
-from stream.config import StreamConfig
+from paramserver import AllowRequest, Epoch, PullRequest, PushRequest, SlotMap
+from paramserver.parts import encode_part, part_info
+from paramserver.shard import Shard
+from stream import StreamConfig
 
 CONFIG = ModelConfig(categorical=("item",), prior_rate=0.1)
 IMPRESSIONS, LATE = 40_000, 0.4

@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from checkpointer.gates.evaluations import Evaluations
-from checkpointer.store.manifest import Evaluation
+from checkpointer.store import Evaluation
 
 
 def record(start, end, chain="label/0", rows=10, model="clicks", **more):

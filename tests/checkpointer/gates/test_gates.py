@@ -6,9 +6,8 @@ import pytest
 
 from checkpointer.config import CheckpointerConfig, ServingConfig
 from checkpointer.gates.gates import NO_RECORD, Findings, Reference, judge
-from checkpointer.store.entropy import normalized_entropy
-from checkpointer.store.manifest import Evaluation
-from checkpointer.store.track_record import HOUR_MS, TrackRecord
+from checkpointer.store import Evaluation, TrackRecord, normalized_entropy
+from checkpointer.store.track_record import HOUR_MS
 
 GOOD = Findings(answers=(0.2, 0.3), rows=10, seconds=0.1)
 SCORED = Evaluation(

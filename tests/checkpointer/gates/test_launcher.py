@@ -6,9 +6,7 @@ import signal
 import pytest
 
 from checkpointer.gates.sandbox import CleanProcess
-from checkpointer.store.announcement import ref
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.fsspec_store import Directory
+from checkpointer.store import Catalogue, Directory, ref
 
 pytestmark = pytest.mark.processes
 ROWS = [{"source": "u1", "item": "i1"}]

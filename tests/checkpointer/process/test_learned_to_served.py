@@ -17,7 +17,7 @@ from checkpointer.process.learned_to_served import (
     highest,
 )
 from checkpointer.process.served_watch import ServedWatch
-from paramserver.ports import PortUnreachable
+from paramserver import PortUnreachable
 
 
 def test_a_state_waits_until_a_checkpoint_at_or_above_it_answers():

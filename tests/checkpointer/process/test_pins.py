@@ -4,9 +4,8 @@ import pytest
 
 from checkpointer.process.operator_actions import diff, list_checkpoints, pin, unpin
 from checkpointer.retention import Keep
-from checkpointer.store.catalogue import Catalogue
+from checkpointer.store import Catalogue, Damaged
 from checkpointer.store.files import MemoryFiles
-from checkpointer.store.manifest import Damaged
 
 ROWS = [{"source": f"u{n}", "item": f"i{n}"} for n in range(4)]
 

@@ -11,22 +11,16 @@ import pytest
 
 from checkpointer.config import CheckpointerConfig, ServingConfig
 from checkpointer.process.process import CheckpointedSystem, run
-from checkpointer.serving.replica_client import Replica
-from checkpointer.serving.request import of_rows
-from checkpointer.store.announcement import decode
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.fsspec_store import Directory
-from learners.models.model import make_model
-from paramserver.clocks.clocks import Clocks
-from paramserver.messages import Outcome, PushRequest
-from paramserver.ports import PortRefused
-from paramserver.server.in_memory import LocalClock, LocalShard
-from paramserver.shard.shard import Shard
-from paramserver.slots import SlotMap
-from stream.config import StreamConfig
-from stream.internal_topics.examples import BatchHeader
-from stream.log.memory import MemoryLog
-from stream.record import Partition, position
+from checkpointer.serving import Replica, of_rows
+from checkpointer.store import Catalogue, Directory, decode
+from learners.models import make_model
+from paramserver import Outcome, PortRefused, PushRequest, SlotMap
+from paramserver.clocks import Clocks
+from paramserver.server import LocalClock, LocalShard
+from paramserver.shard import Shard
+from stream import Partition, StreamConfig, position
+from stream.internal_topics import BatchHeader
+from stream.log import MemoryLog
 
 pytestmark = pytest.mark.processes
 ROWS = [{"source": "u1", "item": "i1"}]

@@ -19,12 +19,9 @@ from checkpointer.process.operator_actions import (
 )
 from checkpointer.serving.http_server import ReplicaServer, run
 from checkpointer.serving.replica_client import Replica
-from checkpointer.store.announcement import announce, ref
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.fsspec_store import Directory
-from checkpointer.store.manifest import Damaged
-from stream.log.memory import MemoryLog
-from stream.record import Partition
+from checkpointer.store import Catalogue, Damaged, Directory, announce, ref
+from stream import Partition
+from stream.log import MemoryLog
 
 ROWS = [{"source": "u1", "item": "i1"}]
 FAST = ServingConfig(poll_ms=5, retry_ms=10_000)

@@ -10,14 +10,12 @@ from checkpoint_maker import define_model
 from checkpointer.serving.explanation import explain
 from checkpointer.serving.loading import load
 from checkpointer.serving.request import BadRequest
-from checkpointer.store.catalogue import Catalogue
+from checkpointer.store import Catalogue, Directory, row_of
 from checkpointer.store.files import MemoryFiles
-from checkpointer.store.fsspec_store import Directory
-from checkpointer.store.key_rows import row_of
 from everspun.__main__ import main
 from everspun.commands.training.inspect import key_of
-from learners.config import ModelConfig
-from learners.models.model import make_model
+from learners import ModelConfig
+from learners.models import make_model
 
 ROW = {"source": "u1", "item": "i1", "features": {"price": 3.0}}
 

@@ -17,8 +17,7 @@ from checkpointer.serving.arrow_request import MEDIA_TYPE
 from checkpointer.serving.grpc_service import InferenceServer
 from checkpointer.serving.http_server import ReplicaServer
 from checkpointer.serving.replica_client import Replica
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.fsspec_store import Directory
+from checkpointer.store import Catalogue, Directory
 
 ROWS = [
     {"source": "u1", "item": "i1", "features": {"colour": "red", "price": 2.5}},

@@ -3,9 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from checkpointer.serving.replica import Follower
-from checkpointer.store.announcement import Announcement, Hold, Ref, announce, decode
+from checkpointer.store import Announcement, Damaged, Hold, Part, Ref, announce, decode
 from checkpointer.store.delta_chain import steps
-from checkpointer.store.manifest import Damaged, Part
 
 DELTA = (Part(0, "p", "0" * 64, 1, 1, 0, "delta"),)
 FULL = (Part(0, "p", "0" * 64, 1, 1),)

@@ -4,7 +4,7 @@ import math
 import pytest
 
 from checkpointer.serving.request import BadRequest, of_rows, parse
-from stream.columns.events import CATEGORICAL, NUMERIC, FeatureColumn
+from stream.columns import CATEGORICAL, NUMERIC, FeatureColumn
 
 FEATURES = (FeatureColumn("colour", CATEGORICAL), FeatureColumn("price", NUMERIC))
 

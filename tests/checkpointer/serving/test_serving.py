@@ -7,12 +7,10 @@ import pytest
 from checkpointer.serving.loading import load
 from checkpointer.serving.request import of_rows
 from checkpointer.serving.serving import Answer, prior, probe, reply_to
-from checkpointer.store.catalogue import Catalogue
+from checkpointer.store import Catalogue, Damaged
 from checkpointer.store.files import MemoryFiles
-from checkpointer.store.manifest import Damaged
-from paramserver.messages import Progress
-from paramserver.parts.replica_part import ServingPart
-from paramserver.slots import SLOTS
+from paramserver import SLOTS, Progress
+from paramserver.parts import ServingPart
 
 EMPTY = Progress({}, {}, 0, 0)
 ROWS = [{"source": "u1", "item": "i1"}, {"source": "u2", "item": "i2"}]

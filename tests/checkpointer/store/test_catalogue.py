@@ -6,7 +6,7 @@ from checkpointer.store.catalogue import Catalogue, number_of
 from checkpointer.store.files import MemoryFiles
 from checkpointer.store.gate_findings import Gates
 from checkpointer.store.manifest import Damaged
-from paramserver.slots import SlotMap
+from paramserver import SlotMap
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import pytest
 from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.fsspec_store import open_store
 from everspun.roles.complete_cuts import StoredCuts
-from learners.governor.checkpoint_source import CompleteCut, CutGone
+from learners.governor import CompleteCut, CutGone
 from learners.governor.shadow import touched_only
-from paramserver.messages import Progress
-from paramserver.parts.delta import whole
+from paramserver import Progress
+from paramserver.parts import whole
 from paramserver.parts.part import to_arrays
-from paramserver.server.state_dir import read_part
+from paramserver.server import read_part
 
 ROWS = [{"source": f"u{n}", "item": f"i{n % 7}"} for n in range(40)]
 

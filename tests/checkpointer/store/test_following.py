@@ -13,11 +13,10 @@ import urllib.request
 import pytest
 
 from checkpointer.config import ServingConfig
-from checkpointer.serving.http_server import ReplicaServer
-from checkpointer.serving.replica_client import Replica
+from checkpointer.serving import Replica, ReplicaServer
 from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.fsspec_store import Directory
-from stream.backoff import Backoff
+from stream import Backoff
 
 ROWS = [{"source": "u1", "item": "i1"}]
 FAST = ServingConfig(poll_ms=5, retry_ms=10_000, store_timeout_ms=200)

@@ -7,8 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from checkpointer.store.manifest import Damaged, Evaluation, Part, agree, decode, part_problem
-from paramserver.messages import ChainProgress, Progress
-from paramserver.ports import ServingFile
+from paramserver import ChainProgress, Progress, ServingFile
 
 
 def test_a_manifest_survives_its_file(make):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from checkpointer.serving.loading import load
+from checkpointer.serving import load
 from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.fsspec_store import Directory
 

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from checkpointer.config import ServingConfig
-from checkpointer.serving.replica_client import Replica
+from checkpointer.serving import Replica
 from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.fsspec_store import open_store
 

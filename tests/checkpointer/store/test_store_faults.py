@@ -12,7 +12,7 @@ from checkpointer.process.operator_actions import restore
 from checkpointer.process.process import StoreHealth
 from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.files import MemoryFiles, StoreFault
-from stream.backoff import Backoff
+from stream import Backoff
 
 FAULTS = (
     OSError(errno.ENOSPC, "No space left on device"),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from checkpointer.tables.versioned_table import NO_CELLS, Initial, TableVersion, VersionedTable
-from paramserver.tables.initializer import fill_unknown
+from paramserver.tables import fill_unknown
 
 WORD = 1 << 64
 

@@ -10,13 +10,11 @@ import pytest
 from everspun.audit.findings import Audit, ProgressClaim, audit
 from everspun.audit.fold import ChainAudit
 from everspun.config import Config
-from paramserver.messages import ChainProgress, Progress
-from stream.config import StreamConfig
-from stream.decoding.decode import decode_impressions
-from stream.internal_topics.examples import BatchHeader, encode_examples, example_batch
-from stream.internal_topics.row_hash import row_hash_sum
-from stream.log.memory import MemoryLog
-from stream.record import BARRIER, CLOCK_MS, CONTROL, HEARTBEAT, Partition, position
+from paramserver import ChainProgress, Progress
+from stream import BARRIER, CLOCK_MS, CONTROL, HEARTBEAT, Partition, StreamConfig, position
+from stream.decoding import decode_impressions
+from stream.internal_topics import BatchHeader, encode_examples, example_batch, row_hash_sum
+from stream.log import MemoryLog
 
 CONFIG = Config(stream=StreamConfig(partitions=1))
 T0 = 1_700_000_000_000

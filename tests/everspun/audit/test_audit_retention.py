@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from old_shop import CONFIG, EXAMPLES, OldShop, wrong
 
 from everspun.audit.findings import audit
-from stream.internal_topics.row_hash import row_hash_sum
-from stream.kernels.hashes import HASH_MODULUS
-from stream.record import offset_of
+from stream import offset_of
+from stream.internal_topics import row_hash_sum
+from stream.kernels import HASH_MODULUS
 
 BATCHES = 12
 VIEWS = 60

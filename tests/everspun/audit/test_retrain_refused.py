@@ -13,12 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from old_shop import CONFIG, EXAMPLES, STEP_MS, T0, OldShop
 
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.fsspec_store import open_store
+from checkpointer.store import Catalogue, open_store
 from everspun import __main__ as front_door
 from everspun.audit.asked import BEGINNING_MS, look
 from everspun.commands.training import retrain
-from stream.timestamps import show_ms
+from stream import show_ms
 
 BATCHES = 12
 

@@ -11,14 +11,11 @@ import pytest
 from old_shop import CONFIG, OldShop
 from rich.console import Console
 
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.fsspec_store import open_store
-from checkpointer.store.gate_findings import Gates
-from checkpointer.store.manifest import Evaluation, Manifest
+from checkpointer.store import Catalogue, Evaluation, Gates, Manifest, open_store
 from everspun.audit.asked import BEGINNING_MS, look
 from everspun.commands.training import retrain
 from everspun.config import Config
-from paramserver.messages import ChainProgress, DenseSpec, ModelSpec
+from paramserver import ChainProgress, DenseSpec, ModelSpec
 
 REASON = "progressive loss: normalized entropy 1.2000, allowed 1"
 

@@ -5,8 +5,8 @@ from argparse import Namespace
 import pytest
 
 from everspun.commands.data.breaker import named, order, parse_scope
-from stream.config import StreamConfig
-from stream.internal_topics.verdicts import OPERATOR, RELEASE, WITHHOLD, Verdict
+from stream import StreamConfig
+from stream.internal_topics import OPERATOR, RELEASE, WITHHOLD, Verdict
 
 STREAM = StreamConfig(categorical_features=("language",))
 NOW = 1_700_000_000_000

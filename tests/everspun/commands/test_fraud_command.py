@@ -6,10 +6,10 @@ import pytest
 
 from everspun.__main__ import main
 from everspun.commands.data.fraud import cases, order
-from everspun.launcher.broker import Broker
-from stream.config import StreamConfig
-from stream.internal_topics.verdicts import ALLOW, REJECT, Verdict
-from stream.log.kafka_admin import create_topics
+from everspun.launcher import Broker
+from stream import StreamConfig
+from stream.internal_topics import ALLOW, REJECT, Verdict
+from stream.log import create_topics
 
 HOUR_MS = 3_600_000
 

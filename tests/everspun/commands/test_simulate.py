@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from everspun.__main__ import main
-from everspun.replay.own_log import OwnFile, in_order
+from everspun.replay import OwnFile
+from everspun.replay.own_log import in_order
 
 
 @settings(max_examples=settings.default.max_examples // 5)

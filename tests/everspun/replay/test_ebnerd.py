@@ -10,13 +10,11 @@ import pytest
 from everspun.config import Config, ReplayConfig, RunConfig
 from everspun.replay import history
 from everspun.replay.replay import Replayer
-from labeler.config import LabelerConfig
-from labeler.labels.runner import Labelling
-from stream.config import StreamConfig
-from stream.internal_topics.examples import BatchHeader, decode_examples
-from stream.log.memory import MemoryLog
-from stream.log.topics import topic_specs
-from stream.record import Partition
+from labeler import LabelerConfig
+from labeler.labels import Labelling
+from stream import Partition, StreamConfig
+from stream.internal_topics import BatchHeader, decode_examples
+from stream.log import MemoryLog, topic_specs
 
 FOLDER = Path(__file__).parents[4] / "shared" / "data" / "ebnerd"
 DAY_MS = 86_400_000

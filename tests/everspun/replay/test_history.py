@@ -12,9 +12,9 @@ from everspun.replay import attacks
 from everspun.replay.history import SESSION_GAP_MS, History, sessions_of
 from everspun.replay.plan import PlannedAnswers, ReplayPlan
 from everspun.replay.traffic import TrafficConfig, simulate
-from stream.columns.values import NO_POSITION
-from stream.config import StreamConfig
-from stream.hashing.keys import Pseudonymiser
+from stream import StreamConfig
+from stream.columns import NO_POSITION
+from stream.hashing import Pseudonymiser
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS

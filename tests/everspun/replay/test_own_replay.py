@@ -17,16 +17,13 @@ from hypothesis import strategies as st
 from everspun.config import Config, ReplayConfig, RunConfig
 from everspun.replay.own_log import CLICKS, IMPRESSIONS, OwnFile, OwnLogError, in_order, merged
 from everspun.replay.own_replay import NUMBER, OwnProgress, OwnReplay
-from labeler.config import LabelerConfig
-from labeler.labels.runner import Labelling
-from stream.chain import label_chain
-from stream.config import StreamConfig
-from stream.hashing.keys import partition_of_key
-from stream.internal_topics.examples import BatchHeader
-from stream.log.log import SendFailed
-from stream.log.memory import Fate, MemoryLog
-from stream.log.topics import topic_specs
-from stream.record import Partition
+from labeler import LabelerConfig
+from labeler.labels import Labelling
+from stream import Partition, StreamConfig, label_chain
+from stream.hashing import partition_of_key
+from stream.internal_topics import BatchHeader
+from stream.log import MemoryLog, SendFailed, topic_specs
+from stream.log.memory import Fate
 
 T0 = 1_700_000_000_000
 STREAM = StreamConfig(

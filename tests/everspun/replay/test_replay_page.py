@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from everspun.__main__ import main
-from everspun.launcher.broker import Broker, why_not_kafka
-from everspun.launcher.time_limit import TimeLimit
+from everspun.launcher import Broker, TimeLimit
+from everspun.launcher.broker import why_not_kafka
 
 PAGE = Path(__file__).parents[3] / "docs" / "replay.md"
 

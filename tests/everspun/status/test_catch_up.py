@@ -4,7 +4,7 @@ import pytest
 
 from everspun.status.catch_up import behind, near_retention
 from everspun.status.table import Stage, StatusSnapshot
-from stream.config import StreamConfig
+from stream import StreamConfig
 
 STREAM = StreamConfig(window_ms=3_600_000, grace_ms=300_000)
 NOW = 1_800_000_000_000

@@ -8,7 +8,7 @@ import pytest
 from everspun.__main__ import COMMANDS, main
 from everspun.commands.system.status import breaches
 from everspun.config import Config, LimitsConfig
-from everspun.launcher.targets import write_targets
+from everspun.launcher import write_targets
 from everspun.status.quality import Quality
 from everspun.status.scraping import Report, quantile
 from everspun.status.table import StatusSnapshot, duration, render, snapshot

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from everspun import config as config_file
 from everspun.status.follow import StatusFollower
-from stream.log.log import Unavailable
-from stream.log.memory import MemoryLog, MemoryReader
-from stream.record import Partition
+from stream import Partition
+from stream.log import MemoryLog, Unavailable
+from stream.log.memory import MemoryReader
 
 
 class AwayAtTimes(MemoryLog):

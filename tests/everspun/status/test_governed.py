@@ -9,12 +9,10 @@ from everspun.status.governed import governed, words
 from everspun.status.quality import Quality
 from everspun.status.scraping import Report
 from everspun.status.table import snapshot
-from learners.governor.checkpoint_source import CompleteCut
+from learners import GovernorConfig
+from learners.governor import CompleteCut, GovernorMetrics
 from learners.governor.controller import Governing
-from learners.governor.metrics import GovernorMetrics
-from learners.governor_config import GovernorConfig
-from paramserver.bounds import Bounds, PaceLevel
-from paramserver.messages import ChainProgress, Progress
+from paramserver import Bounds, ChainProgress, PaceLevel, Progress
 
 
 def report(metrics: GovernorMetrics) -> Report:

@@ -6,7 +6,8 @@ import tracemalloc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everspun.audit.seen_ranges import RANGES_MAX, SeenRanges
+from everspun.audit import SeenRanges
+from everspun.audit.seen_ranges import RANGES_MAX
 from everspun.status import plots
 from everspun.status.quality import Quality
 from everspun.status.report import quality_rows

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checkpointer.config import CheckpointerConfig
+from checkpointer import CheckpointerConfig
 from everspun.commands.data import clock
 from everspun.commands.system.status import _body
 from everspun.config import Config, ConfigError, load

@@ -8,8 +8,8 @@ from checkpointer.metrics import CheckpointerMetrics
 from everspun.launcher.run_files import shards_needed
 from everspun.status.resharded import resharded
 from everspun.status.scraping import Report
-from paramserver.clocks.clocks import Clocks
-from paramserver.server.metrics import Metrics
+from paramserver.clocks import Clocks
+from paramserver.server import Metrics
 
 
 def report(registry) -> Report:

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from checkpointer.store.announcement import Announcement
+from checkpointer.store import Announcement
 from everspun.trace import search
 from everspun.trace.journey import EventRecords, event_trace
 from everspun.trace.search import EventPlace, NotThere, find, published_of
 from everspun.trace.spans import send, trace_id
-from labeler.labels.runner import Labelling
-from stream.internal_topics.examples import BatchHeader, decode_examples
-from stream.log.memory import MemoryLog
-from stream.record import Partition
+from labeler.labels import Labelling
+from stream import Partition
+from stream.internal_topics import BatchHeader, decode_examples
+from stream.log import MemoryLog
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "labeler" / "labels"))
 import labelled_shop

@@ -13,17 +13,16 @@ from labeler.breaker.bands import lower_tail, upper_tail
 from labeler.breaker.breaker import Breaker, open_scopes
 from labeler.breaker.early_join import TALLY_SCHEMA, tally_stream
 from labeler.breaker_config import BreakerConfig, check
-from stream.config import StreamConfig
-from stream.internal_topics.examples import BatchHeader
-from stream.internal_topics.verdicts import (
+from stream import Record, StreamConfig
+from stream.internal_topics import (
     OPERATOR,
     RELEASE,
     WITHHOLD,
+    BatchHeader,
     Verdict,
     decode_verdict,
     encode_verdict,
 )
-from stream.record import Record
 
 STREAM = StreamConfig(
     partitions=2, categorical_features=("language", "partner", "discounted"), release_ms=21_600_000

@@ -12,14 +12,10 @@ from labeler.breaker.early_join import TallyEmitter, decode_tally, tally_setting
 from labeler.breaker.runner import Judging
 from labeler.breaker_config import BreakerConfig
 from labeler.config import LabelerConfig, label_config_hash
-from labeler.labels.runner import Labelling
-from stream.config import StreamConfig
-from stream.internal_topics.examples import BatchHeader, decode_examples
-from stream.internal_topics.verdicts import Verdict, Watermark, decode_verdict
-from stream.log.log import SendFailed
-from stream.log.memory import MemoryLog
-from stream.log.topics import topic_specs
-from stream.record import Partition
+from labeler.labels import Labelling
+from stream import Partition, StreamConfig
+from stream.internal_topics import BatchHeader, Verdict, Watermark, decode_examples, decode_verdict
+from stream.log import MemoryLog, SendFailed, topic_specs
 
 ZERO = 1_600_000_000_000
 STREAM = StreamConfig(

@@ -8,21 +8,19 @@ import pyarrow as pa
 import pytest
 
 from everspun.commands.data.breaker import parse_scope
-from everspun.status.learning import missing_faults
+from everspun.status import missing_faults
 from labeler.breaker.band_record import decode_band
 from labeler.breaker.breaker import Breaker
 from labeler.breaker.early_join import TALLY_SCHEMA, tally, tally_stream
 from labeler.breaker_config import BreakerConfig, check
 from labeler.labels.verdict_index import _in_slice
 from labeler.retraction.rows import covered
-from stream.columns.declaration import Feature
-from stream.columns.events import Impressions, impression_schema
-from stream.columns.values import GIVEN, is_missing, slice_values
-from stream.config import StreamConfig
-from stream.decoding.missing_shares import HALF_LIFE_MS, MissingShares
-from stream.internal_topics.examples import BatchHeader
-from stream.internal_topics.verdicts import RELEASE, WITHHOLD, Verdict
-from stream.record import Record
+from stream import Record, StreamConfig
+from stream.columns import Feature, Impressions, impression_schema, is_missing, slice_values
+from stream.columns.values import GIVEN
+from stream.decoding import MissingShares
+from stream.decoding.missing_shares import HALF_LIFE_MS
+from stream.internal_topics import RELEASE, WITHHOLD, BatchHeader, Verdict
 
 QUALITY = Feature("component", source="ranking service", owner="team 7", missing_max=0.2)
 STREAM = StreamConfig(partitions=1, declared={"quality": QUALITY}, release_ms=21_600_000)

@@ -9,7 +9,7 @@ import pytest
 
 from labeler.breaker.cells import OpenCells, people
 from labeler.breaker.early_join import GROUPS, TALLY_SCHEMA
-from stream.internal_topics.examples import BatchHeader
+from stream.internal_topics import BatchHeader
 
 CELL, SETTLE, WAIT = 100, 20, 50
 

@@ -16,11 +16,9 @@ from labeler.click_cache.page import ClickPage, decode_page, encode_page
 from labeler.click_cache.rocks import RocksPages
 from labeler.click_cache.spilled import SpilledClicks
 from labeler.click_cache.storage import MemoryPages, PagesFailed
-from labeler.join.click_join import ClickLimits
-from labeler.join.resume_point import ResumePoint
-from labeler.join.strategy import label_strategies
-from stream.decoding.decode import BadRecord
-from stream.record import Record
+from labeler.join import ClickLimits, ResumePoint, label_strategies
+from stream import Record
+from stream.decoding import BadRecord
 
 POINT = ResumePoint(1 << 20, arrival_max_ms=900, clicks_offset=10, clicks_arrival_max_ms=100)
 

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from labeler.counting.reader import CountingPoint, CountingReader, SignalEnds
 from labeler.counting.signals import Signal, decode_signal
 from labeler.fraud_config import FraudConfig
-from stream.config import StreamConfig
-from stream.hashing.keys import hash_pair, partition_of_key, session_of
-from stream.record import CLOCK_MS, CONTROL, HEARTBEAT, Record, position
+from stream import CLOCK_MS, CONTROL, HEARTBEAT, Record, StreamConfig, position
+from stream.hashing import hash_pair, partition_of_key, session_of
 
 T0 = 1_700_000_000_000
 STREAM = StreamConfig(partitions=1, signal_ms=500)

@@ -10,9 +10,8 @@ import labeler.counting.runner as runner
 from labeler.counting.runner import Head
 from labeler.counting.signals import decode_signal
 from labeler.fraud_config import FraudConfig
-from stream.chain import Chain, Fold
-from stream.log.memory import MemoryLog
-from stream.record import Partition
+from stream import Chain, Fold, Partition
+from stream.log import MemoryLog
 
 SIGNALS = Partition("signals", 0)
 

@@ -29,10 +29,9 @@ from labeler.fraud.sent_watermarks import sent_watermarks
 from labeler.fraud.tables import TABLES, Tables, dict_tables, pair_key
 from labeler.fraud.vendor_history import VendorHistory
 from labeler.fraud_config import FraudConfig
-from stream.config import StreamConfig
-from stream.internal_topics.verdicts import Verdict, Watermark, encode_verdict
-from stream.log.memory import MemoryLog
-from stream.record import Partition
+from stream import Partition, StreamConfig
+from stream.internal_topics import Verdict, Watermark, encode_verdict
+from stream.log import MemoryLog
 
 CONFIG = FraudConfig(rate_prior_views=20, rate_prior=0.5, flood_known_views_min=20)
 

@@ -12,17 +12,15 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from everspun.launcher.broker import Broker
-from labeler.counting.signals import SIGNAL_SCHEMA, Signal
+from everspun.launcher import Broker
+from labeler.counting import SIGNAL_SCHEMA, Signal
 from labeler.fraud.app import check
 from labeler.fraud.filter import FraudFilter, run_step
 from labeler.fraud.tables import dict_tables
 from labeler.fraud_config import FraudConfig
-from stream.config import StreamConfig
-from stream.internal_topics.verdicts import Verdict, Watermark, decode_verdict
-from stream.log.kafka import KafkaLog
-from stream.log.kafka_admin import create_topics
-from stream.record import Partition
+from stream import Partition, StreamConfig
+from stream.internal_topics import Verdict, Watermark, decode_verdict
+from stream.log import KafkaLog, create_topics
 
 MINUTE = 60_000
 T0 = 1_000 * 60 * MINUTE

@@ -9,16 +9,15 @@ from typing import Any
 import pytest
 
 import labeler.fraud.app
-from labeler.counting.signals import Signal
+from labeler.counting import Signal
 from labeler.fraud.app import IDLE_S, FraudMetrics, Judge, LogView
 from labeler.fraud.tables import dict_tables
 from labeler.fraud_config import FraudConfig
-from labeler.io.fetch_pace import RefetchTimer, StepSize
-from labeler.labels.claimed_ends import ClaimedEnds
-from stream.config import StreamConfig
-from stream.internal_topics.verdicts import Verdict, Watermark
-from stream.log.log import Unavailable
-from stream.record import Partition
+from labeler.io import RefetchTimer, StepSize
+from labeler.labels import ClaimedEnds
+from stream import Partition, StreamConfig
+from stream.internal_topics import Verdict, Watermark
+from stream.log import Unavailable
 
 STREAM = StreamConfig(partitions=1)
 TP = "signals-0"

@@ -4,8 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from labeler.fraud.rules import PAIR_RULES, SCORE_RULES, VENDOR_RULES
-from labeler.fraud.rules.evidence import Evidence, Remembered, VendorEvidence
+from labeler.fraud.rules import (
+    PAIR_RULES,
+    SCORE_RULES,
+    VENDOR_RULES,
+    Evidence,
+    Remembered,
+    VendorEvidence,
+)
 from labeler.fraud_config import FraudConfig
 
 CONFIG = FraudConfig()

@@ -10,7 +10,7 @@ from fraud_site import MINUTE, T0, Site
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labeler.counting.signals import SESSION_SIGNAL_SCHEMA, decode_signal
+from labeler.counting import SESSION_SIGNAL_SCHEMA, decode_signal
 from labeler.fraud.filter import FraudFilter, run_step
 from labeler.fraud.sessions import (
     ATTACK_CLICKS,
@@ -22,10 +22,11 @@ from labeler.fraud.sessions import (
 )
 from labeler.fraud.tables import dict_tables
 from labeler.fraud_config import FraudConfig
-from labeler.labels.verdict_index import VerdictIndex, VerdictPoint
-from stream.hashing.keys import hash_pair, hash_strings, session_of
-from stream.internal_topics.verdicts import Verdict, Watermark, decode_verdict, encode_verdict
-from stream.record import Record
+from labeler.labels import VerdictPoint
+from labeler.labels.verdict_index import VerdictIndex
+from stream import Record
+from stream.hashing import hash_pair, hash_strings, session_of
+from stream.internal_topics import Verdict, Watermark, decode_verdict, encode_verdict
 
 CONFIG = FraudConfig(rate_prior_views=20, rate_prior=0.1)
 MINE, MADE_UP = 11, 4_711

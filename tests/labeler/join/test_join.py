@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from labeler.join.click_join import ClickJoin, ClickLimits
 from labeler.join.duplicates import DuplicateIds
 from labeler.join.ring_index import INDEX_ROOM, RING_MIN, home
-from stream.kernels.hashes import GOLDEN
+from stream.kernels import GOLDEN
 
 WINDOW, WAIT, EARLY, EARLY_CLICK = 20, 25, 5, 4
 LIMITS = ClickLimits(WINDOW, WAIT, EARLY, EARLY_CLICK)

@@ -24,7 +24,7 @@ from test_partition import (
 )
 
 from labeler.join.strategy import Share, kept_negatives, label_strategies
-from stream.hashing.keys import hash_pair
+from stream.hashing import hash_pair
 
 #: Half lives beyond any log here, so that the oracle's sums of clicks need no decay.
 LONG = replace(CONFIG, late_share_half_life_ms=10**15)

@@ -5,12 +5,9 @@ import random
 
 from labeler.config import LabelerConfig
 from labeler.labels.runner import Labelling
-from stream.chain import Chain, Fold
-from stream.config import StreamConfig
-from stream.internal_topics.examples import BatchHeader, decode_examples
-from stream.log.memory import MemoryLog
-from stream.log.topics import topic_specs
-from stream.record import Partition
+from stream import Chain, Fold, Partition, StreamConfig
+from stream.internal_topics import BatchHeader, decode_examples
+from stream.log import MemoryLog, topic_specs
 
 ZERO = 1_600_000_000_000
 STREAM = StreamConfig(

@@ -15,12 +15,9 @@ from labeler.counting.reader import CountingPoint, CountingReader
 from labeler.fraud_config import FraudConfig
 from labeler.labels.batching import Boundaries
 from labeler.labels.emission import quarantine_records, rejected_ids, rejected_records
-from stream.config import StreamConfig
-from stream.decoding.decode import BadRecord, decode_impressions
-from stream.internal_topics.examples import encode_examples, example_batch
-from stream.internal_topics.row_sizes import cuts, row_bytes
-from stream.internal_topics.verdicts import Verdict
-from stream.record import Record, position
+from stream import Record, StreamConfig, position
+from stream.decoding import BadRecord, decode_impressions
+from stream.internal_topics import Verdict, cuts, encode_examples, example_batch, row_bytes
 
 ZERO = 1_700_000_000_000
 STREAM = StreamConfig(

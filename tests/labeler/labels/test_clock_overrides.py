@@ -22,21 +22,19 @@ from labelled_shop import (
 
 from everspun.commands.data.clock import fault, inputs, say
 from labeler.click_cache.storage import MemoryPages
-from labeler.counting.runner import Head
-from labeler.counting.signals import decode_signal
+from labeler.counting import Head, decode_signal
 from labeler.fraud_config import FraudConfig
 from labeler.labels.runner import OVERRIDE_POLL_MS, Labelling
-from stream.config import StreamConfig
-from stream.decoding.arrival import arrival_clock
-from stream.internal_topics.clock_override import (
+from stream import Partition, Record, StreamConfig
+from stream.decoding import arrival_clock
+from stream.internal_topics import (
     ClockOverride,
     clock_overrides,
     override_headers,
     override_key,
     overrides_of,
 )
-from stream.log.memory import MemoryLog
-from stream.record import Partition, Record
+from stream.log import MemoryLog
 
 LIVE = replace(
     STREAM,

@@ -22,21 +22,19 @@ from labelled_shop import (
     work,
 )
 
-from labeler.click_cache.storage import MemoryPages, PagesFailed
+from labeler.click_cache import PagesFailed
+from labeler.click_cache.storage import MemoryPages
+from labeler.counting import Head, decode_signal
 from labeler.counting.heartbeats import Heartbeats
-from labeler.counting.runner import Head
-from labeler.counting.signals import decode_signal
 from labeler.fraud_config import FraudConfig
-from labeler.io.set_aside import SetAside, set_aside_headers, set_aside_key
+from labeler.io import SetAside, set_aside_headers, set_aside_key
 from labeler.labels.runner import Labelling
 from labeler.process.metrics import LabelerMetrics
 from labeler.process.process import Service
-from stream.chain import Chain, Fold
-from stream.hashing.keys import partition_of_key
-from stream.internal_topics.examples import BatchHeader
-from stream.internal_topics.verdicts import Verdict, Watermark, encode_verdict, input_name
+from stream import Chain, Fold, Partition
+from stream.hashing import partition_of_key
+from stream.internal_topics import BatchHeader, Verdict, Watermark, encode_verdict, input_name
 from stream.log.memory import Fate
-from stream.record import Partition
 
 
 def test_every_impression_is_labelled_once_with_its_click():

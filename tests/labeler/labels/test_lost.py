@@ -26,20 +26,24 @@ from labelled_shop import (
     work,
 )  # fmt: skip
 
-from everspun.commands.data.lost import fault, say, still_there
+from everspun.commands.data import say
+from everspun.commands.data.lost import fault, still_there
 from everspun.commands.system.topics import begin_where_inputs_begin
 from labeler.click_cache.storage import MemoryPages
-from labeler.counting.runner import Head
-from labeler.counting.signals import decode_signal
+from labeler.counting import Head, decode_signal
 from labeler.fraud_config import FraudConfig
 from labeler.labels.lost_range import LostRange, lost_headers, lost_key, lost_ranges
 from labeler.labels.runner import Labelling
-from stream.chain import Chain, Fold
-from stream.internal_topics.examples import BatchHeader, decode_examples
-from stream.internal_topics.verdicts import Verdict, Watermark, encode_verdict, input_name
-from stream.log.memory import MemoryLog
-from stream.log.topics import topic_specs
-from stream.record import Partition, Record
+from stream import Chain, Fold, Partition, Record
+from stream.internal_topics import (
+    BatchHeader,
+    Verdict,
+    Watermark,
+    decode_examples,
+    encode_verdict,
+    input_name,
+)
+from stream.log import MemoryLog, topic_specs
 
 QUARANTINE = Partition("quarantine", 0)
 

@@ -10,15 +10,12 @@ from hypothesis import strategies as st
 from labeler_oracle import expected
 
 from labeler.config import LabelerConfig
-from labeler.join.resume_point import ExamplesFold, ResumePoint
-from labeler.join.strategy import label_strategies
+from labeler.join import ExamplesFold, ResumePoint, label_strategies
 from labeler.labels.emitter import ExamplesEmitter, Reading
 from labeler.labels.partition import PartitionLabeler
 from labeler.labels.verdict_index import VerdictIndex
-from stream.config import StreamConfig
-from stream.internal_topics.examples import BatchHeader, decode_examples
-from stream.internal_topics.verdicts import Verdict, Watermark, encode_verdict
-from stream.record import Record
+from stream import Record, StreamConfig
+from stream.internal_topics import BatchHeader, Verdict, Watermark, decode_examples, encode_verdict
 
 ZERO = 1_600_000_000_000
 INPUTS = ("impressions/0", "clicks/0")

@@ -20,9 +20,9 @@ from labelled_shop import (
     work,
 )  # fmt: skip
 
-from everspun.commands.data.lost import say
+from everspun.commands.data import say
 from labeler.labels.lost_range import LostRange
-from stream.record import Partition
+from stream import Partition
 
 QUARANTINE = Partition("quarantine", 0)
 

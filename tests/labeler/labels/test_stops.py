@@ -10,18 +10,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import labeler.labels.emitter
 from everspun.commands.system.status import stops
-from everspun.status.scraping import Report
+from everspun.status import Report
 from labeler.config import LabelerConfig
-from labeler.counting.runner import Head
+from labeler.counting import Head
 from labeler.fraud_config import FraudConfig
-from labeler.io.set_aside import SetAside, set_aside_headers, set_aside_key
+from labeler.io import SetAside, set_aside_headers, set_aside_key
 from labeler.labels.runner import OVERRIDE_POLL_MS, Labelling
 from labeler.process.metrics import LabelerMetrics
-from stream.config import StreamConfig
-from stream.internal_topics.examples import decode_examples, encode_examples
-from stream.log.memory import MemoryLog
-from stream.log.topics import topic_specs
-from stream.record import Partition, offset_of
+from stream import Partition, StreamConfig, offset_of
+from stream.internal_topics import decode_examples, encode_examples
+from stream.log import MemoryLog, topic_specs
 
 ZERO = 1_600_000_000_000
 STREAM = StreamConfig(

@@ -4,9 +4,8 @@
 from collections.abc import Iterable
 
 from labeler.labels.verdict_queue import DOUBT_MS, VerdictQueue
-from stream.config import StreamConfig
-from stream.internal_topics.verdicts import Verdict, Watermark, encode_verdict
-from stream.record import Partition, Record, position
+from stream import Partition, Record, StreamConfig, position
+from stream.internal_topics import Verdict, Watermark, encode_verdict
 
 STREAM = StreamConfig(partitions=1)
 NOW = 1_700_000_000_000

@@ -2,10 +2,10 @@
 
 import pytest
 
-from labeler.io.outbox import Message, Outbox, Outgoing
-from stream.log.log import SendFailed, Writer
-from stream.log.memory import Fate, MemoryLog
-from stream.record import Partition
+from labeler.io import Message, Outbox, Outgoing
+from stream import Partition
+from stream.log import MemoryLog, SendFailed, Writer
+from stream.log.memory import Fate
 
 AT = Partition("signals", 0)
 HOUR_MS, LIMIT_MS = 3_600_000, 30_000

@@ -9,19 +9,15 @@ from pathlib import Path
 import pytest
 from labeler_oracle import expected
 
-from everspun.launcher.broker import Broker
-from everspun.launcher.time_limit import TimeLimit
+from everspun.launcher import Broker, TimeLimit
 from labeler.config import LabelerConfig
 from labeler.fraud_config import FraudConfig
 from labeler.process.metrics import LabelerMetrics
 from labeler.process.process import Service
-from stream.chain import Chain, Fold
-from stream.config import StreamConfig
-from stream.hashing.keys import partition_of_key
-from stream.internal_topics.examples import BatchHeader, decode_examples
-from stream.log.kafka import KafkaLog
-from stream.log.kafka_admin import create_topics
-from stream.record import Partition
+from stream import Chain, Fold, Partition, StreamConfig
+from stream.hashing import partition_of_key
+from stream.internal_topics import BatchHeader, decode_examples
+from stream.log import KafkaLog, create_topics
 
 pytestmark = pytest.mark.kafka
 SHOWN, DEADLINE_S = 60, 60.0

@@ -6,17 +6,15 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pytest
 
-from checkpointer.archive.archive import Archive, Archiving
-from checkpointer.archive.archived_log import ArchivedLog
+from checkpointer.archive import Archive, ArchivedLog
+from checkpointer.archive.archive import Archiving
 from checkpointer.store.files import MemoryFiles
-from labeler.join.strategy import LabelStrategy
+from labeler.join import LabelStrategy
 from labeler.retraction import labelled_rows
 from labeler.retraction.labelled_rows import labelled, reached_ms
-from stream.config import StreamConfig
-from stream.internal_topics.examples import BatchHeader, encode_examples, examples_schema
-from stream.log.log import Log
-from stream.log.memory import MemoryLog
-from stream.record import Partition, position
+from stream import Partition, StreamConfig, position
+from stream.internal_topics import BatchHeader, encode_examples, examples_schema
+from stream.log import Log, MemoryLog
 
 EXAMPLES, IMPRESSIONS = Partition("examples", 0), Partition("impressions", 0)
 READINGS = (LabelStrategy("label", 1, 1, 1), LabelStrategy("late", 2, 2, 2))

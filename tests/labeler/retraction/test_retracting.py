@@ -9,26 +9,24 @@ from dataclasses import replace
 import pytest
 
 from labeler.config import LabelerConfig
-from labeler.labels.claimed_ends import ClaimedEnds
-from labeler.labels.runner import Labelling
-from labeler.labels.verdict_index import VerdictPoint
+from labeler.labels import ClaimedEnds, Labelling, VerdictPoint
 from labeler.retraction.late_verdicts import RUN_OFFSETS, LateVerdicts
 from labeler.retraction.runner import Retracting
-from stream.chain import Chain, Fold
-from stream.config import StreamConfig
-from stream.internal_topics.examples import BatchHeader, decode_examples
-from stream.internal_topics.retracted import Again, taken
-from stream.internal_topics.verdicts import (
+from stream import Chain, Fold, Partition, Record, StreamConfig, offset_of, position
+from stream.internal_topics import (
     ALLOW,
     REJECT,
+    Again,
+    BatchHeader,
     Verdict,
     Watermark,
+    decode_examples,
     encode_verdict,
     input_name,
+    taken,
 )
-from stream.log.memory import Fate, MemoryLog
-from stream.log.topics import topic_specs
-from stream.record import Partition, Record, offset_of, position
+from stream.log import MemoryLog, topic_specs
+from stream.log.memory import Fate
 
 ZERO = 1_600_000_000_000
 STREAM = StreamConfig(
@@ -162,7 +160,7 @@ class Shop:
 
 
 def sessions():
-    from stream.hashing.keys import partition_of_key
+    from stream.hashing import partition_of_key
 
     return [
         next(s for s in map(str, range(99)) if partition_of_key(s.encode(), 2) == p)

@@ -8,9 +8,7 @@ import pyarrow as pa
 import pytest
 
 from labeler.retraction.rows import Gathered, Held, Late, aligned, covered, record_rows, values_of
-from stream.internal_topics.examples import rows_from
-from stream.internal_topics.retracted import Again, taken
-from stream.internal_topics.verdicts import ALLOW, FORGET, REJECT, WITHHOLD, Verdict
+from stream.internal_topics import ALLOW, FORGET, REJECT, WITHHOLD, Again, Verdict, rows_from, taken
 
 ROWS = pa.record_batch(
     {

@@ -8,9 +8,8 @@ from learners.governor.checkpoint_source import CompleteCut
 from learners.governor.controller import Governing, LeaseRequest
 from learners.governor.window import Scored
 from learners.governor_config import GovernorConfig
-from paramserver.bounds import Bounds, PaceLevel
-from paramserver.clocks.governor import SLOWEST
-from paramserver.messages import ChainProgress, Progress
+from paramserver import Bounds, ChainProgress, PaceLevel, Progress
+from paramserver.clocks import SLOWEST
 
 CONFIG = GovernorConfig(window_batches=2, lease_ms=30_000, share_max=0.1, backlog_min=10)
 FREE = Bounds(PaceLevel(4), False, 4)

@@ -9,10 +9,9 @@ from bench.learning.virtual_governor import STREAM, VirtualGovernor
 from bench.learning.virtual_training import Setting, Trained, VirtualTraining, draw_work
 from learners.config import ModelConfig
 from learners.governor_config import GovernorConfig
-from learners.models.model import make_model
-from paramserver.bounds import PaceLevel
-from paramserver.ports import PortUnreachable
-from stream.record import Partition
+from learners.models import make_model
+from paramserver import PaceLevel, PortUnreachable
+from stream import Partition
 
 
 def a_model(rate: float) -> Any:

@@ -7,7 +7,7 @@ import pytest
 from bench.learning.virtual_training import Setting, Trained, VirtualTraining, draw_work
 from learners.config import ModelConfig
 from learners.governor.shadow import Shadow, touched_only
-from learners.models.model import make_model
+from learners.models import make_model
 
 MODEL = make_model(
     ModelConfig(kind="lr", categorical=("source", "item"), bias=True, table_optimizer="adagrad")

@@ -10,8 +10,8 @@ from learners.governor.window import (
     ShadowBatch,
     scored,
 )
-from learners.pacing.events import Batch
-from paramserver.messages import ChainProgress, Progress
+from learners.pacing import Batch
+from paramserver import ChainProgress, Progress
 
 CHAINS = {"label/0": 10, "late/0": 0, "retract/0": 0, "label/1": 20, "late/1": 0, "retract/1": 0}
 CUT = CompleteCut(

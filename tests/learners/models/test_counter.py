@@ -9,11 +9,9 @@ import pytest
 from learners.config import ModelConfig
 from learners.models.model import make_model
 from learners.training.gradient import assemble, compute, contents, prepare
-from paramserver.messages import Epoch, Outcome, PullRequest, PushRequest
-from paramserver.ports import AllowRequest
-from paramserver.shard.shard import Shard
-from paramserver.slots import SlotMap
-from stream.internal_topics.examples import examples_schema
+from paramserver import AllowRequest, Epoch, Outcome, PullRequest, PushRequest, SlotMap
+from paramserver.shard import Shard
+from stream.internal_topics import examples_schema
 
 MODEL = make_model(
     ModelConfig(name="coverage", kind="count", categorical=("source",), prior_rate=0.25)

@@ -18,11 +18,10 @@ from learners.models.delayed_feedback import (
     correction,
 )
 from learners.models.model import make_model
-from learners.pacing.events import Batch
-from learners.training import gradient
-from learners.training.gradient import BatchGradients
-from learners.training.progressive import Published, Scoring, evaluate
-from stream.config import StreamConfig
+from learners.pacing import Batch
+from learners.training import BatchGradients, Published, gradient
+from learners.training.progressive import Scoring, evaluate
+from stream import StreamConfig
 
 ONE, NO = np.ones(1, np.float32), np.zeros(1, np.float32)
 

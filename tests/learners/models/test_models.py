@@ -15,7 +15,7 @@ from learners.config import LearnerConfig, ModelConfig
 from learners.models.embeddings import gather, segment_sums
 from learners.models.feature_pairs import pair_products
 from learners.models.model import Model, Scorer, make_model
-from learners.process.worker import prepare_torch
+from learners.process import prepare_torch
 from learners.training import gradient
 
 Tensors = dict[str, torch.Tensor]

@@ -10,21 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from everspun.config import ConfigError, loads
+from everspun import loads
+from everspun.config import ConfigError
 from everspun.roles.model_check import raw_numbers
 from learners.models.features import Encoder
 from learners.models.model import Scorer, make_model
 from learners.models.scaling import BINS, columns_of, scaled
 from learners.training import gradient
-from paramserver.messages import Epoch, Outcome, PushRequest
+from paramserver import AllowRequest, Epoch, Outcome, PushRequest, SlotMap
 from paramserver.optim.moments import Moments
-from paramserver.parts.part import weights
-from paramserver.parts.serving_file import decode_serving, serving_files
-from paramserver.ports import AllowRequest
-from paramserver.shard.shard import Shard
-from paramserver.slots import SlotMap
-from paramserver.tables.dense import Dense
-from stream.internal_topics.examples import examples_schema
+from paramserver.parts import decode_serving, serving_files, weights
+from paramserver.shard import Shard
+from paramserver.tables import Dense
+from stream.internal_topics import examples_schema
 
 TEXT = """
 [features.price]

@@ -11,8 +11,7 @@ import pytest
 from learners.config import ModelConfig
 from learners.models.model import code_of, make_model
 from learners.models.user_module import code_digest
-from learners.training import gradient
-from learners.training.gradient import Prepared
+from learners.training import Prepared, gradient
 
 HEAD = """
 import torch

@@ -7,8 +7,7 @@ from pacing_script import EPOCH, Script, batch, progress, pushed
 
 from learners.pacing import events
 from learners.pacing import instructions as do
-from paramserver.messages import Outcome, StartOutcome, StartReply
-from paramserver.ports import JoinReply
+from paramserver import JoinReply, Outcome, StartOutcome, StartReply
 
 
 def test_a_batch_from_join_to_end():

@@ -12,10 +12,9 @@ from learners.pacing import events
 from learners.pacing import instructions as do
 from learners.pacing.events import Batch
 from learners.pacing.pacer import Pacer
-from paramserver.clocks.allow_list_sender import AllowListSender
-from paramserver.clocks.clocks import Clocks
-from paramserver.messages import ChainProgress, Outcome, Progress, PullReply, PushReply
-from paramserver.ports import AllowReply, ProgressReply
+from paramserver import ChainProgress, Outcome, Progress, ProgressReply, PullReply, PushReply
+from paramserver.clocks import AllowListSender, Clocks
+from paramserver.ports import AllowReply
 from paramserver.shard.allow_list import AllowList
 
 

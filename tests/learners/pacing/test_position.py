@@ -5,10 +5,8 @@ from hypothesis import strategies as st
 
 from learners.pacing.events import Batch
 from learners.pacing.position import Position
-from paramserver.messages import ChainProgress, Progress
-from paramserver.ports import ProgressReply
-from paramserver.slots import SlotMap
-from stream.chain import Fold
+from paramserver import ChainProgress, Progress, ProgressReply, SlotMap
+from stream import Fold
 
 
 def test_chains_of_a_partition_are_folded_each_on_its_own_and_only_labels_are_scored():

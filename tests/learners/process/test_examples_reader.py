@@ -11,10 +11,9 @@ from learners.pacing import events
 from learners.pacing import instructions as do
 from learners.process.examples_reader import POLL_MS, ExamplesReader
 from learners.process.metrics import LearnerMetrics
-from stream.config import StreamConfig
-from stream.internal_topics.examples import BatchHeader
-from stream.log.memory import MemoryLog
-from stream.record import Partition
+from stream import Partition, StreamConfig
+from stream.internal_topics import BatchHeader
+from stream.log import MemoryLog
 
 STREAM = StreamConfig(partitions=1)
 SEEK = do.Seek(7, 0, 0)

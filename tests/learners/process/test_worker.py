@@ -12,18 +12,16 @@ import pyarrow as pa
 import pytest
 
 from learners.config import LearnerConfig, ModelConfig
-from learners.models.model import make_model
+from learners.models import make_model
 from learners.process.metrics import LearnerMetrics
 from learners.process.worker import Stopped, Worker
-from paramserver.clocks.clocks import Clocks
-from paramserver.server.in_memory import LocalClock, LocalShard
-from paramserver.shard.shard import Shard
-from paramserver.slots import SlotMap
-from stream.config import StreamConfig
-from stream.internal_topics.examples import BatchHeader, encode_examples, examples_schema
-from stream.internal_topics.row_hash import row_hash_sum
-from stream.log.memory import MemoryLog
-from stream.record import Partition
+from paramserver import SlotMap
+from paramserver.clocks import Clocks
+from paramserver.server import LocalClock, LocalShard
+from paramserver.shard import Shard
+from stream import Partition, StreamConfig
+from stream.internal_topics import BatchHeader, encode_examples, examples_schema, row_hash_sum
+from stream.log import MemoryLog
 
 STREAM = StreamConfig(partitions=2)
 MODEL = make_model(ModelConfig(prior_rate=0.5))

@@ -7,8 +7,8 @@ import pyarrow as pa
 
 from learners.process.examples_reader import CheckpointsReader
 from learners.training.progressive import Published
-from stream.log.memory import MemoryLog
-from stream.record import Partition
+from stream import Partition
+from stream.log import MemoryLog
 
 TOPIC = Partition("checkpoints", 0)
 

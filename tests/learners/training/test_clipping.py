@@ -3,15 +3,13 @@ import pyarrow as pa
 import pytest
 
 from learners.config import ModelConfig
-from learners.models.features import Encoded
-from learners.models.model import make_model
-from learners.models.record_columns import wrong_column
-from learners.pacing.events import Batch
+from learners.models import Encoded, make_model, wrong_column
+from learners.pacing import Batch
 from learners.training import gradient
 from learners.training.clipping import row_scales
-from paramserver.tables.table import Table
-from stream.columns.events import CATEGORICAL, NUMERIC, FeatureColumn
-from stream.internal_topics.examples import encode_examples, examples_schema
+from paramserver.tables import Table
+from stream.columns import CATEGORICAL, NUMERIC, FeatureColumn
+from stream.internal_topics import encode_examples, examples_schema
 
 COUNTRY, PRICE = FeatureColumn("country", CATEGORICAL), FeatureColumn("price", NUMERIC)
 

@@ -12,16 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learners.config import ModelConfig
-from learners.models.features import Encoder, unique_keys
-from learners.models.model import Model, Scorer, make_model
-from learners.pacing.events import Batch
+from learners.models import Encoder, Model, Scorer, make_model, unique_keys
+from learners.pacing import Batch
 from learners.training import gradient
-from paramserver.messages import Outcome, PullReply
-from paramserver.slots import SlotMap
-from paramserver.tables.table import Table
-from stream.columns.events import CATEGORICAL, FeatureColumn
-from stream.internal_topics.examples import encode_examples
-from stream.internal_topics.row_hash import row_hash_sum
+from paramserver import Outcome, PullReply, SlotMap
+from paramserver.tables import Table
+from stream.columns import CATEGORICAL, FeatureColumn
+from stream.internal_topics import encode_examples, row_hash_sum
 
 LR = ModelConfig(
     categorical=("source", "item", "source*item"),

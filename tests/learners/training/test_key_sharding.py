@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from learners.training.key_sharding import KeySharding
-from paramserver.slots import SlotMap
+from paramserver import SlotMap
 
 RNG = np.random.default_rng(3)
 KEYS = np.unique(RNG.integers(1, 1 << 63, 5_000).astype(np.uint64))

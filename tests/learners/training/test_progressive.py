@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 from learners.config import ModelConfig
-from learners.models.model import make_model
-from learners.pacing.events import Batch
+from learners.models import make_model
+from learners.pacing import Batch
 from learners.training import gradient, progressive
 from learners.training.gradient import BatchGradients
 from learners.training.progressive import Published, Scoring, auc, evaluate

@@ -8,12 +8,11 @@ import pyarrow as pa
 import pytest
 
 from learners.config import ModelConfig
-from learners.models.delayed_feedback import NONE, Correction
-from learners.models.model import make_model
+from learners.models import NONE, Correction, make_model
 from learners.training import gradient
 from learners.training import unlearning as relearning
-from paramserver.tables.table import Table
-from stream.internal_topics.retracted import Again
+from paramserver.tables import Table
+from stream.internal_topics import Again
 
 LR = ModelConfig(categorical=("source", "vendor", "item"), prior_rate=0.1)
 BATCHES, BATCH = 12, 16

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from paramserver.clocks.operator_settings import OperatorSettings, decode_settings, encode_settings
-from paramserver.server.state_dir import StateDir
+from paramserver.server import StateDir
 
 
 def test_orders_survive_the_process_that_was_given_them(tmp_path: Path):

@@ -10,8 +10,7 @@ from river.optim import FTRLProximal
 
 from paramserver.messages import DenseSpec, TableSpec
 from paramserver.optim.optimizers import OPTIMIZERS, Optimizer, make_optimizer
-from paramserver.tables.dense import Dense
-from paramserver.tables.table import Table
+from paramserver.tables import Dense, Table
 
 DIM, ROWS, STEPS = 5, 7, 40
 

@@ -9,8 +9,7 @@ import torch
 
 from paramserver.messages import DenseSpec, TableSpec
 from paramserver.optim.optimizers import OPTIMIZERS
-from paramserver.tables.dense import Dense
-from paramserver.tables.table import Table
+from paramserver.tables import Dense, Table
 
 DIM, ROWS, STEPS = 4, 12, 60
 PERIOD_MS, SHARE = 5_000, 0.7

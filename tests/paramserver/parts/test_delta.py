@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from checkpointer.tables.model_tables import ModelTables
+from checkpointer.tables import ModelTables
 from paramserver.messages import DenseSpec, Epoch, ModelSpec, Outcome, PushRequest, TableSpec
 from paramserver.parts.delta import _among, patched, whole
 from paramserver.parts.part import merge, weights
 from paramserver.parts.safetensors_file import decode_part, encode_part, part_info
 from paramserver.parts.serving_file import decode_serving, serving_files
 from paramserver.ports import AllowRequest, PortRefused
-from paramserver.shard.shard import Shard
+from paramserver.shard import Shard
 from paramserver.slots import SlotMap
 
 SPEC = ModelSpec(

@@ -28,7 +28,7 @@ from paramserver.parts.part import (
     weights,
 )
 from paramserver.ports import AllowRequest, PortRefused
-from paramserver.shard.shard import Shard
+from paramserver.shard import Shard
 from paramserver.slots import SlotMap
 
 LEARNER = Epoch(1, 1)

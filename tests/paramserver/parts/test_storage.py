@@ -19,10 +19,9 @@ from paramserver.messages import (
 from paramserver.parts.part import merge, weights
 from paramserver.parts.safetensors_file import decode_part, encode_part
 from paramserver.ports import AllowRequest
-from paramserver.shard.shard import Shard
+from paramserver.shard import Shard
 from paramserver.slots import SlotMap
-from paramserver.tables.row_layout import make_layout
-from paramserver.tables.table import Table
+from paramserver.tables import Table, make_layout
 
 SIXTEEN = ("float16", "bfloat16")
 

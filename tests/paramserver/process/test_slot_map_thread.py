@@ -8,14 +8,11 @@ import pytest
 
 from paramserver.config import ParamServerConfig
 from paramserver.messages import DenseSpec, Epoch, ModelSpec, PushRequest, TableSpec
-from paramserver.parts.head_cut import CutParts, HeadCut
+from paramserver.parts import CutParts, HeadCut
 from paramserver.ports import AllowRequest
 from paramserver.process.slot_map_thread import SlotMapThread
-from paramserver.server.metrics import Metrics
-from paramserver.server.server import ShardService
-from paramserver.shard.shard import Shard
-from paramserver.shard.slot_map_updater import SlotMapUpdater
-from paramserver.shard.standby import Standby, StandbyReader
+from paramserver.server import Metrics, ShardService
+from paramserver.shard import Shard, SlotMapUpdater, Standby, StandbyReader
 from paramserver.slots import SlotMap
 
 SPEC = ModelSpec("m", "1", (TableSpec("t", 1, "sgd", {"rate": 1.0}),), DenseSpec({}))

@@ -19,18 +19,15 @@ from paramserver.messages import (
     Outcome,
     PullRequest,
 )
-from paramserver.parts.safetensors_file import decode_part, encode_part
+from paramserver.parts import decode_part, encode_part
 from paramserver.ports import AllowRequest, Malformed, NotAuthorized, PortUnreachable
 from paramserver.server.state_dir import read_part, write_part
-from paramserver.shard.shard import Shard
+from paramserver.shard import Shard
 from paramserver.slots import SlotMap
-from paramserver.wire import frames, payload
+from paramserver.wire import KeyLists, Payload, ShardClient, connect, frames, payload, with_token
 from paramserver.wire import wire_pb2 as wire
-from paramserver.wire.client import ShardClient, connect
 from paramserver.wire.data_channel import STATUSES, ChannelClosed, DataChannel
-from paramserver.wire.key_cache import KeyLists, digest_of
-from paramserver.wire.payload import Payload
-from paramserver.wire.token import with_token
+from paramserver.wire.key_cache import digest_of
 
 
 def test_control_calls_are_answered_while_data_waits(tmp_path: Path):

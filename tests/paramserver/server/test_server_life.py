@@ -21,9 +21,9 @@ from paramserver.messages import (
     StartRequest,
 )
 from paramserver.ports import PortUnreachable
-from paramserver.process.process import run
+from paramserver.process import run
 from paramserver.server.state_dir import StateDir, StateInUse
-from paramserver.wire.client import connect
+from paramserver.wire import connect
 
 PROCESS = """
     import sys

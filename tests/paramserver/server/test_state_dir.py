@@ -8,13 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paramserver.clocks.operator_settings import OperatorSettings
+from paramserver.clocks import OperatorSettings
 from paramserver.config import ParamServerConfig
 from paramserver.ports import AllowRequest
-from paramserver.process.process import StateLost, run
+from paramserver.process import run
+from paramserver.process.process import StateLost
 from paramserver.server.state_dir import StateDir
-from paramserver.shard.incarnations import LOST_STEP, UNKNOWN_BASE, next_incarnation
-from paramserver.wire.client import ShardClient
+from paramserver.shard import next_incarnation
+from paramserver.shard.incarnations import LOST_STEP, UNKNOWN_BASE
+from paramserver.wire import ShardClient
 
 
 class Stored:

@@ -15,9 +15,7 @@ from served_shard import ME, a_push, served
 from paramserver.config import ParamServerConfig
 from paramserver.messages import Outcome, PullRequest
 from paramserver.ports import NotAuthorized, PortUnreachable, ProgressRequest
-from paramserver.wire import token
-from paramserver.wire.client import ShardClient
-from paramserver.wire.tls import ServerTls
+from paramserver.wire import ServerTls, ShardClient, token
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl")
 

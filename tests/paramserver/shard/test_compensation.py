@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from paramserver.clocks.clocks import Clocks
+from paramserver.clocks import Clocks
 from paramserver.compensation import Compensation
 from paramserver.messages import (
     DenseSpec,

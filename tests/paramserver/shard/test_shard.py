@@ -27,7 +27,7 @@ from paramserver.messages import (
 )
 from paramserver.optim import kernels as optimizer_kernels
 from paramserver.ports import AllowRequest, PortRefused
-from paramserver.process.warmup import warm_up
+from paramserver.process import warm_up
 from paramserver.shard import state
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap

@@ -16,7 +16,7 @@ from paramserver.messages import (
 from paramserver.ports import AllowRequest
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
-from stream.kernels.hashes import HASH_MODULUS
+from stream.kernels import HASH_MODULUS
 
 
 class ShardAsLedger(RuleBasedStateMachine):

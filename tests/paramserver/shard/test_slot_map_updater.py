@@ -2,7 +2,7 @@
 
 import pytest
 
-from paramserver.parts.head_cut import HeadCut
+from paramserver.parts import HeadCut
 from paramserver.shard.shard import Shard
 from paramserver.shard.slot_map_updater import SlotMapUpdater
 from paramserver.shard.standby import Standby, StandbyReader

@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paramserver.messages import DenseSpec, Epoch, ModelSpec, Outcome, PushRequest, TableSpec
-from paramserver.parts.safetensors_file import decode_part, encode_part
+from paramserver.parts import decode_part, encode_part
 from paramserver.ports import AllowRequest
 from paramserver.shard.shard import Shard
 from paramserver.slots import SlotMap
+from paramserver.tables import Table
 from paramserver.tables.row_header import BASE_STEP, version_base
-from paramserver.tables.table import Table
 
 KEYS = np.sort(np.arange(1, 65, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
 AT_MS = 1_700_000_000_000

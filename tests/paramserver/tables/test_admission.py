@@ -15,11 +15,9 @@ from paramserver.messages import (
     PushRequest,
     TableSpec,
 )
-from paramserver.parts.delta import whole
-from paramserver.parts.part import merge
-from paramserver.parts.safetensors_file import decode_part, encode_part
+from paramserver.parts import decode_part, encode_part, merge, whole
 from paramserver.ports import AllowRequest
-from paramserver.shard.shard import Shard
+from paramserver.shard import Shard
 from paramserver.slots import SlotMap
 from paramserver.tables.admission import Admission
 from paramserver.tables.ages import STEP_S

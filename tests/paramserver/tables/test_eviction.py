@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from paramserver.messages import DenseSpec, Epoch, ModelSpec, Outcome, PushRequest, TableSpec
 from paramserver.ports import AllowRequest
-from paramserver.shard.shard import Shard
+from paramserver.shard import Shard
 from paramserver.slots import SlotMap
 from paramserver.tables.ages import STEP_S
 from paramserver.tables.table import Table

@@ -12,7 +12,7 @@ from paramserver.messages import TableSpec
 from paramserver.slots import SLOTS, SlotMap, foreign_key, slot_of
 from paramserver.tables.arena import Arena
 from paramserver.tables.table import Table, TableRows
-from stream.kernels.hashes import mix64
+from stream.kernels import mix64
 
 SPEC = TableSpec("t", 3, "sgd", {"rate": 0.5}, init_scale=0.1, seed=7)
 

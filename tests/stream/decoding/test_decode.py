@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from stream.config import StreamConfig
 from stream.decoding.decode import decode_clicks, decode_impressions
-from stream.hashing.keys import hash_pair, hash_string, partition_of_key
+from stream.hashing import hash_pair, hash_string, partition_of_key
 from stream.record import Record
 
 CONFIG = StreamConfig(partitions=1, categorical_features=("user",), numeric_features=("price",))

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import stream.decoding.portions
-from stream.columns.arrow_messages import StreamSize
+from stream.columns import StreamSize
 from stream.config import StreamConfig
 from stream.decoding.decode import decode_impressions
 from stream.decoding.portions import fitting
-from stream.log.record_columns import RecordColumns
+from stream.log import RecordColumns
 from stream.record import Record
 
 TS = 1_700_000_000_000

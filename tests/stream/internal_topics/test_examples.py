@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.columns.events import FeatureColumn, Impressions, impression_schema
+from stream.columns import FeatureColumn, Impressions, impression_schema
 from stream.internal_topics.examples import (
     BatchHeader,
     decode_examples,
@@ -19,7 +19,7 @@ from stream.internal_topics.examples import (
     trim,
 )
 from stream.internal_topics.row_hash import hash_sum, row_hash_sum, row_hashes
-from stream.kernels.hashes import HASH_MODULUS
+from stream.kernels import HASH_MODULUS
 
 FEATURES = (FeatureColumn("user", "categorical"), FeatureColumn("price", "numeric"))
 

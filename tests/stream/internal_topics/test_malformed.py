@@ -12,17 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from checkpointer.gates.evaluations import Evaluations
-from checkpointer.store.announcement import decode as decode_announcement
-from everspun.status.quality import Quality
-from labeler.breaker.band_record import decode_band
-from labeler.breaker.early_join import decode_tally
-from labeler.counting.signals import SIGNAL_SCHEMA, Signal, decode_signal
-from labeler.io.set_aside import set_asides
-from labeler.labels.emission import rejected_ids
+from checkpointer.gates import Evaluations
+from checkpointer.store import decode as decode_announcement
+from everspun.status import Quality
+from labeler.breaker import decode_band, decode_tally
+from labeler.counting import SIGNAL_SCHEMA, Signal, decode_signal
+from labeler.io import set_asides
+from labeler.labels import rejected_ids
 from learners.governor.window import scored
-from learners.process.examples_reader import as_batch
-from learners.training.progressive import Published
+from learners.process import as_batch
+from learners.training import Published
 from stream.internal_topics.examples import BatchHeader, decode_examples, examples_schema
 from stream.internal_topics.malformed import MalformedRecord, json_object
 from stream.internal_topics.passed_over import PassedOver

@@ -12,10 +12,11 @@ import pytest
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
-from everspun.launcher.broker import Broker, console_producer
+from everspun.launcher import Broker
+from everspun.launcher.broker import console_producer
 from stream.config import StreamConfig
-from stream.decoding.decode import decode_clicks, decode_impressions
-from stream.hashing.keys import partition_of_key
+from stream.decoding import decode_clicks, decode_impressions
+from stream.hashing import partition_of_key
 from stream.log.kafka import KafkaLog
 from stream.log.kafka_admin import create_topics
 from stream.record import Partition, Record

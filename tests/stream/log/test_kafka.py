@@ -9,15 +9,9 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer
 from kafka.admin import NewTopic
 
-from everspun.audit.records import read_all
-from everspun.launcher.broker import (
-    Broker,
-    BrokerError,
-    answers,
-    start_broker,
-    why_not_embedded,
-    why_not_kafka,
-)
+from everspun.audit import read_all
+from everspun.launcher import Broker, BrokerError, start_broker
+from everspun.launcher.broker import answers, why_not_embedded, why_not_kafka
 from stream.config import StreamConfig
 from stream.log.kafka import KafkaGroupReader, KafkaLog
 from stream.log.kafka_admin import Probe, check_topics, create_topics, theirs

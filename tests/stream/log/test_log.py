@@ -11,7 +11,7 @@ import pytest
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 
-from everspun.launcher.broker import Broker
+from everspun.launcher import Broker
 from stream.config import StreamConfig
 from stream.log.kafka import KafkaLog
 from stream.log.log import Log, OffsetOutOfRange, Reader, SendFailed

@@ -9,7 +9,7 @@ import pytest
 from kafka.net.transport import KafkaTCPTransport
 from kafka.protocol import parser
 
-from everspun.launcher.broker import Broker
+from everspun.launcher import Broker
 from stream.config import StreamConfig
 from stream.log import kafka as kafka_log
 from stream.log.kafka import KafkaLog

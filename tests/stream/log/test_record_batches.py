@@ -12,7 +12,7 @@ from kafka.record import MemoryRecords
 from kafka.record.default_records import DefaultRecordBatchBuilder
 
 from stream.config import StreamConfig
-from stream.decoding.decode import decode_clicks, decode_impressions
+from stream.decoding import decode_clicks, decode_impressions
 from stream.log import broken_batches
 from stream.log.kafka_fetch_columns import FetchedColumns
 from stream.log.record_batches import (

@@ -23,7 +23,7 @@ from stream.log.kafka_admin import check_topics, create_topics
 from stream.log.log import LogError
 from stream.log.security import PASSWORD as PASSWORD_NAME
 from stream.log.security import TOKEN, USERNAME, CannotAuthenticate, Secret, client_security
-from stream.producer.producer import EventProducer
+from stream.producer import EventProducer
 from stream.record import Partition
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.config import StreamConfig
-from stream.decoding.decode import decode_clicks, decode_impressions
-from stream.hashing.keys import Pseudonymiser, partition_of_key
-from stream.log.memory import Fate, MemoryLog, MemoryWriter
+from stream.decoding import decode_clicks, decode_impressions
+from stream.hashing import Pseudonymiser, partition_of_key
+from stream.log import MemoryLog
+from stream.log.memory import Fate, MemoryWriter
 from stream.producer.producer import (
     BufferFull,
     Delivery,

@@ -8,10 +8,10 @@ import fastavro
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 
-from stream.columns.declaration import Feature
+from stream.columns import Feature
 from stream.config import StreamConfig
-from stream.decoding.decode import decode_clicks, decode_impressions
-from stream.log.record_columns import RecordColumns
+from stream.decoding import decode_clicks, decode_impressions
+from stream.log import RecordColumns
 from stream.record import Record
 from stream.registry.proto_text import descriptors_of
 from stream.registry.schema import AVRO, PROTOBUF, RegisteredSchema

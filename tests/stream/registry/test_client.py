@@ -10,7 +10,7 @@ from registered_events import IMPRESSION, PROTO, avro, decode, impression, messa
 from registered_events import reasons as said_of
 from small_registry import SmallRegistry
 
-from stream.log.record_columns import RecordColumns
+from stream.log import RecordColumns
 from stream.record import Record
 from stream.registry.client import (
     PASSWORD,

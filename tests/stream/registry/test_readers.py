@@ -23,8 +23,8 @@ from registered_events import (
     reasons,
 )
 
-from stream.decoding.undeclared import count_undeclared
-from stream.log.record_columns import RecordColumns
+from stream.decoding import count_undeclared
+from stream.log import RecordColumns
 from stream.record import Record
 from stream.registry.schema import JSON, AbsentSchema, RegisteredSchema
 

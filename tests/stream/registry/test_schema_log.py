@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from registered_events import CONFIG, IMPRESSION, TS, avro, avro_schema, impression
 
-from stream.decoding.decode import decode_impressions
-from stream.log.memory import MemoryLog
-from stream.log.record_columns import RecordColumns
+from stream.decoding import decode_impressions
+from stream.log import MemoryLog, RecordColumns
 from stream.record import Partition
 from stream.registry.schema_log import SchemaLog, SchemaReader, SchemaTable
 

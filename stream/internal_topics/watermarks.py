@@ -12,8 +12,6 @@ from itertools import pairwise
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}=[0-9]{1,18}(,-?[0-9]{1,18})*")
 _ONE = re.compile(r"([^,;=]{1,300})=([0-9]{1,18})")
 _PACKED = "~"
-#: Partitions whose watermarks a header holds.
-PARTITIONS_MAX = 1_024
 
 
 def pack_watermarks(watermarks: Mapping[str, int]) -> str:

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.config import StreamConfig
+from stream.config import PARTITIONS_MAX, StreamConfig
 from stream.internal_topics.examples import BatchHeader
-from stream.watermarks import PARTITIONS_MAX, pack_watermarks, unpack_watermarks
+from stream.internal_topics.watermarks import pack_watermarks, unpack_watermarks
 
 MS = st.integers(0, 10**14)
 
