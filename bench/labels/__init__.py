@@ -4,6 +4,7 @@
 - `delayed_feedback`: Which label strategy to choose when
 - `delayed_traffic`: Simulated traffic whose every click is known, with a given share of late
   ones, through the labeling core
+- `event_formats`: What it costs to decode an event, by the form in which a site sends it
 - `label_lag`: How long after its deadline an impression stands in `examples`, on the live clock,
   the fraud filter in the path
 - `labeling`: Impressions per CPU second of a labeler, by format

@@ -129,8 +129,8 @@ def _made(
         if schema.kind == PROTOBUF:
             return ProtobufReader(schema, index, shape.wanted)
         return AvroReader(schema, shape.wanted)
-    except SchemaFault as error:
-        return error
+    except SchemaFault as error:  # kept without its trace, which would keep what was being read
+        return SchemaFault(error.name, error.reason)
 
 
 class _EventColumns:

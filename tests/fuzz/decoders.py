@@ -20,6 +20,7 @@ from internal_records import internal_record, read_internal
 from kafka.errors import CorruptRecordError
 from kafka.record.default_records import DefaultRecordBatchBuilder
 from produced_events import produced, read_produced
+from registered_made import AnySchema, registered_value
 
 from stream import Record, StreamConfig
 from stream.columns import Feature
@@ -37,6 +38,8 @@ from stream.hashing import partition_of_key
 from stream.log import RecordColumns
 from stream.log.record_batches import AbortedTransaction, BatchReader, DamagedBatch, DamagedOffsets
 from stream.log.unpacking import CODECS, CannotUnpack, unpack
+from stream.record import Record
+from stream.registry.schema_log import with_schemas
 
 CONFIG = StreamConfig(
     partitions=3,
@@ -84,9 +87,13 @@ def _read_events(values: Sequence[bytes], turn: int) -> int:
     return len(values)
 
 
+def _laid_out(records: list[Record]) -> RecordColumns:
+    return with_schemas(RecordColumns.of(records), AnySchema())
+
+
 def _read_rows(decode: Callable[..., Any]) -> Callable[[list[Record], set[int]], None]:
     def read(records: list[Record], good: set[int]) -> None:
-        columns, arrival_ms = RecordColumns.of(records), np.full(len(records), TS)
+        columns, arrival_ms = _laid_out(records), np.full(len(records), TS)
         assert 1 <= fitting(columns, CONFIG) <= len(columns)
         rows, bad = decode(columns, PLACE, arrival_ms, CONFIG)
         positions = set((rows.position >> 20).tolist())
@@ -102,7 +109,7 @@ def _read_rows(decode: Callable[..., Any]) -> Callable[[list[Record], set[int]],
 
 
 def _read_activity(records: list[Record], good: set[int]) -> None:
-    columns, arrival_ms = RecordColumns.of(records), np.full(len(records), TS)
+    columns, arrival_ms = _laid_out(records), np.full(len(records), TS)
     for is_click in (False, True):
         unknown = decode_activity(columns, PLACE, arrival_ms, is_click, CONFIG).unknown
         assert not good & set(unknown.tolist()), "a good event is unknown"
@@ -110,7 +117,7 @@ def _read_activity(records: list[Record], good: set[int]) -> None:
 
 def _read_undeclared(records: list[Record], good: set[int]) -> None:
     found: Counter[str] = Counter()
-    count_undeclared(found, records, CONFIG)
+    count_undeclared(found, _laid_out(records), CONFIG)
     assert len(found) <= NAMES_MAX
     for name in found:
         name.encode()
@@ -210,6 +217,7 @@ DECODERS: dict[str, Decoder] = {
     "packed": Decoder(_packed, _unpack_all),
     "internal": Decoder(internal_record, read_internal),
     "producer": Decoder(produced, read_produced),
+    "registered": Decoder(registered_value, _read_events),
 }
 
 

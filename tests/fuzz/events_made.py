@@ -106,6 +106,13 @@ def event(rng: random.Random) -> dict[str, Any]:
     return made
 
 
+def envelope(whole: Any, rng: random.Random) -> dict[str, Any]:
+    """CloudEvents, structured."""
+    made = {"specversion": rng.choice(("1.0", "1.0", "1.0", "0.3", 1, None)), "id": "e"}
+    made[rng.choice(("data", "data", "data", "data_base64", "date"))] = whole
+    return made
+
+
 def json_value(rng: random.Random) -> bytes:
     kind = rng.random()
     if kind < 0.6:
@@ -114,6 +121,8 @@ def json_value(rng: random.Random) -> bytes:
         whole = {**event(rng), "impressions": [event(rng) for _ in range(rng.randrange(5))]}
     else:
         whole = [event(rng) for _ in range(rng.randrange(4))]
+    if rng.random() < 0.15:
+        whole = envelope(whole, rng)
     text = json.dumps(whole, ensure_ascii=rng.random() < 0.5, indent=rng.choice((None, None, 1)))
     if rng.random() < 0.1:
         text = text.replace("{", '{"id":"twice",', 1)

@@ -50,6 +50,7 @@ SHARES = {
     "packed": 580,
     "internal": 1_000,
     "producer": 30,
+    "registered": 60,
 }
 
 
