@@ -11,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.decoding.event_faults import Bad, Fault, fault, shown
-from stream.kernels import Bytes, kernel
-from stream.log import Entries, RecordColumns
-from stream.registry import HEADER_BYTES, JSON, RegisteredSchema, framed, schema_ids
+from stream.kernels.arrays import I64, Bytes
+from stream.kernels.kernel import kernel
+from stream.log.record_columns import Entries, RecordColumns
+from stream.registry.schema import JSON, RegisteredSchema
+from stream.registry.wire_format import HEADER_BYTES, framed, schema_ids
 
 _MARK = np.frombuffer(b'"specversion"', np.uint8)
 _MISSING = fault("data", "is missing; send the event in it (CloudEvents, structured mode)")
@@ -37,17 +39,17 @@ class NoEvent(Exception):
 def unwrapped(records: RecordColumns, bytes_max: int, bad: Bad) -> tuple[RecordColumns, set[int]]:
     """The records, those in an envelope with what stands in it for their value; and which those
     are. An envelope without an event is added to `bad`."""
-    rows, values = [], []
-    for i in _in_json_frames(records):
-        rows.append(i)
-        values.append(records.value(i)[HEADER_BYTES:].tobytes())
-    records = records.with_values(rows, values) if rows else records
-    changed = set(rows)
+    json = _in_json_frames(records)
+    if len(json):
+        bodies = [value[HEADER_BYTES:] for value in records.values(json)]
+        records = records.with_values(json.tolist(), bodies)
+    changed = set(json.tolist())
     mentions = np.zeros(len(records), np.bool_)
     _mentions(records.data, records.entries, _MARK, bytes_max, mentions)
-    rows, values = [], []
-    for i in np.flatnonzero(mentions).tolist():
-        value = records.value(i).tobytes()
+    rows: list[int] = []
+    values: list[bytes] = []
+    mentioning = np.flatnonzero(mentions)
+    for i, value in zip(mentioning.tolist(), records.values(mentioning), strict=True):
         try:
             inner = unwrapped_value(value)
         except NoEvent as error:
@@ -93,7 +95,7 @@ def _version_fault(version: object) -> Fault:
     return "specversion", f"is {shown(version)}; send CloudEvents of version '1.0'"
 
 
-def _in_json_frames(records: RecordColumns) -> list[int]:
+def _in_json_frames(records: RecordColumns) -> I64:
     """Records whose schema is one of JSON."""
     json = [
         one.id
@@ -101,10 +103,9 @@ def _in_json_frames(records: RecordColumns) -> list[int]:
         if isinstance(one, RegisteredSchema) and one.kind == JSON and not one.broken
     ]
     if not json:
-        return []
+        return np.zeros(0, np.int64)
     rows = np.flatnonzero(framed(records))
-    found: list[int] = rows[np.isin(schema_ids(records, rows), json)].tolist()
-    return found
+    return rows[np.isin(schema_ids(records, rows), json)]
 
 
 @kernel

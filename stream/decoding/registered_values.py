@@ -61,10 +61,9 @@ def read_registered(
         return []
     read, readers = _EventColumns(shape, partition, config, bad), Readers(records.schemas, shape)
     ids = schema_ids(records, indices).tolist()
-    for i, id in zip(indices.tolist(), ids, strict=True):
-        payload = records.value(i)[HEADER_BYTES:].tobytes()
+    for i, id, value in zip(indices.tolist(), ids, records.values(indices), strict=True):
         try:
-            read.add(i, *readers.of(id, payload))
+            read.add(i, *readers.of(id, value[HEADER_BYTES:]))
         except SchemaFault as error:
             bad[i] = fault(error.name, error.reason)
     return read.rows()
@@ -76,6 +75,7 @@ class Readers:
     def __init__(self, schemas: Schemas, shape: Shape) -> None:
         self._schemas, self._shape = schemas, shape
         self._avro: dict[int, EventReader] = {}
+        self._messages: dict[tuple[int, tuple[int, ...]], EventReader] = {}
 
     def of(self, id: int, payload: bytes) -> tuple[EventReader, bytes]:
         """What reads the value, and what of it. Raises SchemaFault, SchemaLacking."""
@@ -84,7 +84,10 @@ class Readers:
         schema = _usable(self._schemas, id)
         if schema.kind == PROTOBUF:
             index, begin = message_index(payload)
-            return _reader(schema, index, self._shape), payload[begin:]
+            reader = self._messages.get((id, index))
+            if reader is None:
+                self._messages[id, index] = reader = _reader(schema, index, self._shape)
+            return reader, payload[begin:]
         self._avro[id] = _reader(schema, (), self._shape)
         return self._avro[id], payload
 

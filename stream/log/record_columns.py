@@ -140,11 +140,11 @@ class RecordColumns(Sequence[Record]):
     def with_values(self, rows: Sequence[int], values: Sequence[bytes]) -> "RecordColumns":
         """The same records, those of these indices with other values, behind all others in the
         buffer."""
-        entries, at = self.entries.copy(), len(self.data)
-        for row, value in zip(rows, values, strict=True):
-            entries[row]["value"], entries[row]["value_bytes"] = at, len(value)
-            at += len(value)
-            entries[row]["end"] = at
+        entries, at = self.entries.copy(), np.array(rows, np.int64)
+        sizes = np.array([len(value) for value in values], np.int64)
+        ends = len(self.data) + np.cumsum(sizes)
+        entries["value"][at], entries["value_bytes"][at] = ends - sizes, sizes
+        entries["end"][at] = ends
         data = np.concatenate([self.data, np.frombuffer(b"".join(values), np.uint8)])
         return RecordColumns(data, entries, self.schemas)
 
@@ -172,6 +172,17 @@ class RecordColumns(Sequence[Record]):
         """Of all values together."""
         sizes = self.entries["value_bytes"]
         return int(np.maximum(sizes, 0).sum(dtype=np.int64))
+
+    def values(self, rows: npt.NDArray[np.int64]) -> Iterator[bytes]:
+        """The bytes of the values of these records, copied one at a time; empty where there is
+        none."""
+        starts = self.entries["value"][rows].astype(np.int64)
+        ends = starts + np.maximum(self.entries["value_bytes"][rows], 0)
+        data = self.data.data
+        return (
+            data[start:end].tobytes()
+            for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
+        )
 
     def value(self, index: int) -> memoryview:
         """The bytes of a record's value, not copied; empty where there is none."""

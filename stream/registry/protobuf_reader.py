@@ -124,7 +124,8 @@ class ProtobufReader:
             event = dict(defaults)
             for field, value in message.ListFields():
                 if (known := takes.get(field.number)) is not None:
-                    event[known[0]] = known[1](value)
+                    name, one = known
+                    event[name] = value if one is _same else one(value)
             return event
 
         return take

@@ -38,6 +38,8 @@ def schema_ids(records: RecordColumns, rows: I64) -> I64:
 def message_index(payload: bytes) -> tuple[tuple[int, ...], int]:
     """The place of the message in its file, an index a level, and where the message begins. Raises
     SchemaFault."""
+    if payload[:1] == b"\0":
+        return (0,), 1
     count, at = _zigzag(payload, 0)
     if count == 0:
         return (0,), at
