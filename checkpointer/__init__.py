@@ -39,6 +39,7 @@ only*: a replica could not start without Kafka, nor learn what it slept through.
 
 - `archive`: The archive of `examples`
 - `cuts`: Cuts
+- `fallback`: What a replica answers where its model cannot, or cannot in time
 - `gates`: Gates
 - `process`: The checkpointer's process, and what operators do to checkpoints
 - `serving`: Replicas

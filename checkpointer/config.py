@@ -208,6 +208,9 @@ class ArchiveConfig:
             raise ValueError("root = '': allowed is a directory or an fsspec URL")
 
 
+PRIOR, POPULARITY, PREVIOUS = FALLBACKS = ("prior", "popularity", "previous")
+
+
 @dataclass(frozen=True)
 class ServingConfig:
     """A replica: how it follows checkpoints, and what it answers."""
@@ -221,6 +224,16 @@ class ServingConfig:
     retry_ms: int = option(30_000, "a refused checkpoint is tried again after this long, ms")
     fallback_probability: float = option(
         -1.0, "answered without a model; -1 = the model's configured prior"
+    )
+    fallback: str = option(
+        "prior",
+        "answered without a model, or where its answer would come too late for the request: "
+        "'prior', 'popularity' (of an item, from the stream) or 'previous' (what the model "
+        "answered for an item before)",
+    )
+    fallback_items_max: int = option(100_000, "items that such a fallback knows")
+    popularity_half_life_ms: int = option(
+        86_400_000, "with fallback 'popularity', an event counts half after this long, ms"
     )
     request_bytes_max: int = option(16_777_216, "largest request body, bytes")
     request_rows_max: int = option(50_000, "most rows in one request")
@@ -268,6 +281,11 @@ class ServingConfig:
         )
         _at_least(self, 1, "store_timeout_ms", "transfer_timeout_ms", "connections_max")
         _at_least(self, 0, "ready_age_max_s")
+        _at_least(self, 1, "fallback_items_max", "popularity_half_life_ms")
+        if self.fallback not in FALLBACKS:
+            raise ValueError(
+                f"fallback = {self.fallback!r}: allowed are {', '.join(map(repr, FALLBACKS))}"
+            )
         if not 0 <= self.port <= 65_535:
             raise ValueError(f"port = {self.port}: allowed is 0 (any) to 65535")
         if not (self.fallback_probability == -1.0 or 0 <= self.fallback_probability <= 1):

@@ -42,6 +42,7 @@ MAY_IMPORT = {
 # runs a role, and `metrics.py` exports what it did.
 SHELL_NAMES = {"__main__", "process", "metrics"}
 SHELL_FILES = {
+    "checkpointer.fallback.popularity_reader",  # a thread that reads `examples`
     "checkpointer.archive.archiver",
     "checkpointer.gates.sandbox",
     "checkpointer.gates.sandbox_main",

@@ -18,17 +18,26 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from checkpointer.config import ServingConfig
+from checkpointer.config import POPULARITY, PREVIOUS, ServingConfig
+from checkpointer.fallback.item_answers import ItemAnswers
+from checkpointer.fallback.item_rates import ItemRates
 from checkpointer.metrics import NAN, ReplicaMetrics, Served
 from checkpointer.serving.loading import load
 from checkpointer.serving.replica import Follower
-from checkpointer.serving.request import Given, count_rows, given, given_rows, request_of
-from checkpointer.serving.serving import Answer, ServedModel, ages, prior, reply_to, warm
-from checkpointer.store import Catalogue, Damaged, Ref, StoreTimeouts, decode, open_store
-from stream import Backoff, Partition, Record
-from stream.columns import Features
-from stream.internal_topics import MalformedRecord, PassedOver
-from stream.log import Log, LogError, OffsetOutOfRange, Reader, wall_clock_ms
+from checkpointer.serving.request import Given, count_rows, given, given_rows, items_of, request_of
+from checkpointer.serving.serving import Answer, Fallback, ServedModel, ages, prior, reply_to, warm
+from checkpointer.store.announcement import Ref, decode
+from checkpointer.store.catalogue import Catalogue
+from checkpointer.store.fsspec_store import open_store
+from checkpointer.store.manifest import Damaged
+from checkpointer.store.timed_store import StoreTimeouts
+from stream.backoff import Backoff
+from stream.columns.events import Features
+from stream.internal_topics.malformed import MalformedRecord
+from stream.internal_topics.passed_over import PassedOver
+from stream.log.log import Log, LogError, OffsetOutOfRange, Reader
+from stream.log.wall_clock import wall_clock_ms
+from stream.record import Partition, Record
 
 _log = logging.getLogger(__name__)
 _TOPIC_POLL_MS = 50
@@ -38,12 +47,16 @@ _RETRY_MS, _RETRY_MS_MAX = 100, 5_000
 #: The operator's files are seldom there, and announced where there is a log: they are looked for at
 #: each so many looks.
 _LOOKS_PER_HOLD = 5
+#: Of so many answers one is remembered by item, where the fallback is what was answered before.
+_REMEMBERED_EACH = 16
+NO_MODEL, NO_TIME, ITEM = "no model", "no time", "item"
 
 
 class Replica:
     """One model, served from one store. `served` is the model answering now, or None.
 
-    `fallback` is answered while there is none, and `features` are then what requests may carry.
+    `fallback` is the prior, answered while there is none (or what `config.fallback` says), and
+    `features` are then what requests may carry.
     Construction reads nothing: `start` (or `with`) does, and returns after the first look.
     """
 
@@ -65,6 +78,9 @@ class Replica:
             self.config.fallback_probability if self.config.fallback_probability >= 0 else fallback
         )
         self.served: ServedModel | None = None
+        #: what stands ready for items where the model cannot answer in time; None = the prior
+        self.by_item = _by_item(self.config, self.fallback_probability)
+        self._requests = 0
         self.follower = Follower(model, retry_ms=self.config.retry_ms)
         self._passed_over = PassedOver(_log, self.metrics.on_malformed)
         self._features = features
@@ -164,14 +180,26 @@ class Replica:
         """The reply to the body of `POST /predict`, its probabilities as an array. What is served
         when it begins answers all of it, whatever is swapped meanwhile (I6). Raises BadRequest."""
         served, rows_max = self.served, self.config.request_rows_max
-        if served is not None:
-            return self._reply(served, served.answer(body, rows_max, now_ms()))
-        return self._fallback(given(body, self._features, rows_max))
+        if served is None:
+            return self._fallback(given(body, self._features, rows_max))
+        answer = served.answer(body, rows_max, now_ms())
+        if isinstance(self.by_item, ItemAnswers):
+            self._remember(self.by_item, body, answer, served.version)
+        return self._reply(served, answer)
 
     def fallback(self, body: bytes) -> dict[str, Any]:
         """The reply to the body of `POST /predict` without asking the model. Raises BadRequest."""
-        rows = count_rows(body, self.config.request_rows_max)
-        return self._reply(None, Answer(prior(rows, self.fallback_probability)), "no time")
+        rows_max = self.config.request_rows_max
+        if self.by_item is None:
+            return self._reply_without([None] * count_rows(body, rows_max), (), NO_TIME)
+        return self._reply_without(items_of(body, rows_max), (), NO_TIME)
+
+    def _remember(self, answers: ItemAnswers, body: bytes, answer: Answer, version: str) -> None:
+        """One request in a few: what it was answered for its items."""
+        self._requests += 1
+        if self._requests % _REMEMBERED_EACH == 1:
+            items = items_of(body, self.config.request_rows_max)
+            answers.add(items, answer.probabilities.tolist(), version)
 
     def predict_given(self, asked: Given, served: ServedModel | None) -> dict[str, Any]:
         """The same of a request in another form, made for the features of `served`."""
@@ -188,20 +216,29 @@ class Replica:
 
     def _fallback(self, asked: Given) -> dict[str, Any]:
         request_of(asked, self._features)
-        return self._reply(
-            None, Answer(prior(asked.rows, self.fallback_probability), asked.ignored)
-        )
+        items = asked.own.get(ITEM) or asked.shared.get(ITEM, [None]) * asked.rows
+        return self._reply_without(items, asked.ignored, NO_MODEL)
 
-    def _reply(
-        self, served: ServedModel | None, answer: Answer, reason: str = "no model"
+    def _reply_without(
+        self, items: Sequence[str | None], ignored: tuple[str, ...], reason: str
     ) -> dict[str, Any]:
+        """By what the config says, without the model."""
+        by_item = self.by_item
+        if by_item is None:
+            found = prior(len(items), self.fallback_probability)
+        else:
+            found = by_item.rates(items)
+        version = by_item.version if isinstance(by_item, ItemAnswers) else ""
+        fallback = Fallback(reason, self.config.fallback, version)
+        self.metrics.fallback_rows.inc(len(items))
+        return self._reply(fallback, Answer(found, ignored))
+
+    def _reply(self, served: ServedModel | Fallback, answer: Answer) -> dict[str, Any]:
         self._revive()
         rows = len(answer.probabilities)
         self.metrics.records_in.inc(rows)
         self.metrics.records_out.inc(rows)
-        if served is None:
-            self.metrics.fallback_rows.inc(rows)
-        return reply_to(served, answer, now_ms(), reason)
+        return reply_to(served, answer, now_ms())
 
     def describe(self) -> dict[str, Any]:
         """What is served, since when, and what was refused: the body of `/model`."""
@@ -425,6 +462,14 @@ class Following(NamedTuple):
 
     fault: str
     failing_s: float
+
+
+def _by_item(config: ServingConfig, prior: float) -> ItemRates | ItemAnswers | None:
+    if config.fallback == POPULARITY:
+        return ItemRates(prior, config.fallback_items_max, config.popularity_half_life_ms)
+    if config.fallback == PREVIOUS:
+        return ItemAnswers(prior, config.fallback_items_max)
+    return None
 
 
 def now_ms() -> int:

@@ -214,6 +214,46 @@ def count_rows(body: bytes, rows_max: int) -> int:
     return rows
 
 
+def items_of(body: bytes, rows_max: int) -> list[str | None]:
+    """The item of each row, None where it has none; of nothing else the values are looked at.
+    Raises BadRequest."""
+    check_extent(body, rows_max)
+    try:
+        asked = _ITEMS.decode(body)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return [None] * count_rows(body, rows_max)
+    shared = asked.context.item if asked.context else None
+    if asked.rows is not None:
+        items = [shared if row.item is None else row.item for row in asked.rows]
+    else:
+        given = (asked.columns or {}).get("item")
+        if given is None:
+            return [shared] * count_rows(body, rows_max)
+        try:
+            items = [
+                shared if one is None else one
+                for one in msgspec.json.decode(given, type=list[str | None])
+            ]
+        except msgspec.MsgspecError:
+            return [None] * count_rows(body, rows_max)
+    if len(items) > rows_max:
+        raise BadRequest(f"body: {len(items)} rows; send at most {rows_max} in one request")
+    return items
+
+
+class _ItemRow(msgspec.Struct):
+    item: str | None = None
+
+
+class _Items(msgspec.Struct):
+    rows: list[_ItemRow] | None = None
+    columns: dict[str, msgspec.Raw] | None = None
+    context: _ItemRow | None = None
+
+
+_ITEMS = msgspec.json.Decoder(_Items)
+
+
 class _Counted(msgspec.Struct):
     rows: list[msgspec.Raw] | None = None
     columns: dict[str, list[msgspec.Raw]] | None = None

@@ -140,22 +140,31 @@ def probe(served: ServedModel, golden: Sequence[Mapping[str, Any]] = ()) -> list
     return [float(p) for p in served.predict(request.columns)]
 
 
+class Fallback(NamedTuple):
+    """Why an answer is not the model's, and what it is instead: one of `config.FALLBACKS`, by which
+    version, where one has answered it before."""
+
+    reason: str
+    by: str
+    version: str = ""
+
+
 def prior(rows: int, fallback: float) -> npt.NDArray[np.float64]:
     """(rows,) of what is answered without a model."""
     return np.full(rows, fallback)
 
 
-def reply_to(
-    served: ServedModel | None, answer: Answer, now_ms: int, reason: str = "no model"
-) -> dict[str, Any]:
-    """As JSON. `served` = None: it is the fallback, the prior, for this reason."""
+def reply_to(served: ServedModel | Fallback, answer: Answer, now_ms: int) -> dict[str, Any]:
+    """As JSON."""
+    is_fallback = isinstance(served, Fallback)
     body: dict[str, Any] = {
         "probabilities": answer.probabilities,
-        "model_version": "" if served is None else served.version,
-        "fallback": served is None,
+        "model_version": served.version,
+        "fallback": is_fallback,
     }
-    if served is None:
-        body |= {"reason": reason, "data_age_s": None, "model_age_s": None}
+    if isinstance(served, Fallback):
+        body |= {"reason": served.reason, "fallback_by": served.by}
+        body |= {"data_age_s": None, "model_age_s": None}
     else:
         body |= ages(served.manifest, now_ms)
     if answer.ignored:

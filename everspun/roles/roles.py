@@ -101,7 +101,8 @@ def shards_of_map(config: Config) -> int:
 
 
 def replica(config: Config, index: int, stop: threading.Event) -> None:
-    from checkpointer.serving import Replica
+    from checkpointer.fallback.item_rates import ItemRates
+    from checkpointer.fallback.popularity_reader import PopularityReader
     from checkpointer.serving import http_server as http
 
     replica = Replica(
@@ -113,7 +114,11 @@ def replica(config: Config, index: int, stop: threading.Event) -> None:
         log=KafkaLog(config.stream) if config.serving.follow_topic else None,
         topic=config.stream.checkpoints,
     )
-    http.run(replica, config.serving, stop, run_dir=config.run.dir, index=index)
+    with contextlib.ExitStack() as beside:
+        if isinstance(replica.by_item, ItemRates):
+            log = KafkaLog(config.stream)
+            beside.enter_context(PopularityReader(log, config.stream.examples, replica.by_item))
+        http.run(replica, config.serving, stop, run_dir=config.run.dir, index=index)
 
 
 def labeler(config: Config, index: int, stop: threading.Event) -> None:

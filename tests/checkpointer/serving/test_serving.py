@@ -6,8 +6,8 @@ import pytest
 
 from checkpointer.serving.loading import load
 from checkpointer.serving.request import of_rows
-from checkpointer.serving.serving import Answer, prior, probe, reply_to
-from checkpointer.store import Catalogue, Damaged
+from checkpointer.serving.serving import Answer, Fallback, prior, probe, reply_to
+from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.files import MemoryFiles
 from paramserver import SLOTS, Progress
 from paramserver.parts import ServingPart
@@ -59,12 +59,13 @@ def test_replies_say_which_model_and_how_old(catalogue, train):
     body = reply_to(served, served.answer(b'{"rows": [{}]}', 1), now_ms=5_001)
     assert (body["model_version"], body["fallback"]) == (served.version, False)
     assert (body["data_age_s"], body["model_age_s"]) == (2.0, 4.998)
-    none = reply_to(None, Answer(prior(2, 0.1), ("x",)), now_ms=0)
+    none = reply_to(Fallback("no model", "prior"), Answer(prior(2, 0.1), ("x",)), now_ms=0)
     assert none.pop("probabilities").tolist() == [0.1, 0.1]
     assert none == {
         "model_version": "",
         "fallback": True,
         "reason": "no model",
+        "fallback_by": "prior",
         "data_age_s": None,
         "model_age_s": None,
         "ignored": ["x"],

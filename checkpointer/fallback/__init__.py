@@ -1,0 +1,10 @@
+"""What a replica answers where its model cannot, or cannot in time.
+
+A model's answer takes what it takes, and an older version's takes as long. What can be had within
+any deadline is a number that stands ready for an item: how often it was clicked lately, as the
+stream says, or what the model has answered for it before. An item without one gets the prior.
+
+- `item_answers`: what the model has answered for items before
+- `item_rates`: how often items were clicked, from the stream
+- `popularity_reader`: the thread that keeps these up with the stream
+"""
