@@ -24,12 +24,10 @@ import pyarrow as pa
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from bench.measuring.machine import machine
-from stream.config import StreamConfig
-from stream.decoding.decode import decode_impressions
-from stream.decoding.portions import fitting
-from stream.log.record_columns import RecordColumns
-from stream.record import Record
-from stream.registry.schema import AVRO, PROTOBUF, RegisteredSchema
+from stream import Record, StreamConfig
+from stream.decoding import decode_impressions, fitting
+from stream.log import RecordColumns
+from stream.registry import AVRO, PROTOBUF, RegisteredSchema
 
 EVENTS, PAGE, ARROW_ROWS, POLL = 200_000, 50, 4_096, 2_000
 TS = 1_700_000_000_000

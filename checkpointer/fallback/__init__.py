@@ -8,3 +8,20 @@ stream says, or what the model has answered for it before. An item without one g
 - `item_rates`: how often items were clicked, from the stream
 - `popularity_reader`: the thread that keeps these up with the stream
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from checkpointer.fallback.item_answers import ItemAnswers
+    from checkpointer.fallback.item_rates import ItemRates
+    from checkpointer.fallback.popularity_reader import PopularityReader
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "ItemAnswers",
+    "ItemRates",
+    "PopularityReader",
+]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stream.kernels.arrays import F64
+from stream.kernels import F64
 
 #: Weights are brought back to 1 once they have doubled so often.
 _DOUBLINGS_MAX = 64

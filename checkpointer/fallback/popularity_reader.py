@@ -16,12 +16,9 @@ from typing import Self
 import numpy as np
 
 from checkpointer.fallback.item_rates import ItemRates
-from stream.backoff import Backoff
-from stream.chain import LABEL, kind_of
-from stream.internal_topics.examples import BatchHeader, decode_examples
-from stream.internal_topics.malformed import MalformedRecord
-from stream.log.log import Log, LogError, OffsetOutOfRange, Reader
-from stream.record import Partition, Record
+from stream import LABEL, Backoff, Partition, Record, kind_of
+from stream.internal_topics import BatchHeader, MalformedRecord, decode_examples
+from stream.log import Log, LogError, OffsetOutOfRange, Reader
 
 _log = logging.getLogger(__name__)
 

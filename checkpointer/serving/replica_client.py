@@ -19,25 +19,17 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from checkpointer.config import POPULARITY, PREVIOUS, ServingConfig
-from checkpointer.fallback.item_answers import ItemAnswers
-from checkpointer.fallback.item_rates import ItemRates
+from checkpointer.fallback import ItemAnswers, ItemRates
 from checkpointer.metrics import NAN, ReplicaMetrics, Served
 from checkpointer.serving.loading import load
 from checkpointer.serving.replica import Follower
 from checkpointer.serving.request import Given, count_rows, given, given_rows, items_of, request_of
 from checkpointer.serving.serving import Answer, Fallback, ServedModel, ages, prior, reply_to, warm
-from checkpointer.store.announcement import Ref, decode
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.fsspec_store import open_store
-from checkpointer.store.manifest import Damaged
-from checkpointer.store.timed_store import StoreTimeouts
-from stream.backoff import Backoff
-from stream.columns.events import Features
-from stream.internal_topics.malformed import MalformedRecord
-from stream.internal_topics.passed_over import PassedOver
-from stream.log.log import Log, LogError, OffsetOutOfRange, Reader
-from stream.log.wall_clock import wall_clock_ms
-from stream.record import Partition, Record
+from checkpointer.store import Catalogue, Damaged, Ref, StoreTimeouts, decode, open_store
+from stream import Backoff, Partition, Record
+from stream.columns import Features
+from stream.internal_topics import MalformedRecord, PassedOver
+from stream.log import Log, LogError, OffsetOutOfRange, Reader, wall_clock_ms
 
 _log = logging.getLogger(__name__)
 _TOPIC_POLL_MS = 50

@@ -101,8 +101,8 @@ def shards_of_map(config: Config) -> int:
 
 
 def replica(config: Config, index: int, stop: threading.Event) -> None:
-    from checkpointer.fallback.item_rates import ItemRates
-    from checkpointer.fallback.popularity_reader import PopularityReader
+    from checkpointer.fallback import ItemRates, PopularityReader
+    from checkpointer.serving import Replica
     from checkpointer.serving import http_server as http
 
     replica = Replica(

@@ -11,11 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.decoding.event_faults import Bad, Fault, fault, shown
-from stream.kernels.arrays import I64, Bytes
-from stream.kernels.kernel import kernel
-from stream.log.record_columns import Entries, RecordColumns
-from stream.registry.schema import JSON, RegisteredSchema
-from stream.registry.wire_format import HEADER_BYTES, framed, schema_ids
+from stream.kernels import I64, Bytes, kernel
+from stream.log import Entries, RecordColumns
+from stream.registry import HEADER_BYTES, JSON, RegisteredSchema, framed, schema_ids
 
 _MARK = np.frombuffer(b'"specversion"', np.uint8)
 _MISSING = fault("data", "is missing; send the event in it (CloudEvents, structured mode)")

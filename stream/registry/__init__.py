@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from stream.registry.known_schemas import Away
     from stream.registry.protobuf_reader import ProtobufReader
     from stream.registry.schema import (
+        AVRO,
         JSON,
         PROTOBUF,
         READERS_MAX,
@@ -43,6 +44,7 @@ else:
     __getattr__ = on_demand(__name__)
 
 __all__ = [
+    "AVRO",
     "HEADER_BYTES",
     "JSON",
     "MAGIC",

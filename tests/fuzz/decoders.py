@@ -38,8 +38,7 @@ from stream.hashing import partition_of_key
 from stream.log import RecordColumns
 from stream.log.record_batches import AbortedTransaction, BatchReader, DamagedBatch, DamagedOffsets
 from stream.log.unpacking import CODECS, CannotUnpack, unpack
-from stream.record import Record
-from stream.registry.schema_log import with_schemas
+from stream.registry import with_schemas
 
 CONFIG = StreamConfig(
     partitions=3,

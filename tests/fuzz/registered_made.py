@@ -9,7 +9,7 @@ import fastavro
 from events_made import TS, event
 from google.protobuf import descriptor_pb2
 
-from stream.registry.schema import AVRO, JSON, PROTOBUF, AbsentSchema, RegisteredSchema
+from stream.registry import AVRO, JSON, PROTOBUF, AbsentSchema, RegisteredSchema
 
 
 def _maybe(kind: Any) -> list[Any]:

@@ -13,13 +13,11 @@ import pytest
 from checkpointer.config import ServingConfig
 from checkpointer.fallback.item_rates import STRENGTH, ItemRates
 from checkpointer.fallback.popularity_reader import PopularityReader
-from checkpointer.serving.http_server import ReplicaServer
-from checkpointer.serving.replica_client import Replica
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.fsspec_store import Directory
-from stream.internal_topics.examples import BatchHeader, encode_examples, examples_schema
-from stream.log.memory import MemoryLog
-from stream.record import Partition, position
+from checkpointer.serving import Replica, ReplicaServer
+from checkpointer.store import Catalogue, Directory
+from stream import Partition, position
+from stream.internal_topics import BatchHeader, encode_examples, examples_schema
+from stream.log import MemoryLog
 
 NOW = 1_700_000_000_000
 PRIOR = 0.07

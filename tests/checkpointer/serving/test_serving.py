@@ -7,7 +7,7 @@ import pytest
 from checkpointer.serving.loading import load
 from checkpointer.serving.request import of_rows
 from checkpointer.serving.serving import Answer, Fallback, prior, probe, reply_to
-from checkpointer.store.catalogue import Catalogue
+from checkpointer.store import Catalogue, Damaged
 from checkpointer.store.files import MemoryFiles
 from paramserver import SLOTS, Progress
 from paramserver.parts import ServingPart
