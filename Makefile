@@ -51,7 +51,8 @@ proto: $(READY)           ## regenerate the wire format after a change of params
 
 constraints: $(READY)     ## the versions that a release was tested with, in deploy/constraints.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header --upgrade \
-		--extra networks --extra demo --extra s3 --extra traces --extra embedded pyproject.toml -o deploy/constraints.txt
+		--extra networks --extra images --extra protobuf --extra demo --extra s3 --extra traces \
+		--extra embedded pyproject.toml -o deploy/constraints.txt
 
 docs: $(READY)            ## regenerate docs/configuration.md from the dataclasses
 	$(BIN)/everspun config --markdown > docs/configuration.md

@@ -418,7 +418,7 @@ def test_a_feature_named_as_a_field_of_every_event_is_refused(name):
             StreamConfig(**{kind: (name,)})
 
 
-@settings(max_examples=settings.default.max_examples * 10, deadline=None)
+@settings(max_examples=settings.default.max_examples * 4, deadline=None)
 @given(events)
 @example({"source": "a\0b", "vendor": "v", "item": "\0"})
 @example({"source": "\ud83d", "vendor": "v", "item": "i"})

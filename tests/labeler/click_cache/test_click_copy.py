@@ -255,7 +255,7 @@ class Disk:
         return self.pages
 
 
-@settings(max_examples=settings.default.max_examples // 4)
+@settings(max_examples=settings.default.max_examples // 8)
 @given(
     SEEDS,
     st.booleans(),

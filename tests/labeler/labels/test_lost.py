@@ -139,7 +139,7 @@ def clicks_oracle(log, gap_from_ms, gap_to_ms):
     return found
 
 
-@settings(max_examples=settings.default.max_examples // 4)
+@settings(max_examples=settings.default.max_examples // 8)
 @given(st.integers(0, 1 << 30), st.integers(1, 30), st.integers(0, 3), st.booleans())
 def test_impressions_that_a_click_which_is_gone_might_have_counted_for_are_lost(
     seed, gone, restarts, copies
@@ -184,7 +184,7 @@ def test_impressions_that_a_click_which_is_gone_might_have_counted_for_are_lost(
     )  # counted once what they may have counted for is past
 
 
-@settings(max_examples=settings.default.max_examples // 4)
+@settings(max_examples=settings.default.max_examples // 8)
 @given(st.integers(0, 1 << 30), st.integers(1, 8), st.integers(1, 12))
 def test_clicks_gone_in_the_midst_cost_only_what_they_might_have_labelled(seed, before, gone):
     """A labeler that stopped reading in the midst, and one that takes over from it, lose the
