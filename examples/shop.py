@@ -18,10 +18,10 @@ import time
 import urllib.request
 from pathlib import Path
 
-from everspun import config as config_file
-from everspun.launcher.run_files import role_files
-from stream.hashing.keys import Pseudonymiser
-from stream.log.kafka import KafkaLog
+from everspun import load
+from everspun.launcher import role_files
+from stream.hashing import Pseudonymiser
+from stream.log import KafkaLog
 from stream.producer import EventProducer
 
 ITEMS = [f"item-{i}" for i in range(200)]
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--config", "-c", type=Path, default=Path("examples/shop.toml"))
     parser.add_argument("--minutes", type=float, default=5.0)
     options = parser.parse_args()
-    config = config_file.load(options.config)
+    config = load(options.config)
     secret = os.environ.get("EVERSPUN_SECRET", "only an example's secret").encode()
     pseudonym = Pseudonymiser(config.stream.pseudonym_key_number, secret)
     dice = random.Random(1)

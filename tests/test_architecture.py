@@ -278,6 +278,7 @@ def inside(place: str, package: str) -> bool:
     return place == package or place.startswith(package + ".")
 
 
+USERS = (*MAY_IMPORT, "bench", "tests", "examples")
 #: What faces are made with.
 FACES = "stream.on_demand"
 
@@ -316,7 +317,7 @@ def is_file(package: str, name: str) -> bool:
 def test_imports_from_outside_go_through_faces():
     """What a package does not show may change without anybody else. Tests of a package stand in
     the folder of its name; others may look at what is not shown, but not past what is."""
-    paths = [path for folder in (*MAY_IMPORT, "bench", "tests") for path in walk(folder)]
+    paths = [path for folder in USERS for path in walk(folder)]
     for path in paths:
         tree = tree_of(path)
         found = past_a_face(tree, place_of(path), path.relative_to(ROOT).parts[0] == "tests")

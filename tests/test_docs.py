@@ -42,6 +42,7 @@ def test_every_import_that_a_page_shows_is_one():
             for node in ast.walk(ast.parse(textwrap.dedent(block))):
                 if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in TOP:
                     module = importlib.import_module(node.module or "")
+                    assert hasattr(module, "__path__"), f"{page.name}: {node.module} is a file"
                     missing = [one.name for one in node.names if not hasattr(module, one.name)]
                     assert not missing, f"{page.relative_to(ROOT)}: {node.module} has no {missing}"
                     shown += 1
