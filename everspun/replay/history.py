@@ -3,6 +3,7 @@ several file kinds."""
 
 import csv
 import gzip
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ def from_ebnerd(folder: Path) -> History:
     shown = sorted(_rows(folder / "impressions.csv.gz"), key=lambda row: int(row["ts_ms"]))
     clicks = sorted(_rows(folder / "clicks.csv.gz"), key=lambda row: int(row["ts_ms"]))
     index = {row["impression_id"]: i for i, row in enumerate(shown)}
+    together = Counter(row["request_id"] for row in shown)
     return History(
         name="EB-NeRD (test data)",
         note="EB-NeRD test data, Ekstra Bladet, MIT; click time = list time + read time on the "
@@ -90,6 +92,7 @@ def from_ebnerd(folder: Path) -> History:
                 "device_type": row["device_type"],
                 "is_subscriber": row["is_subscriber"],
                 "front_page": row["front_page"],
+                "shown_together": together[row["request_id"]],
             }
             for row in shown
         ],

@@ -5,7 +5,6 @@ import threading
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from everspun.config import Config, ReplayConfig, RunConfig
 from everspun.replay import history
@@ -16,13 +15,8 @@ from stream import Partition, StreamConfig
 from stream.internal_topics import BatchHeader, decode_examples
 from stream.log import MemoryLog, topic_specs
 
-FOLDER = Path(__file__).parents[4] / "shared" / "data" / "ebnerd"
+FOLDER = Path(__file__).parents[3] / "examples" / "ebnerd"
 DAY_MS = 86_400_000
-
-pytestmark = pytest.mark.skipif(
-    not (FOLDER / "clicks.csv.gz").exists(),
-    reason=f"no {FOLDER}: the log is not part of this repository",
-)
 
 
 def stream_config(window_ms: int) -> StreamConfig:
