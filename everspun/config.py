@@ -16,12 +16,16 @@ from everspun.environment import with_environment
 from everspun.hash_secret import with_secret
 from everspun.hosts import PORTS_MAX, ROLES, HostsConfig, metrics_port
 from everspun.log_format import FORMATS
-from labeler import BreakerConfig, FraudConfig, LabelerConfig, check_room
-from learners import GovernorConfig, LearnerConfig, ModelConfig
-from paramserver import ParamServerConfig, is_loopback
-from stream import StreamConfig
-from stream.columns import Feature
-from stream.registry import RegistryConfig
+from labeler.breaker_config import BreakerConfig
+from labeler.config import LabelerConfig
+from labeler.fraud_config import FraudConfig, check_room
+from learners.config import LearnerConfig, ModelConfig
+from learners.governor_config import GovernorConfig
+from paramserver.config import ParamServerConfig, is_loopback
+from stream.columns.declaration import Feature
+from stream.columns.events import LIST_VALUES_MAX
+from stream.config import StreamConfig
+from stream.registry.config import RegistryConfig
 
 
 class ConfigError(ValueError):
@@ -179,6 +183,15 @@ class ReplayConfig:
         default=True,
         metadata={"help": "play the site: ask the replica before each impression is published"},
     )
+    seen_max: int = field(
+        default=0,
+        metadata={
+            "help": "play what a site remembers: impressions of a recorded history carry the last "
+            "so many items that their source was shown (feature 'seen') and has clicked "
+            "('clicked'), newest first, and the smoothed share of those seen that it has clicked "
+            "('clicked_share'); 0 = none"
+        },
+    )
     stuck_s: float = field(
         default=120.0, metadata={"help": "give up after waiting so long at a barrier (E3)"}
     )
@@ -188,6 +201,8 @@ class ReplayConfig:
             raise ValueError(f"barrier_ms = {self.barrier_ms}: 0 (never) or more")
         if self.stuck_s <= 0:
             raise ValueError(f"stuck_s = {self.stuck_s}: above 0")
+        if not 0 <= self.seen_max <= LIST_VALUES_MAX:
+            raise ValueError(f"seen_max = {self.seen_max}: 0 (none) to {LIST_VALUES_MAX}")
         if self.predict and not self.barrier_ms:
             raise ValueError(
                 "predict = true needs barrier_ms above 0: without steps no version answers an "

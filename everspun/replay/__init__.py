@@ -11,6 +11,7 @@
 - `plan`: what a replay writes, in order
 - `replay`: the replayer
 - `traffic`: simulated traffic of a shop with a known truth
+- `visits`: what a site knows of a person when it shows something
 - `writer`: what every replay does to the topics
 """
 

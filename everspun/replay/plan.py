@@ -15,9 +15,10 @@ import numpy as np
 
 from everspun.config import ReplayConfig
 from everspun.replay.history import History
-from stream import StreamConfig
-from stream.columns import NO_POSITION
-from stream.hashing import Pseudonymiser
+from everspun.replay.visits import with_visits
+from stream.columns.values import NO_POSITION
+from stream.config import StreamConfig
+from stream.hashing.keys import Pseudonymiser
 
 PRODUCER = "everspun-replay"
 
@@ -67,7 +68,7 @@ class ReplayPlan:
         replay: ReplayConfig,
         pseudonyms: Pseudonymiser,
     ) -> None:
-        self.history = history
+        self.history = with_visits(history, replay.seen_max) if replay.seen_max else history
         self.stream = stream
         self.barrier_ms = replay.barrier_ms
         self.impressions = min(replay.limit or len(history), len(history))
@@ -75,7 +76,7 @@ class ReplayPlan:
         self.click_impression = history.click_impression[kept]
         self.click_ts_ms = history.click_ts_ms[kept]
         self._pseudonyms = pseudonyms
-        self._names = sorted({name for row in history.features for name in row})
+        self._names = sorted({name for row in self.history.features for name in row})
         self._known: dict[str, str] = {}
         if replay.barrier_ms and (
             replay.barrier_ms % stream.signal_ms or replay.barrier_ms % stream.flush_ms
