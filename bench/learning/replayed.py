@@ -111,6 +111,8 @@ def reference(local: LocalRun) -> dict[str, Any]:
         str(config.model.table_options["alpha"]),
         "--keys",
         ",".join(config.model.categorical),
+        "--declared",
+        json.dumps(config.model.declared),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=REFERENCE_TIMEOUT_S)
     if done.returncode:

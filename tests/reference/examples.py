@@ -2,11 +2,11 @@
 batch and cut by cut.
 
     python tests/reference/examples.py BOOTSTRAP --barrier-ms 604800000 [--alpha 0.4] [--prior 0.5]
-    [--keys source,item]
+    [--keys source,item] [--declared '{"genres": {"kind": "list"}}']
 
-Shares no code with the system: kafka-python reads, pyarrow decodes, `replay.Ftrl` learns. From the
-system's log come the rows, the batches, and the barriers at which cuts were taken; the predictions
-are its own. Prints JSON.
+Shares no code with the system: kafka-python reads, pyarrow decodes, `reference_features` reads what
+is declared, `replay.Ftrl` learns. From the system's log come the rows, the batches, and the
+barriers at which cuts were taken; the predictions are its own. Prints JSON.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 from kafka import KafkaConsumer, TopicPartition
+from reference_features import columns, read
 from replay import Ftrl, normalized_entropy
 
 POLL_MS = 1_000
@@ -87,10 +88,18 @@ def batches_of(records: list[object], columns: list[str]) -> list[Batch]:
     return batches + [Batch(chain, last, arrival, rows) for chain, arrival, rows in open_batches]
 
 
-def replay(batches: list[Batch], model: Ftrl, keys: list[str], barrier_ms: int) -> dict[str, float]:
+def replay(
+    batches: list[Batch],
+    model: Ftrl,
+    keys: list[str],
+    declared: dict[str, dict[str, object]],
+    barrier_ms: int,
+) -> dict[str, float]:
     """Both losses. A row is answered by the cut at the barrier before its arrival, and learned
     with its batch."""
     rows = [row for batch in batches for row in batch.rows]
+    for row, reading in zip(rows, read(rows, declared, keys), strict=True):
+        row["reading"] = reading
     first = min(row["arrival_ms"] for row in rows) // barrier_ms
     shown: dict[int, list[dict[str, object]]] = {}
     for row in rows:
@@ -99,15 +108,12 @@ def replay(batches: list[Batch], model: Ftrl, keys: list[str], barrier_ms: int) 
     for batch in sorted(batches, key=lambda b: (b.arrival_max_ms, b.chain)):
         learned.setdefault(batch.period, []).append(batch)
 
-    def keys_of(row: dict[str, object]) -> list[tuple[str, object]]:
-        return [(name, row[name]) for name in keys]
-
     served: list[tuple[float, float]] = []
     progressive: list[tuple[float, float]] = []
     for period in range(1, max(max(shown), max(learned)) + 1):
-        served += [(model.predict(keys_of(row)), row["label"]) for row in shown.get(period, [])]
+        served += [(model.predict(row["reading"]), row["label"]) for row in shown.get(period, [])]
         for batch in learned.get(period, []):
-            predictions = model.train([(keys_of(row), row["label"]) for row in batch.rows])
+            predictions = model.train([(row["reading"], row["label"]) for row in batch.rows])
             progressive += [
                 (p, row["label"]) for p, row in zip(predictions, batch.rows, strict=True)
             ]
@@ -129,16 +135,17 @@ def main() -> None:
     parser.add_argument("--alpha", type=float, default=0.4)
     parser.add_argument("--prior", type=float, default=0.5)
     parser.add_argument("--keys", default="source,item")
+    parser.add_argument("--declared", type=json.loads, default={}, help="[features.NAME] as JSON")
     given = parser.parse_args()
     keys = given.keys.split(",")
-    columns = ["position", "arrival_ms", "label", *keys]
+    wanted = ["position", "arrival_ms", "label", *columns(given.declared, keys)]
     batches = [
         b
         for records in read_topic(given.bootstrap, given.topic)
-        for b in batches_of(records, columns)
+        for b in batches_of(records, wanted)
     ]
     model = Ftrl(alpha=given.alpha, bias_logit=math.log(given.prior / (1 - given.prior)))
-    print(json.dumps(replay(batches, model, keys, given.barrier_ms)))
+    print(json.dumps(replay(batches, model, keys, given.declared, given.barrier_ms)))
 
 
 if __name__ == "__main__":

@@ -2,13 +2,16 @@
 checks.
 
 It states in the shortest way what the whole system should compute: FTRL-Proximal logistic
-regression (McMahan et al. 2013, Algorithm 1) on categorical features, trained in order of labels in
+regression (McMahan et al. 2013, Algorithm 1) on rows of (key, x), trained in order of labels in
 given batches, and the two losses.
 """
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+
+#: A row: keys of weights, and what each is multiplied by.
+Reading = Sequence[tuple[object, float]]
 
 
 @dataclass
@@ -33,18 +36,18 @@ class Ftrl:
             (self.beta + math.sqrt(n)) / self.alpha + self.l2
         )
 
-    def predict(self, keys: Sequence[object]) -> float:
-        logit = self.bias_logit + sum(self.weight(k) for k in keys)
+    def predict(self, row: Reading) -> float:
+        logit = self.bias_logit + sum(self.weight(key) * x for key, x in row)
         return 1.0 / (1.0 + math.exp(-logit))
 
-    def train(self, batch: Sequence[tuple[Sequence[object], float]]) -> list[float]:
+    def train(self, batch: Sequence[tuple[Reading, float]]) -> list[float]:
         """Predict every row of the batch, then apply the batch's summed gradient per key.
         Returns the predictions."""
-        predictions = [self.predict(keys) for keys, _ in batch]
+        predictions = [self.predict(row) for row, _ in batch]
         gradients: dict[object, float] = {}
-        for p, (keys, label) in zip(predictions, batch, strict=True):
-            for key in keys:
-                gradients[key] = gradients.get(key, 0.0) + (p - label)
+        for p, (row, label) in zip(predictions, batch, strict=True):
+            for key, x in row:
+                gradients[key] = gradients.get(key, 0.0) + (p - label) * x
         for key, g in gradients.items():
             n = self.n.get(key, 0.0)
             sigma = (math.sqrt(n + g * g) - math.sqrt(n)) / self.alpha
@@ -70,7 +73,7 @@ class Shown:
     """An impression as the reference needs it."""
 
     ts_ms: int
-    keys: tuple[object, ...]
+    keys: Reading
     label: int
 
 

@@ -28,7 +28,7 @@ def test_ftrl_agrees_with_rivers(l2: float):
     for _ in range(300):
         keys = sorted(set(rng.integers(6, size=2).tolist()))
         label = float(rng.random() < 0.4)
-        (p,) = ours.train([(keys, label)])
+        (p,) = ours.train([([(key, 1.0) for key in keys], label)])
         weights = theirs.step(weights, dict.fromkeys(keys, p - label))
     for k in weights:
         assert ours.z[k] == pytest.approx(theirs.z[k], rel=1e-9)
