@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from stream.on_demand import on_demand
 
 if TYPE_CHECKING:
+    from everspun import config
     from everspun.broker_access import OPERATOR, SITE, access, grants
     from everspun.config import Config, ReplayConfig, load, loads
     from everspun.local_run import READY_TIMEOUT_S, LocalRun, NotReady
@@ -42,6 +43,7 @@ __all__ = [
     "NotReady",
     "ReplayConfig",
     "access",
+    "config",
     "grants",
     "load",
     "loads",

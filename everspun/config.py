@@ -16,16 +16,12 @@ from everspun.environment import with_environment
 from everspun.hash_secret import with_secret
 from everspun.hosts import PORTS_MAX, ROLES, HostsConfig, metrics_port
 from everspun.log_format import FORMATS
-from labeler.breaker_config import BreakerConfig
-from labeler.config import LabelerConfig
-from labeler.fraud_config import FraudConfig, check_room
-from learners.config import LearnerConfig, ModelConfig
-from learners.governor_config import GovernorConfig
-from paramserver.config import ParamServerConfig, is_loopback
-from stream.columns.declaration import Feature
-from stream.columns.events import LIST_VALUES_MAX
-from stream.config import StreamConfig
-from stream.registry.config import RegistryConfig
+from labeler import BreakerConfig, FraudConfig, LabelerConfig, check_room
+from learners import GovernorConfig, LearnerConfig, ModelConfig
+from paramserver import ParamServerConfig, is_loopback
+from stream import StreamConfig
+from stream.columns import LIST_VALUES_MAX, Feature
+from stream.registry import RegistryConfig
 
 
 class ConfigError(ValueError):

@@ -33,21 +33,17 @@ import pyarrow as pa
 
 from bench.baselines.plain_learners import Ftrl, Rows, Step, Torch, run, vowpal_wabbit
 from bench.measuring.machine import machine
+from everspun import Config
 from everspun import config as config_file
-from everspun.config import Config
-from everspun.replay import history
-from everspun.replay.history import History
-from everspun.replay.replay import Replayer
-from labeler.config import LabelerConfig
-from labeler.labels.runner import Labelling
-from learners.models.features import Floats
-from learners.models.model import make_model
+from everspun.replay import History, Replayer, history
+from labeler import LabelerConfig
+from labeler.labels import Labelling
+from learners.models import Floats, make_model
 from learners.training import gradient
-from paramserver.tables.table import Table
-from stream.internal_topics.examples import BatchHeader, decode_examples
-from stream.log.memory import MemoryLog
-from stream.log.topics import topic_specs
-from stream.record import Partition, position
+from paramserver.tables import Table
+from stream import Partition, position
+from stream.internal_topics import BatchHeader, decode_examples
+from stream.log import MemoryLog, topic_specs
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "tests" / "reference"))

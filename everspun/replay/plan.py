@@ -16,9 +16,9 @@ import numpy as np
 from everspun.config import ReplayConfig
 from everspun.replay.history import History
 from everspun.replay.visits import with_visits
-from stream.columns.values import NO_POSITION
-from stream.config import StreamConfig
-from stream.hashing.keys import Pseudonymiser
+from stream import StreamConfig
+from stream.columns import NO_POSITION
+from stream.hashing import Pseudonymiser
 
 PRODUCER = "everspun-replay"
 

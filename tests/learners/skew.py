@@ -22,14 +22,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from checkpointer.serving.request import BadRequest, parse
-from everspun.config import Config, loads
-from learners.models.features import Encoded, unique_keys
-from learners.models.model import Model, Scorer, make_model
+from checkpointer.serving import BadRequest
+from checkpointer.serving.request import parse
+from everspun import Config, loads
+from learners.models import Encoded, Model, Scorer, make_model, unique_keys
+from stream import Record
 from stream.columns.declaration import KINDS
-from stream.decoding.decode import decode_impressions
-from stream.internal_topics.examples import decode_examples, encode_examples, example_batch
-from stream.record import Record
+from stream.decoding import decode_impressions
+from stream.internal_topics import decode_examples, encode_examples, example_batch
 
 TS_MS = 1_700_000_000_000
 ROUND_EVENTS, REQUEST_ROWS_MAX = 500, 40

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import skew
 
-from everspun.config import loads
-from learners.models.features import Encoder
-from stream.columns.declaration import KINDS, Feature
+from everspun import loads
+from learners.models import Encoder
+from stream.columns import Feature
+from stream.columns.declaration import KINDS
 
 
 def test_random_events_are_the_same_bits_in_training_and_in_serving():

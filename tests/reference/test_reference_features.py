@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from everspun.config import loads
-from learners.models.features import Encoder
+from everspun import loads
+from learners.models import Encoder
 
 SPEC = importlib.util.spec_from_file_location(
     "reference_features", Path(__file__).with_name("reference_features.py")
