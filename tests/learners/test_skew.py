@@ -11,7 +11,7 @@ import skew
 
 from everspun import loads
 from learners.models import Encoder
-from stream.columns import Feature
+from stream.columns import DESCRIBES, Feature
 from stream.columns.declaration import KINDS
 
 
@@ -34,9 +34,8 @@ def test_every_kind_and_every_option_that_changes_a_number_is_drawn():
         config = loads(skew.declaration(random.Random(seed)))
         for said in config.model.declared.values():
             drawn.update([*said, said["kind"]])
-    about_people = {"source", "owner", "since", "doc", "personal"}
     assert set(KINDS) <= set(drawn)
-    assert {f.name for f in fields(Feature)} - about_people <= set(drawn)
+    assert {f.name for f in fields(Feature)} - set(DESCRIBES) <= set(drawn)
 
 
 @pytest.mark.parametrize("kind", ["keys", "numbers", "bags"])
@@ -54,7 +53,7 @@ def test_a_difference_in_one_bit_is_found(kind: str, monkeypatch: pytest.MonkeyP
         return found
 
     monkeypatch.setattr(Encoder, "encode", other)
-    with pytest.raises(skew.Difference, match="keys, numbers or bags differ"):
+    with pytest.raises(skew.Difference, match="keys, numbers, bags or pictures differ"):
         skew.run(100, 1)
 
 
