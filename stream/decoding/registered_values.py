@@ -219,6 +219,8 @@ def _fits(value: Any, wanted: pa.DataType) -> bool:
         return isinstance(value, list) and all(_fits(one, wanted.value_type) for one in value)
     if pa.types.is_string(wanted):
         return isinstance(value, str)
+    if pa.types.is_binary(wanted):
+        return isinstance(value, str | bytes)
     if isinstance(value, bool):
         return False
     return isinstance(value, int if pa.types.is_integer(wanted) else int | float)

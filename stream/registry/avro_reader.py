@@ -104,6 +104,8 @@ class AvroReader:
             return None
         if pa.types.is_string(wanted):
             fits = node.kind in ("string", "enum")
+        elif pa.types.is_binary(wanted):
+            fits = node.kind in ("bytes", "string") and not node.logical
         elif pa.types.is_integer(wanted):
             fits = node.kind in _INTEGERS and node.logical in ("", *_MILLIS)
             fits = fits and (path != "ts_ms" or node.kind == "long")

@@ -161,6 +161,8 @@ class ProtobufReader:
                 self.is_mixed = True  # a number that this version of the enum does not name
                 return lambda number: names.get(number, number)
             fits = field.type == FieldDescriptor.TYPE_STRING
+        elif pa.types.is_binary(wanted):
+            fits = field.type in (FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_STRING)
         elif pa.types.is_integer(wanted):
             fits = kind in _INTEGERS
             fits = fits and (path != "ts_ms" or kind != FieldDescriptor.CPPTYPE_INT32)

@@ -67,6 +67,8 @@ def type_named(wanted: pa.DataType) -> str:
     """What a field must be, in words."""
     if pa.types.is_string(wanted):
         return "a string"
+    if pa.types.is_binary(wanted):
+        return "bytes, a picture's file"
     if pa.types.is_integer(wanted):
         return "an integer"
     if pa.types.is_floating(wanted):
