@@ -11,8 +11,9 @@ import numpy as np
 
 from paramserver.encoding import Encoding, decode_rows, encode_rows
 from paramserver.messages import DenseSpec, Epoch, ModelSpec, PullRequest, PushRequest, TableSpec
-from paramserver.optim import OPTIMIZERS
-from paramserver.parts import weights
+from paramserver.optim.moments import MOMENTS
+from paramserver.optim.optimizers import OPTIMIZERS
+from paramserver.parts.part import weights
 from paramserver.ports import AllowRequest
 from paramserver.shard import Shard
 from paramserver.slots import SlotMap
@@ -26,7 +27,7 @@ def warm_up() -> int:
         decode_rows(encode_rows(np.ones((2, 2), np.float32), encoding), encoding)
     slot_map = SlotMap.even(1)
     keys = np.arange(64, dtype=np.uint64)
-    dense = {"bias": np.ones(1, np.float32)}
+    dense = {name: np.ones(1, np.float32) for name in ("bias", f"{MOMENTS}shown")}
     rows = 0
     for name, optimizer in OPTIMIZERS.items():
         decay = (
@@ -55,7 +56,7 @@ def warm_up() -> int:
                 else []
             ),
         )
-        spec = ModelSpec(name, "", tables, DenseSpec({"bias": (1,)}, name, decay))
+        spec = ModelSpec(name, "", tables, DenseSpec(dict.fromkeys(dense, (1,)), name, decay))
         shard, epoch = Shard(0, 1, slot_map), Epoch(0, 0)
         shard.allow(AllowRequest(0, 0, (epoch,)))
         shard.begin(spec, {"c": 0}, dense)
