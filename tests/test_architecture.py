@@ -73,6 +73,7 @@ SHELL_FILES = {
     "paramserver.wire.data_channel",
     "paramserver.wire.tls",  # certificates from files
     "paramserver.wire.token",  # a file that says who may call a shard
+    "stream.columns.picture_store",  # reads files of pictures
     "stream.kernels.cache",  # where Numba keeps what it compiled; only the decorator asks it
     "stream.log.kafka",
     "stream.log.kafka_admin",

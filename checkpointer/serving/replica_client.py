@@ -26,8 +26,9 @@ from checkpointer.serving.replica import Follower
 from checkpointer.serving.request import Given, count_rows, given, given_rows, items_of, request_of
 from checkpointer.serving.serving import Answer, Fallback, ServedModel, ages, prior, reply_to, warm
 from checkpointer.store import Catalogue, Damaged, Ref, StoreTimeouts, decode, open_store
+from learners.models import Encoder
 from stream import Backoff, Partition, Record
-from stream.columns import Features
+from stream.columns import Features, PictureStore
 from stream.internal_topics import MalformedRecord, PassedOver
 from stream.log import Log, LogError, OffsetOutOfRange, Reader, wall_clock_ms
 
@@ -64,6 +65,7 @@ class Replica:
         topic: str = "checkpoints",
         metrics: ReplicaMetrics | None = None,
     ) -> None:
+        Encoder.open_store = PictureStore
         self.config = config or ServingConfig()
         self.metrics = metrics or ReplicaMetrics()
         self.fallback_probability = (

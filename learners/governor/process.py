@@ -21,22 +21,25 @@ from learners.governor.window import ComparisonWindow, scored
 from learners.governor_config import GovernorConfig
 from learners.models import Model, make_model
 from learners.models import delayed_feedback as delay
-from learners.pacing import CannotGoOn
-from learners.process import LearningSystem, as_batch, prepare_torch
+from learners.models.features import Encoder
+from learners.models.model import Model, make_model
+from learners.pacing.position import CannotGoOn
+from learners.process.examples_reader import as_batch
+from learners.process.worker import LearningSystem, prepare_torch
 from learners.training import gradient
-from paramserver import (
-    ENCODINGS,
-    ClockPort,
-    Encoding,
-    Keys,
-    PortRefused,
-    PortUnreachable,
-    ShardPort,
-)
-from paramserver.wire import connect
-from stream import LATE, Partition, Record, StreamConfig, kind_of, start_metrics
-from stream.internal_topics import MalformedRecord, PassedOver, json_object
-from stream.log import Log, LogError, OffsetOutOfRange, Reader, wall_clock_ms
+from paramserver.encoding import ENCODINGS, Encoding
+from paramserver.messages import Keys
+from paramserver.ports import ClockPort, PortRefused, PortUnreachable, ShardPort
+from paramserver.wire.client import connect
+from stream.chain import LATE, kind_of
+from stream.columns.picture_store import PictureStore
+from stream.config import StreamConfig
+from stream.internal_topics.malformed import MalformedRecord, json_object
+from stream.internal_topics.passed_over import PassedOver
+from stream.log.log import Log, LogError, OffsetOutOfRange, Reader
+from stream.log.wall_clock import wall_clock_ms
+from stream.metrics import start_metrics
+from stream.record import Partition, Record
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +67,7 @@ def run(
 ) -> None:
     """Govern one model until told to stop, then give the lease back."""
     model, paramserver = system.model, system.paramserver
+    Encoder.open_store = PictureStore
     one_thread = replace(system.learners, torch_threads=1)
     definition = make_model(model, prepare_torch(one_thread) if model.is_network else "cpu")
     metrics = GovernorMetrics()

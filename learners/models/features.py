@@ -12,10 +12,10 @@ with the weight by which its row is multiplied before they are summed. Key 0 is 
 a row becomes is a function of the row and the definition, in training and in serving.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import NamedTuple, TypeAlias
+from typing import ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -44,16 +44,13 @@ from stream.columns import (
     pooled_weights,
     vectors,
 )
-from stream.hashing import (
-    NO_KEY,
-    HashKey,
-    derived_key,
-    hash_columns,
-    hash_string,
-    key_of,
-    token_hashes,
-)
-from stream.kernels import kernel, mix64
+from stream.columns.pictures import Store, pixels, tensors
+from stream.columns.values import NO_POSITION
+from stream.hashing.keys import hash_columns, hash_string
+from stream.hashing.secret import NO_KEY, HashKey, derived_key, key_of
+from stream.hashing.text import token_hashes
+from stream.kernels.hashes import mix64
+from stream.kernels.kernel import kernel
 
 Keys = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float32]
@@ -131,6 +128,9 @@ class Encoded(NamedTuple):
 class Encoder:
     """Encodes columns for one model."""
 
+    #: How stores of pictures are opened: said once by whoever runs a process.
+    open_store: ClassVar[Callable[[str], Store] | None] = None
+
     def __init__(self, config: ModelConfig):
         self.config = config
         self.categorical, self.numeric = config.categorical, config.numeric
@@ -142,6 +142,7 @@ class Encoder:
             for name in (*self._parts, *config.categorical)
         }
         self._serving = dict(config.serving)
+        self._stores: dict[str, Store] = {}
         self._declared = self.features
         self._bags = config.bags
         self._single = tuple(name for name in self._parts if not self._is_bag(name))
@@ -236,8 +237,22 @@ class Encoder:
             found = self._numbers(columns, name, serving, clipped)
             numbers[:, at : at + found.shape[1]] = found
             at += found.shape[1]
-        images = [Pictures(*pixels(_column(columns, name))[::-1]) for name in self.config.images]
+        images = [self._pictures(columns, name, serving) for name in self.config.images]
         return Encoded(keys, numbers, clipped, filled, bags, tuple(images))
+
+    def _pictures(self, columns: Columns, name: str, serving: bool) -> Pictures:
+        declared, column = self.config.feature(name), _column(columns, name)
+        if declared is None or not declared.store:
+            found, places = pixels(column)
+            return Pictures(places, found)
+        if declared.store not in self._stores:
+            if Encoder.open_store is None:
+                raise ValueError(f"features.{name}.store: nothing here opens {declared.store!r}")
+            self._stores[declared.store] = Encoder.open_store(declared.store)
+        store, of_rows = self._stores[declared.store], column.dictionary_encode()
+        digests = of_rows.dictionary.to_pylist()
+        squares = [store.squared(one, not serving) if one else b"" for one in digests]
+        return Pictures(of_rows.indices.to_numpy().astype(np.int64), tensors(squares))
 
     def _with_declared(self, columns: Columns) -> tuple[Columns, dict[str, int]]:
         """The columns, and for each declared feature that they lack one of its missing value."""

@@ -125,7 +125,11 @@ def _definition(config: ModelConfig) -> dict[str, Any]:
     """What the digest covers: all but whose a feature is."""
     said = config.to_dict()
     said["declared"] = {
-        name: {key: value for key, value in one.items() if key not in DESCRIBES}
+        name: {
+            key: bool(value) if key == "store" else value  # where it is may change
+            for key, value in one.items()
+            if key not in DESCRIBES
+        }
         for name, one in said["declared"].items()
     }
     if not said["images"]:  # a model without pictures is what it was before there were any

@@ -21,7 +21,9 @@ from typing import Any
 from learners.config import LearnerConfig, ModelConfig
 from learners.models import Model, make_model
 from learners.models import delayed_feedback as delay
-from learners.pacing import Batch, Pacer, events
+from learners.models.features import Encoder
+from learners.models.model import Model, make_model
+from learners.pacing import events
 from learners.pacing import instructions as do
 from learners.process.examples_reader import CheckpointsReader, ExamplesReader
 from learners.process.metrics import LearnerMetrics
@@ -29,10 +31,20 @@ from learners.process.overlap_meter import COMPUTE, Overlap
 from learners.process.port_caller import Caller
 from learners.training import BatchGradients, Prepared, Published, gradient, progressive
 from learners.training import unlearning as relearning
-from paramserver import ClockPort, Outcome, ParamServerConfig, PullReply, PushReply, ShardPort
-from paramserver.wire import connect
-from stream import LATE, RETRACT, Partition, StreamConfig, kind_of, start_metrics
-from stream.log import KafkaLog, Log, SendFailed, Unavailable, Writer, wall_clock_ms
+from learners.training.gradient import BatchGradients, Prepared
+from learners.training.progressive import Published
+from paramserver.config import ParamServerConfig
+from paramserver.messages import Outcome, PullReply, PushReply
+from paramserver.ports import ClockPort, ShardPort
+from paramserver.wire.client import connect
+from stream.chain import LATE, RETRACT, kind_of
+from stream.columns.picture_store import PictureStore
+from stream.config import StreamConfig
+from stream.log.kafka import KafkaLog
+from stream.log.log import Log, SendFailed, Unavailable, Writer
+from stream.log.wall_clock import wall_clock_ms
+from stream.metrics import start_metrics
+from stream.record import Partition
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +72,7 @@ def run(system: LearningSystem, index: int, stop: threading.Event, log: Log | No
     """Learn until told to stop, then drain; from `log`, or the brokers of the stream. Raises
     Stopped when it cannot go on, and what ended a thread."""
     stream, model, config = system.stream, system.model, system.learners
+    Encoder.open_store = PictureStore
     definition = make_model(model, prepare_torch(config) if model.is_network else "cpu")
     definition.encoder.check_declared(stream.features)
     metrics = LearnerMetrics()

@@ -8,6 +8,7 @@
 - `derived`: what a model reads of a declared feature's column
 - `events`: impressions and clicks in memory
 - `feature_names`: which names features may have
+- `picture_store`: files of pictures by their content, in a folder or at an fsspec URL
 - `pictures`: a picture's file to 32 x 32 pixels, under limits
 - `values`: what stands in a column for a value that was given, or not
 """

@@ -70,6 +70,7 @@ _OF_KIND = {
     "width": (VECTOR, COMPONENT),
     "missing_max": (COMPONENT,),
     "unreadable": (IMAGE,),
+    "store": (IMAGE,),
 }
 #: What says whose a feature is, and changes no number.
 DESCRIBES = ("source", "owner", "since", "doc", "personal", "missing_max")
@@ -171,6 +172,11 @@ class Feature:
         QUARANTINE,
         "image: what is no picture, or too large: 'quarantine' its record, or take it as 'missing'",
     )
+    store: str = option(
+        "",
+        "image: folder or fsspec URL of files named by the SHA-256 of their bytes, which events "
+        "then send; '' = events send the files",
+    )
 
     def __post_init__(self) -> None:
         for name in ("normalise", "bounds", "buckets", "piecewise"):
@@ -211,6 +217,11 @@ class Feature:
             raise ValueError(f"width = {self.width}: allowed is {least} to {VECTOR_WIDTH_MAX}")
         if not 0.0 < self.missing_max <= 1.0:
             raise ValueError(f"missing_max = {self.missing_max}: allowed is above 0 to 1")
+        if self.store and self.unreadable != QUARANTINE:
+            raise ValueError(
+                f"unreadable = {self.unreadable!r}: a picture of a store is missing where it is "
+                f"none; leave it out"
+            )
         self._check_default()
 
     def _check_steps(self) -> None:
@@ -274,7 +285,10 @@ class Feature:
         forgiving, kind = self.unreadable == MISSING, self.kind
         if kind == COMPONENT:
             kind = VECTOR if self.width else NUMERIC
-        own = FeatureColumn(name, kind, self.personal, self.type == INTEGER, self.width, forgiving)
+        is_stored = bool(self.store)
+        own = FeatureColumn(
+            name, kind, self.personal, self.type == INTEGER, self.width, forgiving, is_stored
+        )
         if self.weighted:
             return own, FeatureColumn(name + WEIGHTS_SUFFIX, WEIGHTS)
         return (own,)

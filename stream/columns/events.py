@@ -66,7 +66,8 @@ class FeatureColumn:
 
     A `personal` one identifies a person (a user id, a device): our producer pseudonymises it. With
     `integers`, categories and values of lists are sent as integers, and travel as their digits. A
-    `forgiving` image counts as missing where it is none.
+    `forgiving` image counts as missing where it is none; a `stored` one is the SHA-256 of its file,
+    64 hexadecimal digits, and a string.
     """
 
     name: str
@@ -75,6 +76,7 @@ class FeatureColumn:
     integers: bool = False
     width: int = 0
     forgiving: bool = False
+    stored: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in COLUMN_KINDS:
@@ -118,7 +120,7 @@ class FeatureColumn:
     @property
     def type(self) -> pa.DataType:
         """Of the column in tables and in `examples`."""
-        return _TYPES.get(self.kind, pa.string())
+        return pa.string() if self.stored else _TYPES.get(self.kind, pa.string())
 
     @property
     def wire_type(self) -> pa.DataType:
@@ -126,7 +128,7 @@ class FeatureColumn:
         if self.kind in (CATEGORICAL, LIST):
             one = pa.int64() if self.integers else pa.string()
             return one if self.kind == CATEGORICAL else pa.list_(one)
-        return _WIRE_TYPES.get(self.kind, pa.string())
+        return pa.string() if self.stored else _WIRE_TYPES.get(self.kind, pa.string())
 
     @property
     def missing(self) -> str | bytes | float | int | list[Any]:
@@ -137,6 +139,8 @@ class FeatureColumn:
         }
         if self.is_list:
             return []
+        if self.stored:
+            return ""
         return empty.get(self.kind, "")
 
 

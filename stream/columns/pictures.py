@@ -9,12 +9,15 @@ Pillow is imported where a picture is (the extra `images`).
 import base64
 import binascii
 import hashlib
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+from stream.kernels.arrays import I64
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 #: Pixels of a side, and bytes of a squared picture: rows from the top, red, green, blue.
 SIDE = 32
 SQUARED_BYTES = SIDE * SIDE * 3
+#: What names the file of a stored picture: the SHA-256 of its bytes.
+DIGEST = "^[0-9a-f]{64}$"
 #: Colours become whole numbers between this and its negative.
 COLOUR_MAX = 255
 #: The largest file, in bytes, and its base64; the most pixels of one; the most passes of a JPEG.
@@ -137,16 +142,29 @@ def _webp_size(file: bytes) -> tuple[int, int] | None:
     return low & 0x3FFF, high & 0x3FFF
 
 
-def pixels(column: pa.Array) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int64]]:
-    """The distinct pictures of a column of squared ones, (m, 3, SIDE, SIDE), each colour twice its
-    value less 255, a missing picture 0 throughout, which no colour is; and which of them each row
-    has, (n,). What is not of SQUARED_BYTES, which only a foreign record holds, is missing."""
+def pixels(column: pa.Array) -> tuple[npt.NDArray[np.int16], I64]:
+    """The distinct pictures of a column of squared ones, as `tensors` has them, and which of them
+    each row has, (n,)."""
     of_rows = column.dictionary_encode()
-    found = of_rows.dictionary
-    out = np.zeros((len(found), 3, SIDE, SIDE), np.int16)
-    for i, one in enumerate(found):
-        raw = one.as_buffer()
-        if raw is not None and raw.size == SQUARED_BYTES:
+    places: I64 = of_rows.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    return tensors(of_rows.dictionary.to_pylist()), places
+
+
+def tensors(squares: Sequence[bytes]) -> npt.NDArray[np.int16]:
+    """(m, 3, SIDE, SIDE): each colour twice its value less 255, a missing picture 0 throughout,
+    which no colour is. What is not of SQUARED_BYTES, which only a foreign record holds, is
+    missing."""
+    out = np.zeros((len(squares), 3, SIDE, SIDE), np.int16)
+    for i, raw in enumerate(squares):
+        if len(raw) == SQUARED_BYTES:
             colours = np.frombuffer(raw, np.uint8).reshape(SIDE, SIDE, 3).transpose(2, 0, 1)
             out[i] = 2 * colours.astype(np.int16) - COLOUR_MAX
-    return out, of_rows.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    return out
+
+
+class Store(Protocol):
+    """Files of pictures by the SHA-256 of their bytes."""
+
+    def squared(self, digest: str, waits: bool) -> bytes:
+        """SQUARED_BYTES; none of a file that is not there, or is no picture. `waits`: for a store
+        that is away; else it is as good as not there."""

@@ -27,8 +27,8 @@ from stream.columns.events import (
     VECTOR,
     FeatureColumn,
 )
-from stream.columns.pictures import squared
-from stream.kernels import I64, Bools
+from stream.columns.pictures import DIGEST, squared
+from stream.kernels.arrays import I64, Bools
 
 #: The slice of the rows that have a value, of a feature that is no string.
 GIVEN = "given"
@@ -64,7 +64,7 @@ def feature_column(feature: FeatureColumn, given: pa.Array) -> pa.Array:
         return pa.array(floats(given))
     if feature.kind == TIME:
         return given.fill_null(NO_TIME) if given.null_count else given
-    if feature.kind == IMAGE:
+    if feature.kind == IMAGE and not feature.stored:
         found = [squared(one).pixels if one else b"" for one in given.to_pylist()]
         return pa.array(found, feature.type)
     if pa.types.is_list(given.type):
@@ -123,6 +123,9 @@ def wrong_values(feature: FeatureColumn, given: pa.Array) -> Bools:
         times = given.fill_null(TS_MS_MIN).to_numpy(False)
         outside: Bools = (times < TS_MS_MIN) | (times >= TS_MS_MAX)
         return outside
+    if feature.stored:
+        digests: Bools = pc.match_substring_regex(given, DIGEST).fill_null(True).to_numpy(False)
+        return ~digests & (_byte_lengths(given) > 0)
     if feature.kind == IMAGE:
         if feature.forgiving:
             return np.zeros(len(given), np.bool_)

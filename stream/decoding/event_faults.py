@@ -5,6 +5,7 @@ One event is a dict of its JSON fields. The rules are those by which `decode` ju
 property test holds the two together. Every text is bounded, whatever the event holds.
 """
 
+import re
 import reprlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,6 +27,7 @@ from stream.columns import (
     Features,
     squared,
 )
+from stream.columns.pictures import DIGEST, squared
 from stream.config import StreamConfig
 from stream.hashing import partition_of_key
 from stream.record import Record
@@ -188,12 +190,21 @@ def feature_faults(features: Any, declared: Features) -> Iterator[Fault]:
 
 
 def _picture_faults(name: str, value: Any, feature: FeatureColumn) -> Iterator[Fault]:
+    given = value
     if isinstance(value, str):
         try:
             value = value.encode()
         except UnicodeEncodeError:
             yield name, f"is {shown(value)}; send the base64 of a picture's file"
             return
+    if feature.stored:
+        if not isinstance(value, bytes) or (value and not re.match(DIGEST.encode(), value)):
+            yield (
+                name,
+                f"is {shown(given)}; send the SHA-256 of the picture's file in the store, 64 "
+                f"hexadecimal digits in lower case: no address is fetched",
+            )
+        return
     if not isinstance(value, bytes):
         yield name, f"is {shown(value)}; it is declared image: send its file's base64 as a string"
     elif value and not feature.forgiving and (wrong := squared(value).wrong):

@@ -12,6 +12,8 @@ from checkpointer.process import operator_actions as actions
 from checkpointer.serving import BadRequest, Explanation, explain, load
 from checkpointer.store import Catalogue, Damaged, open_store
 from everspun.commands import options as shared
+from learners.models.features import Encoder
+from stream.columns.picture_store import PictureStore
 
 _SHARES = 40
 
@@ -27,6 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     config = shared.load(options)
+    Encoder.open_store = PictureStore
     catalogue = Catalogue(open_store(config.checkpointer.root), config.model.name)
     try:
         row = json.loads(options.row)

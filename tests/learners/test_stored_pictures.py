@@ -1,0 +1,174 @@
+"""Pictures by the hash of their content, in a store (docs/features.md)."""
+
+import hashlib
+import io
+import json
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from checkpointer.serving.request import BadRequest, parse
+from everspun.config import ConfigError, loads
+from learners.models.features import Encoder
+from learners.models.model import make_model
+from stream.columns import picture_store
+from stream.columns.picture_store import PictureStore
+from stream.columns.pictures import squared
+from stream.decoding.decode import decode_impressions
+from stream.internal_topics.examples import decode_examples, encode_examples, example_batch
+from stream.record import Record
+
+TS_MS = 1_700_000_000_000
+
+
+def file_of(colour):
+    out = io.BytesIO()
+    Image.new("RGB", (9, 5), colour).save(out, "PNG")
+    return out.getvalue()
+
+
+RED = file_of("red")
+
+
+def digest_of(file):
+    return hashlib.sha256(file).hexdigest()
+
+
+def config_of(store):
+    return loads(f"""
+[stream]
+partitions = 1
+[features.photo]
+kind = "image"
+store = "{store}"
+[model]
+kind = "mlp"
+dim = 2
+categorical = ["item"]
+images = ["photo"]
+""")
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    monkeypatch.setattr(Encoder, "open_store", PictureStore)
+    (tmp_path / digest_of(RED)).write_bytes(RED)
+    return tmp_path
+
+
+def rows_of(config, *photos):
+    event = {"ts_ms": TS_MS, "session": "s", "source": "u", "vendor": "v", "item": "x"}
+    records = [
+        Record(i, TS_MS, b"s",
+               json.dumps(event | {"id": f"i{i}", "features": {"photo": photo}}).encode())
+        for i, photo in enumerate(photos)
+    ]  # fmt: skip
+    rows, bad = decode_impressions(records, 0, np.full(len(records), TS_MS), config.stream)
+    n = len(rows)
+    batch = example_batch(rows, np.zeros(n, np.int8), np.full(n, -1), np.ones(n, np.float32))
+    return decode_examples(encode_examples(batch)) if n else None, bad
+
+
+def seen(encoded):
+    (one,) = encoded.images
+    return one.pixels[one.places]
+
+
+def test_an_event_names_a_file_and_training_and_serving_see_it(store):
+    config = config_of(store)
+    other, absent = digest_of(b"other"), digest_of(b"absent")
+    (store / other).write_bytes(b"not what its name says")
+    rows, bad = rows_of(config, digest_of(RED), None, absent, other, digest_of(RED))
+    assert not bad
+    assert rows["f_photo"].to_pylist()[:2] == [digest_of(RED), ""]
+    found = seen(Encoder(config.model).encode(rows))
+    assert (found[0] == found[4]).all()
+    assert found[0, 0].min() == 255
+    assert not found[1:4].any()
+    body = json.dumps({"rows": [{"features": {"photo": digest_of(RED)}}, {}]}).encode()
+    encoder = Encoder(config.model)
+    asked = parse(body, encoder.features, 10).columns
+    assert seen(encoder.encode(asked, serving=True)).tobytes() == found[:2].tobytes()
+
+
+@pytest.mark.parametrize(
+    "photo", ["https://shop.example/a.png", "../../etc/passwd", digest_of(RED).upper(), 5, "é"]
+)
+def test_an_address_is_refused_and_nothing_is_fetched(store, photo):
+    config = config_of(store)
+    rows, (bad,) = rows_of(config, photo)
+    assert (rows, bad.field) == (None, "features.photo")
+    assert "SHA-256" in bad.reason or "string" in bad.reason
+    body = json.dumps({"rows": [{"features": {"photo": photo}}]}).encode()
+    with pytest.raises(BadRequest):
+        parse(body, Encoder(config.model).features, 10)
+
+
+def test_who_learns_waits_for_a_store_that_is_away(store, monkeypatch):
+    pictures = PictureStore(str(store))
+    read, failures = pictures._files.cat_file, [OSError("away"), TimeoutError("slow")]
+
+    def cat_file(path, **limits):
+        if failures:
+            raise failures.pop()
+        return read(path, **limits)
+
+    monkeypatch.setattr(picture_store, "PAUSE_MS", 1)
+    monkeypatch.setattr(pictures._files, "cat_file", cat_file)
+    assert pictures.squared(digest_of(RED), waits=True) == squared(RED).pixels
+    assert not failures
+
+
+def test_an_answer_waits_for_no_store_and_the_next_one_has_the_picture(store, monkeypatch):
+    pictures, goes_on = PictureStore(str(store)), threading.Event()
+    read = pictures._files.cat_file
+
+    def cat_file(path, **limits):
+        goes_on.wait(60)
+        return read(path, **limits)
+
+    monkeypatch.setattr(pictures._files, "cat_file", cat_file)
+    assert pictures.squared(digest_of(RED), waits=False) == b""
+    under_way = pictures._reads[digest_of(RED)]
+    assert pictures.squared(digest_of(RED), waits=False) == b""  # no second read
+    assert pictures._reads == {digest_of(RED): under_way}
+    goes_on.set()
+    assert under_way.result(60) == squared(RED).pixels
+    assert pictures.squared(digest_of(RED), waits=False) == squared(RED).pixels
+
+
+def test_what_is_held_is_bounded(store, monkeypatch):
+    monkeypatch.setattr(picture_store, "CACHED_MAX", 3)
+    pictures = PictureStore(str(store))
+    for level in range(5):
+        file = file_of((level, 0, 0))
+        (store / digest_of(file)).write_bytes(file)
+        assert pictures.squared(digest_of(file), waits=True)
+    assert len(pictures._held) == 3
+    large = RED + bytes(1 << 20)
+    (store / digest_of(large)).write_bytes(large)
+    assert pictures.squared(digest_of(large), waits=True) == b""
+    assert pictures.absent == 1
+
+
+def test_where_a_store_is_changes_no_model_and_whether_there_is_one_does(store):
+    def digest(text):
+        config = config_of(text)
+        if not text:
+            declared = {"photo": {"kind": "image"}}
+            return make_model(replace(config.model, declared=declared)).spec.digest
+        return make_model(config.model).spec.digest
+
+    assert digest("/a") == digest("memory://b") != digest("")
+
+
+def test_a_declaration_that_cannot_be_is_named(monkeypatch):
+    with pytest.raises(ConfigError, match="a picture of a store is missing where it is none"):
+        loads('[features.a]\nkind = "image"\nstore = "/a"\nunreadable = "missing"')
+    monkeypatch.setattr(Encoder, "open_store", None)
+    config = config_of("/a")
+    with pytest.raises(ValueError, match=r"features.photo.store: nothing here opens '/a'"):
+        Encoder(config.model).encode(rows_of(config, digest_of(RED))[0])
