@@ -21,14 +21,10 @@ from dataclasses import asdict
 from typing import Any
 
 from checkpointer.gates.gates import Findings
-from checkpointer.serving.loading import load, rehearse
-from checkpointer.serving.request import of_rows
-from checkpointer.serving.serving import ServedModel, probe
-from checkpointer.store.catalogue import Catalogue
-from checkpointer.store.fsspec_store import open_store
-from checkpointer.store.manifest import spec_from
-from learners.models.features import Encoder
-from stream.columns.picture_store import PictureStore
+from checkpointer.serving import ServedModel, load, of_rows, probe, rehearse
+from checkpointer.store import Catalogue, open_store, spec_from
+from learners.models import Encoder
+from stream.columns import PictureStore
 
 REQUESTS = 5
 

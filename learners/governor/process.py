@@ -19,27 +19,25 @@ from learners.governor.metrics import GovernorMetrics
 from learners.governor.shadow import Shadow
 from learners.governor.window import ComparisonWindow, scored
 from learners.governor_config import GovernorConfig
-from learners.models import Model, make_model
+from learners.models import Encoder, Model, make_model
 from learners.models import delayed_feedback as delay
-from learners.models.features import Encoder
-from learners.models.model import Model, make_model
-from learners.pacing.position import CannotGoOn
-from learners.process.examples_reader import as_batch
-from learners.process.worker import LearningSystem, prepare_torch
+from learners.pacing import CannotGoOn
+from learners.process import LearningSystem, as_batch, prepare_torch
 from learners.training import gradient
-from paramserver.encoding import ENCODINGS, Encoding
-from paramserver.messages import Keys
-from paramserver.ports import ClockPort, PortRefused, PortUnreachable, ShardPort
-from paramserver.wire.client import connect
-from stream.chain import LATE, kind_of
-from stream.columns.picture_store import PictureStore
-from stream.config import StreamConfig
-from stream.internal_topics.malformed import MalformedRecord, json_object
-from stream.internal_topics.passed_over import PassedOver
-from stream.log.log import Log, LogError, OffsetOutOfRange, Reader
-from stream.log.wall_clock import wall_clock_ms
-from stream.metrics import start_metrics
-from stream.record import Partition, Record
+from paramserver import (
+    ENCODINGS,
+    ClockPort,
+    Encoding,
+    Keys,
+    PortRefused,
+    PortUnreachable,
+    ShardPort,
+)
+from paramserver.wire import connect
+from stream import LATE, Partition, Record, StreamConfig, kind_of, start_metrics
+from stream.columns import PictureStore
+from stream.internal_topics import MalformedRecord, PassedOver, json_object
+from stream.log import Log, LogError, OffsetOutOfRange, Reader, wall_clock_ms
 
 _log = logging.getLogger(__name__)
 

@@ -37,20 +37,25 @@ from stream.columns import (
     Feature,
     FeatureColumn,
     Features,
+    Store,
     categories,
     list_values,
     pieces,
     pixels,
     pooled_weights,
+    tensors,
     vectors,
 )
-from stream.columns.pictures import Store, pixels, tensors
-from stream.columns.values import NO_POSITION
-from stream.hashing.keys import hash_columns, hash_string
-from stream.hashing.secret import NO_KEY, HashKey, derived_key, key_of
-from stream.hashing.text import token_hashes
-from stream.kernels.hashes import mix64
-from stream.kernels.kernel import kernel
+from stream.hashing import (
+    NO_KEY,
+    HashKey,
+    derived_key,
+    hash_columns,
+    hash_string,
+    key_of,
+    token_hashes,
+)
+from stream.kernels import kernel, mix64
 
 Keys = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float32]

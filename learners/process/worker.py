@@ -19,11 +19,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from learners.config import LearnerConfig, ModelConfig
-from learners.models import Model, make_model
+from learners.models import Encoder, Model, make_model
 from learners.models import delayed_feedback as delay
-from learners.models.features import Encoder
-from learners.models.model import Model, make_model
-from learners.pacing import events
+from learners.pacing import Batch, Pacer, events
 from learners.pacing import instructions as do
 from learners.process.examples_reader import CheckpointsReader, ExamplesReader
 from learners.process.metrics import LearnerMetrics
@@ -31,20 +29,11 @@ from learners.process.overlap_meter import COMPUTE, Overlap
 from learners.process.port_caller import Caller
 from learners.training import BatchGradients, Prepared, Published, gradient, progressive
 from learners.training import unlearning as relearning
-from learners.training.gradient import BatchGradients, Prepared
-from learners.training.progressive import Published
-from paramserver.config import ParamServerConfig
-from paramserver.messages import Outcome, PullReply, PushReply
-from paramserver.ports import ClockPort, ShardPort
-from paramserver.wire.client import connect
-from stream.chain import LATE, RETRACT, kind_of
-from stream.columns.picture_store import PictureStore
-from stream.config import StreamConfig
-from stream.log.kafka import KafkaLog
-from stream.log.log import Log, SendFailed, Unavailable, Writer
-from stream.log.wall_clock import wall_clock_ms
-from stream.metrics import start_metrics
-from stream.record import Partition
+from paramserver import ClockPort, Outcome, ParamServerConfig, PullReply, PushReply, ShardPort
+from paramserver.wire import connect
+from stream import LATE, RETRACT, Partition, StreamConfig, kind_of, start_metrics
+from stream.columns import PictureStore
+from stream.log import KafkaLog, Log, SendFailed, Unavailable, Writer, wall_clock_ms
 
 _log = logging.getLogger(__name__)
 

@@ -11,9 +11,8 @@ import numpy as np
 
 from paramserver.encoding import Encoding, decode_rows, encode_rows
 from paramserver.messages import DenseSpec, Epoch, ModelSpec, PullRequest, PushRequest, TableSpec
-from paramserver.optim.moments import MOMENTS
-from paramserver.optim.optimizers import OPTIMIZERS
-from paramserver.parts.part import weights
+from paramserver.optim import MOMENTS, OPTIMIZERS
+from paramserver.parts import weights
 from paramserver.ports import AllowRequest
 from paramserver.shard import Shard
 from paramserver.slots import SlotMap

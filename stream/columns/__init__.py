@@ -74,13 +74,17 @@ if TYPE_CHECKING:
         impression_schema,
     )
     from stream.columns.feature_names import check_names
+    from stream.columns.picture_store import PictureStore
     from stream.columns.pictures import (
         COLOUR_MAX,
+        DIGEST,
         GIVEN_BYTES_MAX,
         SIDE,
         SQUARED_BYTES,
+        Store,
         pixels,
         squared,
+        tensors,
     )
     from stream.columns.values import (
         NO_POSITION,
@@ -103,6 +107,7 @@ __all__ = [
     "COLOUR_MAX",
     "COMPONENT",
     "DESCRIBES",
+    "DIGEST",
     "DIGITS",
     "FEATURE_PREFIX",
     "FLOAT32",
@@ -136,7 +141,9 @@ __all__ = [
     "Features",
     "Impressions",
     "MalformedStream",
+    "PictureStore",
     "Placed",
+    "Store",
     "StreamSize",
     "categories",
     "check_names",
@@ -161,6 +168,7 @@ __all__ = [
     "slice_values",
     "squared",
     "strings",
+    "tensors",
     "unequal_lengths",
     "vectors",
     "wrong_values",

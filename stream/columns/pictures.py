@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stream.kernels.arrays import I64
+from stream.kernels import I64
 
 if TYPE_CHECKING:
     from PIL.Image import Image

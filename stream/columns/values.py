@@ -28,7 +28,7 @@ from stream.columns.events import (
     FeatureColumn,
 )
 from stream.columns.pictures import DIGEST, squared
-from stream.kernels.arrays import I64, Bools
+from stream.kernels import I64, Bools
 
 #: The slice of the rows that have a value, of a feature that is no string.
 GIVEN = "given"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from stream.columns import (
+    DIGEST,
     IMAGE,
     LIST,
     LIST_VALUES_MAX,
@@ -27,7 +28,6 @@ from stream.columns import (
     Features,
     squared,
 )
-from stream.columns.pictures import DIGEST, squared
 from stream.config import StreamConfig
 from stream.hashing import partition_of_key
 from stream.record import Record

@@ -10,16 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from checkpointer.serving.request import BadRequest, parse
-from everspun.config import ConfigError, loads
-from learners.models.features import Encoder
-from learners.models.model import make_model
-from stream.columns import picture_store
-from stream.columns.picture_store import PictureStore
-from stream.columns.pictures import squared
-from stream.decoding.decode import decode_impressions
-from stream.internal_topics.examples import decode_examples, encode_examples, example_batch
-from stream.record import Record
+from checkpointer.serving import BadRequest
+from checkpointer.serving.request import parse
+from everspun import loads
+from everspun.config import ConfigError
+from learners.models import Encoder, make_model
+from stream import Record
+from stream.columns import PictureStore, picture_store, squared
+from stream.decoding import decode_impressions
+from stream.internal_topics import decode_examples, encode_examples, example_batch
 
 TS_MS = 1_700_000_000_000
 

@@ -12,8 +12,8 @@ from checkpointer.process import operator_actions as actions
 from checkpointer.serving import BadRequest, Explanation, explain, load
 from checkpointer.store import Catalogue, Damaged, open_store
 from everspun.commands import options as shared
-from learners.models.features import Encoder
-from stream.columns.picture_store import PictureStore
+from learners.models import Encoder
+from stream.columns import PictureStore
 
 _SHARES = 40
 

@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 from registered_events import avro_schema, decode, framed, impression, message_class, proto_schema
 
-from stream.columns.declaration import Feature
-from stream.columns.pictures import squared
+from stream.columns import Feature, squared
 from stream.config import StreamConfig
 
 CONFIG = StreamConfig(partitions=1, declared={"photo": Feature("image")})
