@@ -37,7 +37,7 @@ from stream.columns import (
     Feature,
     FeatureColumn,
     Features,
-    Store,
+    PictureFiles,
     categories,
     list_values,
     pieces,
@@ -134,7 +134,7 @@ class Encoder:
     """Encodes columns for one model."""
 
     #: How stores of pictures are opened: said once by whoever runs a process.
-    open_store: ClassVar[Callable[[str], Store] | None] = None
+    open_store: ClassVar[Callable[[str], PictureFiles] | None] = None
 
     def __init__(self, config: ModelConfig):
         self.config = config
@@ -147,7 +147,7 @@ class Encoder:
             for name in (*self._parts, *config.categorical)
         }
         self._serving = dict(config.serving)
-        self._stores: dict[str, Store] = {}
+        self._stores: dict[str, PictureFiles] = {}
         self._declared = self.features
         self._bags = config.bags
         self._single = tuple(name for name in self._parts if not self._is_bag(name))

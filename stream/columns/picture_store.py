@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 class PictureStore:
-    """See `stream.columns.pictures.Store`. Threads may share it."""
+    """See `stream.columns.pictures.PictureFiles`. Threads may share it."""
 
     def __init__(self, url: str) -> None:
         self.url = url

@@ -162,7 +162,7 @@ def tensors(squares: Sequence[bytes]) -> npt.NDArray[np.int16]:
     return out
 
 
-class Store(Protocol):
+class PictureFiles(Protocol):
     """Files of pictures by the SHA-256 of their bytes."""
 
     def squared(self, digest: str, waits: bool) -> bytes:
