@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from learners.models import delayed_feedback
     from learners.models.counting_model import TABLE
     from learners.models.delayed_feedback import NONE, Correction
+    from learners.models.embeddings import unique_keys
     from learners.models.features import (
         Bag,
         Encoded,
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
         Keys,
         Pictures,
         Places,
-        unique_keys,
     )
     from learners.models.logistic import Logistic, probabilities
     from learners.models.model import Model, Scorer, clip, code_of, make_model, stated_correction

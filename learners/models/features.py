@@ -68,9 +68,6 @@ STRINGS = ("source", "vendor", "item")
 NUMBERS = ("shown_at",)
 SEED_MAX = 1 << 64
 _NO_TIMES = np.empty(0, np.int64)
-#: Probes an element, on average, beyond which keys are sorted by numpy: they are no hashes, or made
-#: to collide.
-_PROBES_MAX = 16
 
 
 _NONE: Mapping[str, int] = MappingProxyType({})
@@ -402,24 +399,6 @@ def numeric_keys(names: Iterable[str], seed: int, secret: str = "") -> Keys:
     )
 
 
-def unique_keys(keys: Keys) -> tuple[Keys, npt.NDArray[np.int64]]:
-    """The distinct keys, rising, and for every element its place among them (in the shape of
-    `keys`). No key is 0."""
-    flat = np.ascontiguousarray(keys).reshape(-1)
-    size = len(flat) * 5 // 4 + 16
-    cells = np.zeros(
-        size + len(flat), np.uint64
-    )  # probing never wraps, or cells would not be in order
-    at = np.empty(len(flat), np.int32)
-    used = _scatter(flat, cells, at, size, _PROBES_MAX * (len(flat) + 1))
-    if used < 0:
-        distinct, inverse = np.unique(flat, return_inverse=True)
-        return distinct, inverse.astype(np.int64).reshape(keys.shape)
-    distinct, place = np.empty(used + 1, np.uint64), np.empty(len(flat), np.int64)
-    count = _rank(cells[:used], at, distinct, place)
-    return distinct[:count].copy(), place.reshape(keys.shape)
-
-
 def _seed(name: str, seed: int, secret: HashKey = NO_KEY) -> HashKey:
     """The key that a feature's values are hashed with."""
     return derived_key(secret, "feature", str(seed), name)
@@ -462,49 +441,3 @@ def _cross(a: Keys, b: Keys, seed: np.uint64) -> Keys:
     for i in range(len(a)):
         out[i] = cross(a[i], b[i], seed)
     return out
-
-
-@kernel
-def _scatter(keys: Keys, cells: Keys, at: npt.NDArray[np.int32], size: int, probes_max: int) -> int:
-    """Put every key into a cell, 0 = empty, from its share of `size` on: hashes are uniform, so the
-    cells are nearly sorted. Returns the end of the cells in use, or -1 for keys that are no hashes
-    and need too many probes."""
-    probes = used = np.int64(0)
-    for i in range(len(keys)):
-        key = keys[i]
-        home = np.int64(((key >> np.uint64(32)) * np.uint64(size)) >> np.uint64(32))
-        cell = home
-        while (cells[cell] != key) & (cells[cell] != 0):
-            cell += 1
-        cells[cell] = key  # whether new or not: no branch that would be mispredicted for many
-        at[i] = cell
-        used = max(used, cell + 1)
-        probes += cell - home
-        if probes > probes_max:
-            return -1
-    return int(used)
-
-
-@kernel
-def _rank(
-    cells: Keys, at: npt.NDArray[np.int32], distinct: Keys, place: npt.NDArray[np.int64]
-) -> int:
-    """Sort what stands in the cells, which only neighbours can be out of, and number it. Returns
-    how many there are."""
-    origin = np.empty(len(distinct), np.int32)
-    count = 0
-    for cell in range(len(cells)):  # without a branch: an empty cell is overwritten by the next
-        distinct[count], origin[count] = cells[cell], cell
-        count += cells[cell] != 0
-    for number in range(1, count):
-        key, cell, to = distinct[number], origin[number], number
-        while to > 0 and distinct[to - 1] > key:
-            distinct[to], origin[to] = distinct[to - 1], origin[to - 1]
-            to -= 1
-        distinct[to], origin[to] = key, cell
-    rank = np.empty(len(cells), np.int32)
-    for number in range(count):
-        rank[origin[number]] = number
-    for i in range(len(at)):
-        place[i] = rank[at[i]]
-    return count

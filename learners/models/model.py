@@ -17,9 +17,10 @@ import numpy as np
 from learners.config import PATH, ModelConfig
 from learners.models.counting_model import Counter
 from learners.models.delayed_feedback import NONE, Correction, LateShare, correction
+from learners.models.embeddings import unique_keys
 from learners.models.factorization import FactorizationMachine
 from learners.models.feature_groups import Grouped
-from learners.models.features import Columns, Encoded, Encoder, Floats, Keys, Places, unique_keys
+from learners.models.features import Columns, Encoded, Encoder, Floats, Keys, Places
 from learners.models.logistic import Logistic
 from learners.models.scaling import Scaled, columns_of
 from paramserver import DenseSpec, ModelSpec, Rows, TableSpec
