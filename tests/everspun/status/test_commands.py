@@ -100,6 +100,15 @@ def test_broken_limits_are_listed_with_value_and_limit():
     assert breaches(config, fine, Quality("shop"), reports) == []
 
 
+def test_a_registry_that_is_away_is_said_with_what_it_answers():
+    labels = (("schema", "7"), ("reason", "http://registry:8081 does not answer: refused"))
+    away = Report({("everspun_registry_away", labels): 1_700_000_000.0})
+    reports = {"labeler-0": away}
+    (told,) = breaches(Config(), snapshot(reports, 1_000, None), Quality("shop"), reports)
+    assert told.startswith("labeler-0: schema 7 is waited for since 2023-11-14")
+    assert "does not answer: refused" in told
+
+
 def test_a_run_that_does_not_answer_is_broken():
     assert "no process" in breaches(Config(), StatusSnapshot(0, {}), Quality("shop"), {})[0]
 
