@@ -61,6 +61,19 @@ def test_a_secret_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert "hunter2" not in str(error.value)
 
 
+def test_the_registry_is_a_section_and_its_secrets_are_no_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("EVERSPUN_REGISTRY_URL", "http://registry:8081")
+    monkeypatch.setenv("EVERSPUN_REGISTRY_USERNAME", "ann")
+    monkeypatch.setenv("EVERSPUN_REGISTRY_PASSWORD", "hunter2hunter2")
+    monkeypatch.setenv("EVERSPUN_REGISTRY_TOKEN", "hunter2hunter2")
+    config = read(tmp_path, "")
+    assert config.registry.urls == ("http://registry:8081",)
+    assert config.registry.username == "ann"
+    assert "hunter2" not in repr(config)
+
+
 def test_no_two_keys_share_a_variable_and_none_is_a_secret():
     known = variables(Config)
     assert len(known) > 150
