@@ -135,7 +135,7 @@ class ProtobufReader:
         if pa.types.is_struct(wanted):
             if _is_map(field) and path.endswith(_FEATURES):
                 return self._map(field, wanted, path)
-            if field.message_type is None or field.is_repeated:
+            if field.message_type is None or field.is_repeated or _is_well_known(field):
                 raise self._misfit(field, wanted, path)
             return self._record(field.message_type, wanted, path)
         if pa.types.is_list(wanted):
@@ -232,6 +232,11 @@ def _field(descriptor: Descriptor, name: str) -> FieldDescriptor | None:
     if found is None:
         found = next((one for one in descriptor.fields if one.json_name == name), None)
     return found
+
+
+def _is_well_known(field: FieldDescriptor) -> bool:
+    """Whether it is one of Protobuf's own messages, whose fields have names of their own."""
+    return bool(field.message_type.file.name in WELL_KNOWN)
 
 
 def _is_map(field: FieldDescriptor) -> bool:

@@ -111,12 +111,19 @@ def test_a_schema_that_narrows_a_type_is_said_by_name(schema: Any, field: str, s
         ("repeated string tags = 3", "optional string tags = 3", "features.tags", "send a list"),
         ("string session = 3", "repeated string session = 3", "session", "is repeated string"),
         ("string session = 3", "Other session = 3", "session", "is shop.events.Other"),
+        (
+            "optional Features features = 10",
+            "google.protobuf.Struct features = 10",
+            "features",
+            "is google.protobuf.Struct in schema 2; send a record",
+        ),
     ],
 )
 def test_a_message_that_narrows_a_type_is_said_by_name(old: str, new: str, field: str, says: str):
-    ((name, reason),) = reasons(
-        decode(framed(2, b"\x02\x04"), schemas=(proto_schema(PROTO.replace(old, new)),))[1]
-    )
+    changed = PROTO.replace(old, new)
+    if "google" in new:
+        changed = changed.replace("package", 'import "google/protobuf/struct.proto"; package')
+    ((name, reason),) = reasons(decode(framed(2, b"\x02\x04"), schemas=(proto_schema(changed),))[1])
     assert name == field
     assert says in reason
 
