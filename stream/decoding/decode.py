@@ -165,6 +165,8 @@ def _decode_together(
     has_schemas = len(records.schemas) > 0
     _kinds(records.data, records.entries, config.record_bytes_max, has_schemas, kinds)
     kinds[list(bad)] = _CONTROL  # nothing is left to be read of them
+    inner = np.array(sorted(in_envelope), np.int64)  # in an envelope stands no schema's id
+    kinds[inner] = np.where(kinds[inner] == _REGISTERED, _JSON, kinds[inner])
     bad |= dict.fromkeys(np.flatnonzero(kinds == _EMPTY).tolist(), _EMPTY_VALUE)
     bad |= dict.fromkeys(np.flatnonzero(kinds == _BROKEN).tolist(), batch_fault)
     for i in np.flatnonzero(kinds == _LARGE).tolist():

@@ -19,12 +19,12 @@ from labelled_shop import (
     work,
 )
 
-from labeler.counting.runner import Head
+from labeler.counting import Head
 from labeler.fraud_config import FraudConfig
 from labeler.labels.runner import Labelling
 from stream import Partition
 from stream.log import MemoryLog
-from stream.registry.schema import AVRO, AbsentSchema, RegisteredSchema
+from stream.registry import AVRO, AbsentSchema, RegisteredSchema
 from stream.registry.schema_log import SchemaLog, SchemaTable
 
 IMPRESSION_ID, CLICK_ID = 1, 2

@@ -9,11 +9,11 @@ from registered_events import IMPRESSION, avro, impression
 from small_registry import SmallRegistry
 
 from everspun.__main__ import main
-from everspun.launcher.broker import Broker
-from stream import Partition, StreamConfig
-from stream.decoding.decode import decode_impressions
-from stream.log.kafka import KafkaLog
-from stream.log.kafka_admin import create_topics
+from everspun.launcher import Broker
+from stream.config import StreamConfig
+from stream.decoding import decode_impressions
+from stream.log import KafkaLog, create_topics
+from stream.record import Partition
 from stream.registry.client import RegistryClient, log_with_schemas
 from stream.registry.config import RegistryConfig
 

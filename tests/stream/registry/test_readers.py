@@ -185,6 +185,12 @@ def test_an_id_that_the_registry_does_not_know_is_named():
     assert "names schema 77, which the registry does not know" in bad[0].reason
 
 
+def test_a_schemas_id_within_json_is_no_schemas_id():
+    json = RegisteredSchema(3, JSON, "{}")
+    _, bad = decode(framed(3, framed(7, b"{}")), schemas=(json,))
+    assert "is not JSON" in bad[0].reason
+
+
 def test_without_a_registry_a_framed_value_is_named_as_such():
     _, bad = decode(avro(IMPRESSION, impression()))
     assert "set registry.url" in bad[0].reason
