@@ -59,6 +59,7 @@ Why not ...
 - `click_cache`: A local copy of waiting clicks, so that a start does not read a whole window again
   (C4)
 - `counting`: The counting reader
+- `counts`: Counters
 - `fraud`: The fraud filter
 - `io`: What a labelling process reads and writes
 - `join`: The join of clicks to impressions (L1, L2)

@@ -14,12 +14,12 @@ from stream.columns import (
     Features,
     check_names,
 )
-from stream.hashing import HashKey, check_secret, key_of
-from stream.options import option
-
-#: Partitions whose watermarks the header of a batch holds (C4).
-PARTITIONS_MAX = 1_024
-
+from stream.columns.feature_names import check_names
+from stream.counters.counted import COUNTABLE, counter_keys, counters
+from stream.counters.values import CounterColumns
+from stream.hashing.secret import HashKey, check_secret, key_of
+from stream.option import option
+from stream.watermarks import PARTITIONS_MAX
 
 #: Partitions of `signals`: one fraud filter sees all inputs, and it is one process.
 SIGNALS_PARTITIONS = 1
@@ -174,6 +174,19 @@ class StreamConfig:
     signal_ms: int = option(500, "bucket of arrival time that signals are counted in, ms (F1)")
     flush_ms: int = option(1_000, "bucket of arrival time that a batch stays within, ms (C3)")
     batch_rows_max: int = option(4_096, "impressions of any class in one batch (C3)")
+    counts_bucket_ms: int = option(
+        60_000,
+        "bucket of arrival time by which counters are added up and published, ms (J2); another "
+        "one begins counting anew",
+    )
+    counts_slices: int = option(
+        60,
+        "counters' totals that do not change are said again each so many buckets, a slice of them "
+        "with each (J3); another number begins counting anew",
+    )
+    counts_values_max: int = option(
+        1_000_000, "values of a feature that are counted; above, those shown least are forgotten"
+    )
     verdict_max_ms: int = option(
         86_400_000, "longest interval of a verdict, ms; a longer one is renewed (C4)"
     )
@@ -255,7 +268,10 @@ class StreamConfig:
         check_secret("hash_secret", self.hash_secret)
         _check_security(self)
         _check_labels(self)
-        check_names(self.features, self.declared, self.categorical_features, self.personal_features)
+        columns = self.examples_features
+        check_names(columns, self.declared, self.categorical_features, self.personal_features)
+        if self.counters:
+            _check_counters(self)
 
     @property
     def hash_key(self) -> HashKey:
@@ -312,6 +328,29 @@ class StreamConfig:
         )
 
     @property
+    def counters(self) -> dict[str, Feature]:
+        """The declared counters, by name."""
+        return counters(self.declared)
+
+    @property
+    def joined(self) -> Features:
+        """The columns that the labeler adds to an impression, behind those of `features` (J4)."""
+        return tuple(c for name, one in self.declared.items() for c in one.joined_columns(name))
+
+    @property
+    def examples_features(self) -> Features:
+        """The columns of features in `examples`, in their order."""
+        return (*self.features, *self.joined)
+
+    @property
+    def counter_columns(self) -> CounterColumns:
+        """What makes those columns."""
+        keys = counter_keys(self.hash_key, (one.of for one in self.counters.values()))
+        return CounterColumns(
+            self.declared, self.counters, self.counts_bucket_ms, self.negative_rate, keys
+        )
+
+    @property
     def categories(self) -> tuple[str, ...]:
         """Names of the categorical features."""
         return tuple(f.name for f in self.features if f.kind == CATEGORICAL)
@@ -340,6 +379,10 @@ class StreamConfig:
     @property
     def bands(self) -> str:
         return self.topic_prefix + "bands"
+
+    @property
+    def counts(self) -> str:
+        return self.topic_prefix + "counts"
 
     @property
     def verdicts(self) -> str:
@@ -378,6 +421,9 @@ _POSITIVE = (
     "signal_ms",
     "flush_ms",
     "batch_rows_max",
+    "counts_bucket_ms",
+    "counts_slices",
+    "counts_values_max",
     "verdict_max_ms",
     "record_bytes_max",
     "decoded_bytes_max",
@@ -471,6 +517,28 @@ def _check_labels(config: StreamConfig) -> None:
         raise ValueError(f"late_share_prior = {config.late_share_prior}: allowed is 0 to below 1")
     if not 0.0 < config.negative_rate <= 1.0:
         raise ValueError(f"negative_rate = {config.negative_rate}: allowed is above 0 to 1")
+
+
+def _check_counters(config: StreamConfig) -> None:
+    """J1, J4."""
+    name = next(iter(config.counters))
+    if config.label_strategy != "window":
+        raise ValueError(
+            f"features.{name}: counters are of final labels, and label_strategy is "
+            f"{config.label_strategy!r}; allowed with counters is 'window'"
+        )
+    if config.heartbeat_ms + config.flush_ms > config.wait_ms:
+        raise ValueError(
+            f"features.{name}: heartbeat_ms + flush_ms = {config.heartbeat_ms + config.flush_ms} "
+            f"lies above window_ms + grace_ms = {config.wait_ms}: counters would wait for labels "
+            f"that wait for them"
+        )
+    categories = (*COUNTABLE, *config.categories)
+    for name, one in config.counters.items():
+        if one.of not in categories:
+            raise ValueError(
+                f"features.{name}: of = {one.of!r}: allowed are {', '.join(categories)}"
+            )
 
 
 _ONE_OF = {

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from labeler.breaker import BAND_SCHEMA, TALLY_SCHEMA
-from labeler.counting import SESSION_SIGNAL_SCHEMA
-from stream.internal_topics import examples_schema
+from labeler.breaker.band_record import BAND_SCHEMA
+from labeler.breaker.early_join import TALLY_SCHEMA
+from labeler.counting.signals import SESSION_SIGNAL_SCHEMA
+from stream.counters.count_record import COUNT_SCHEMA
+from stream.internal_topics.examples import examples_schema
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -145,7 +147,7 @@ def test_every_rule_that_the_code_cites_has_its_heading():
         rule
         for top in (*TOP, "tests", "bench")
         for path in (ROOT / top).rglob("*.py")
-        for rule in re.findall(r"\(([TLCFSWKXEI][1-9][a-z]?)\b", path.read_text())
+        for rule in re.findall(r"\(([TLCFJSWKXEI][1-9][a-z]?)\b", path.read_text())
     }
     assert len(cited) > 40
     assert cited <= headings, sorted(cited - headings)
@@ -156,6 +158,7 @@ SCHEMAS = {
     "signals": SESSION_SIGNAL_SCHEMA,
     "tallies": TALLY_SCHEMA,
     "bands": BAND_SCHEMA,
+    "counts": COUNT_SCHEMA,
 }
 
 

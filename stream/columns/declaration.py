@@ -32,7 +32,9 @@ from stream.options import option
 
 #: What another team's service says, and sometimes cannot; it travels as a number or a vector.
 COMPONENT = "component"
-KINDS = (CATEGORICAL, NUMERIC, LIST, TEXT, TIME, VECTOR, IMAGE, COMPONENT)
+#: What the pipeline itself counts: no event sends it (docs/features.md).
+COUNTER = "counter"
+KINDS = (CATEGORICAL, NUMERIC, LIST, TEXT, TIME, VECTOR, IMAGE, COMPONENT, COUNTER)
 STRING, INTEGER = "string", "integer"
 NFC, NFKC, LOWER, DIGITS = "nfc", "nfkc", "lower", "digits"
 SUM, MEAN, SQRT, ATTENTION = POOLS = ("sum", "mean", "sqrt", "attention")
@@ -40,6 +42,7 @@ WORDS, PAIRS, CHARACTERS = TOKENS = ("words", "pairs", "characters")
 HOUR, WEEKDAY, HOUR_OF_WEEK, AGE = PARTS = ("hour", "weekday", "hour_of_week", "age")
 TRANSFORMS = ("none", "log1p")
 QUARANTINE, MISSING = UNREADABLE = ("quarantine", "missing")
+RATE, SHOWS, CLICKS = GIVES = ("rate", "shows", "clicks")
 #: `of` of a time that is the impression's own.
 TS_MS = "ts_ms"
 TOKENS_MAX, CHARACTERS_MAX, QUANTILES_MAX = 4_096, 16, 64
@@ -58,14 +61,18 @@ _OF_KIND = {
     "tokens": (TEXT,),
     "characters": (TEXT,),
     "max_tokens": (TEXT,),
-    "transform": (NUMERIC, COMPONENT),
-    "bounds": (NUMERIC, VECTOR, COMPONENT),
-    "buckets": (NUMERIC,),
-    "piecewise": (NUMERIC,),
+    "transform": (NUMERIC, COMPONENT, COUNTER),
+    "bounds": (NUMERIC, VECTOR, COMPONENT, COUNTER),
+    "buckets": (NUMERIC, COUNTER),
+    "piecewise": (NUMERIC, COUNTER),
     "standardise": (NUMERIC,),
     "quantiles": (NUMERIC,),
     "part": (TIME,),
-    "of": (TIME,),
+    "of": (TIME, COUNTER),
+    "half_life_ms": (COUNTER,),
+    "gives": (COUNTER,),
+    "prior_shows": (COUNTER,),
+    "prior_clicks": (COUNTER,),
     "zone": (TIME,),
     "width": (VECTOR, COMPONENT),
     "missing_max": (COMPONENT,),
@@ -82,8 +89,8 @@ class Feature:
 
     kind: str = option(
         CATEGORICAL,
-        "'categorical', 'numeric', 'list' (of categories), 'text', 'time', 'vector', 'image' or "
-        "'component' (numbers of another team's service)",
+        "'categorical', 'numeric', 'list' (of categories), 'text', 'time', 'vector', 'image', "
+        "'component' (numbers of another team's service) or 'counter' (which the pipeline counts)",
     )
     type: str = option(STRING, "categorical, list: 'string', or 'integer' where events send those")
     source: str = option("", "where its values come from, for people")
@@ -159,7 +166,9 @@ class Feature:
         "in powers of two of seconds: a category",
     )
     of: str = option(
-        "", "time: 'ts_ms' = the impression's own time, which no event sends twice; '' = it is sent"
+        "",
+        "time: 'ts_ms' = the impression's own time, which no event sends twice; '' = it is sent. "
+        "counter: the categorical feature (or item, vendor, source) whose values are counted",
     )
     zone: str = option("UTC", "time: the IANA time zone of hour and weekday")
     width: int = option(0, "vector: how many numbers; component: 0 = one number alone")
@@ -177,6 +186,17 @@ class Feature:
         "image: folder or fsspec URL of files named by the SHA-256 of their bytes, which events "
         "then send; '' = events send the files",
     )
+    half_life_ms: int = option(
+        86_400_000, "counter: what was counted so long ago counts half, ms; 0 = all counts alike"
+    )
+    gives: str = option(
+        RATE,
+        "counter: the 'rate' of clicks, smoothed; the number of 'shows'; or that of 'clicks'",
+    )
+    prior_shows: float = option(
+        20.0, "counter: a rate begins as if a value had been shown so often before it ever was"
+    )
+    prior_clicks: float = option(1.0, "counter: and as if it had been clicked so often")
 
     def __post_init__(self) -> None:
         for name in ("normalise", "bounds", "buckets", "piecewise"):
@@ -259,6 +279,8 @@ class Feature:
             )
 
     def _check_time(self) -> None:
+        if self.kind == COUNTER:
+            return self._check_counter()
         if self.of not in ("", TS_MS):
             raise ValueError(f"of = {self.of!r}: allowed are '' (it is sent) and {TS_MS!r}")
         if self.of and self.part == AGE and self.kind == TIME:
@@ -266,11 +288,26 @@ class Feature:
         if self.kind == TIME and not is_zone(self.zone):
             raise ValueError(f"zone = {self.zone!r}: allowed are IANA names, as 'Europe/Berlin'")
 
+    def _check_counter(self) -> None:
+        if not self.of or self.of == TS_MS:
+            raise ValueError(
+                f"of = {self.of!r}: a counter is of a categorical feature, or of item, vendor or "
+                f"source"
+            )
+        if self.half_life_ms < 0:
+            raise ValueError(f"half_life_ms = {self.half_life_ms}: allowed is 0 or more")
+        _one_of(self, "gives", GIVES)
+        if not 0.0 < self.prior_shows < math.inf or not 0.0 <= self.prior_clicks < math.inf:
+            raise ValueError(
+                f"prior_shows = {self.prior_shows}, prior_clicks = {self.prior_clicks}: allowed "
+                f"are finite numbers, above 0 and from 0 on"
+            )
+
     def _check_default(self) -> None:
         value, wanted = self.default, "a string"
         if value is None:
             return
-        if self.kind in (NUMERIC, VECTOR, COMPONENT):
+        if self.kind in (NUMERIC, VECTOR, COMPONENT, COUNTER):
             fits = isinstance(value, int | float) and not isinstance(value, bool)
             fits, wanted = fits and math.isfinite(value), "a finite number"
         else:
@@ -293,6 +330,10 @@ class Feature:
             return own, FeatureColumn(name + WEIGHTS_SUFFIX, WEIGHTS)
         return (own,)
 
+    def joined_columns(self, name: str) -> tuple[FeatureColumn, ...]:
+        """What of it the labeler adds to an impression, and no event sends."""
+        return (FeatureColumn(name, NUMERIC),) if self.kind == COUNTER else ()
+
     @property
     def is_bag(self) -> bool:
         """Whether a row has any number of keys of it."""
@@ -310,6 +351,11 @@ class Feature:
     def is_scaled(self) -> bool:
         """Whether a model reads it by what the stream has shown of it."""
         return self.standardise or self.quantiles > 0
+
+    @property
+    def is_number(self) -> bool:
+        """Whether its column is one number a row."""
+        return self.kind in (NUMERIC, COUNTER)
 
     @property
     def is_keyed(self) -> bool:

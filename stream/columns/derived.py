@@ -23,8 +23,9 @@ from stream.columns.declaration import (
     WEEKDAY,
     Feature,
 )
-from stream.columns.events import NO_TIME, NUMERIC, TIME
-from stream.kernels import I64, kernel
+from stream.columns.events import NO_TIME, TIME
+from stream.kernels.arrays import I64
+from stream.kernels.kernel import kernel
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -60,7 +61,7 @@ def categories(feature: Feature, column: pa.Array, ts_ms: I64) -> pa.Array:
     time that is the impression's own, `ts_ms` itself. `ts_ms`: times of the impressions."""
     if feature.kind == TIME:
         return or_default(_time_categories(feature, column, ts_ms), feature.default)
-    if feature.kind == NUMERIC:
+    if feature.is_number:
         return _buckets(feature, column)
     return or_default(normalised(column, feature.steps), feature.default)
 

@@ -261,6 +261,7 @@ class BatchHeader:
     ids_arrival_max_ms: int = 0  # just before it
     verdicts_offset: int = 0  # of `verdicts`, to re-read from
     watermarks: Mapping[str, int] = field(default_factory=dict)  # input -> watermark just before it
+    counts_offset: int = 0  # of `counts`, to re-read from, where counters are declared (J4)
     topic_ids: Mapping[str, str] = field(
         default_factory=dict
     )  # input topic -> id: positions are of these (C7)
@@ -335,6 +336,7 @@ _LEFT_OUT = (
     "lost",
     "lost_offsets",
     "clicks_lost_offsets",
+    "counts_offset",
 )
 
 

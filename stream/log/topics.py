@@ -66,6 +66,7 @@ def topic_specs(config: StreamConfig) -> list[TopicSpec]:
         inputs_ms = FOREVER_MS
     people_ms = max(30 * DAY_MS, models_ms)
     once, each = config.record_bytes_max, config.partitions
+    counts = [_spec(config, config.counts, 1, models_ms, once)] if config.counters else []
     return [
         _spec(config, config.impressions, each, inputs_ms, once, stamps),
         _spec(config, config.clicks, each, inputs_ms, once, stamps),
@@ -73,6 +74,7 @@ def topic_specs(config: StreamConfig) -> list[TopicSpec]:
         _spec(config, config.tallies, each, inputs_ms, once),
         _spec(config, config.bands, 1, max(BANDS_MS, models_ms), once),
         _spec(config, config.verdicts, 1, models_ms, once),
+        *counts,
         _spec(config, config.examples, each, models_ms, 2 * once),
         _spec(config, config.rejected, each, people_ms, 2 * once),
         _spec(config, config.quarantine, each, people_ms, 2 * once),  # the original bytes, and why

@@ -1,0 +1,10 @@
+"""Counters: added up from `examples`, published in `counts`, and joined to impressions as of their
+arrival (J1 to J4).
+
+- `adder`: from the records of `examples` to totals by bucket of arrival
+- `examples_count`: what one record of `examples` counts
+- `feed`: where the partitions of a labeler read `counts`
+- `joined`: what an impression is given of `counts`
+- `of_partition`: what one partition needs of the totals, and when
+- `runner`: the adder's reader and writer
+"""

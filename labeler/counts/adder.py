@@ -1,0 +1,176 @@
+"""From the records of `examples` to totals by bucket of arrival (J1 to J3).
+
+A bucket counts, of each partition, what stands in `examples[p]` between the first label that
+arrived in it or later, and the first one that arrived behind it. Once every partition has passed
+it, it is closed, and published with its number: so it is a function of `examples`, however far its
+partitions were read when.
+
+Pure: it is told what was read, and answers what to write.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from labeler.counts.examples_count import Count, counts_of, summed
+from stream.chain import LABEL, LATE, RETRACT, Chain, Fold, kind_of
+from stream.config import StreamConfig
+from stream.counters.count_record import CountRecord, Point
+from stream.counters.counted import Counted
+from stream.counters.folding import apply
+from stream.counters.totals import Rows, Totals, faded, slice_of
+from stream.internal_topics.examples import BatchHeader, decode_examples
+from stream.record import Record
+
+#: A key of which less than this is left is forgotten when its slice comes round.
+FORGOTTEN_BELOW = 0.01
+#: A partition is read no further ahead of the slowest one, buckets.
+AHEAD_MAX = 256
+
+
+class _Partition:
+    def __init__(self, point: Point) -> None:
+        ends = {LABEL: point.label, LATE: point.late, RETRACT: point.retract}
+        self.chains = {kind: Chain(None if end < 0 else end) for kind, end in ends.items()}
+        self.next_offset, self.arrival_ms = point.offset, point.arrival_ms
+        self.open: dict[int, dict[Counted, list[Count]]] = {}
+        #: (bucket, where its first record stands), of those that are not closed
+        self.begins: deque[tuple[int, Point]] = deque()
+
+    @property
+    def here(self) -> Point:
+        ends = (-1 if chain.end is None else chain.end for chain in self.chains.values())
+        return Point(self.next_offset, self.arrival_ms, *ends)
+
+
+class Adder:
+    """Adds up all partitions, restored from what `counts` holds."""
+
+    def __init__(self, stream: StreamConfig, memory: Iterable[CountRecord] = ()) -> None:
+        """`memory`: the buckets of the last round of slices at least, and what was quiet since."""
+        self._columns, self._stream = stream.counter_columns, stream
+        self._bucket_ms, self._slices = stream.counts_bucket_ms, stream.counts_slices
+        self.totals: dict[str, Totals] = {}
+        self.number, self.bucket = 0, -1  # the last one closed; 0 = none yet
+        points: Mapping[int, Point] = {}
+        for record in memory:
+            apply(self.totals, record)
+            self.number, self.bucket, points = record.number, record.bucket, record.points
+        names = {one.name for one in self._columns.counted}
+        self.totals = {name: one for name, one in self.totals.items() if name in names}
+        self._partitions = {
+            p: _Partition(points.get(p, Point(0))) for p in range(stream.partitions)
+        }
+        self.dangling = 0  # records above their chain's end: an alarm (C5)
+
+    def next_offset(self, partition: int) -> int:
+        """Of `examples[partition]`: where to read on from."""
+        return self._partitions[partition].next_offset
+
+    def skip(self, partition: int, offset: int) -> None:
+        """What stood below this offset is gone: its chains begin anew where the log does."""
+        at = self._partitions[partition]
+        at.next_offset = offset
+        at.chains = {kind: Chain() for kind in at.chains}
+
+    def is_ahead(self, partition: int) -> bool:
+        """Whether it should not be read on before slower ones are."""
+        at = self._partitions[partition]
+        return at.arrival_ms // self._bucket_ms - self._low > AHEAD_MAX and len(at.open) > 1
+
+    @property
+    def _low(self) -> int:
+        """The first bucket that some partition has not passed."""
+        return min(at.arrival_ms for at in self._partitions.values()) // self._bucket_ms
+
+    def take(self, partition: int, record: Record) -> None:
+        """The next record of `examples[partition]`. Raises MalformedRecord for one that says
+        nothing: it is passed over, and extends no chain."""
+        at = self._partitions[partition]
+        if record.offset < at.next_offset:
+            return
+        before = at.here._replace(offset=record.offset)
+        at.next_offset = record.offset + 1
+        header = BatchHeader.from_headers(record.headers)
+        kind = kind_of(header.chain)
+        if kind not in at.chains:
+            return
+        batch = decode_examples(record.value) if record.value else None
+        found, start = at.chains[kind].fold(header.start, header.end, header.barrier or None)
+        self.dangling += found is Fold.DANGLES
+        if found is not Fold.EXTENDS:
+            return
+        if kind == LABEL:
+            at.arrival_ms = max(at.arrival_ms, header.arrival_max_ms)
+        bucket = at.arrival_ms // self._bucket_ms
+        if not at.arrival_ms or bucket <= self.bucket:
+            return
+        if not at.begins or at.begins[-1][0] < bucket:
+            at.begins.append((bucket, before))
+        if batch is not None:
+            counts = counts_of(self._columns, header, batch, start, bucket, self._bucket_ms)
+            parts = at.open.setdefault(bucket, {})
+            for one, count in counts.items():
+                parts.setdefault(one, []).append(count)
+
+    def step(self) -> list[CountRecord]:
+        """What to publish, in this order, of the buckets that all partitions have passed."""
+        low, out = self._low, []
+        for bucket in sorted({b for at in self._partitions.values() for b in at.open if b < low}):
+            parts = [at.open.pop(bucket, {}) for at in self._partitions.values()]
+            self.number, self.bucket = self.number + 1, bucket
+            out.append(self._closed(parts))
+        if self.bucket < low - 1:
+            self.bucket = low - 1
+            out.append(self._record({}, quiet=True))
+        return out
+
+    def _closed(self, parts: list[dict[Counted, list[Count]]]) -> CountRecord:
+        rows = {}
+        for one in self._columns.counted:
+            counts = [count for part in parts for count in part.get(one, ())]
+            changed = self._add(one, summed(counts)) if counts else None
+            rows[one.name] = self._published(one, changed)
+        return self._record(rows)
+
+    def _add(self, one: Counted, count: Count) -> Rows:
+        totals = self.totals.setdefault(one.name, Totals())
+        before = faded(totals.find(count.keys), self.bucket, self._columns.fading[one])
+        sums = (
+            np.maximum(was + new, 0.0) for was, new in zip(before, count[1:], strict=True)
+        )  # below 0: what was forgotten is taken back
+        changed = Rows(count.keys, *sums, np.full(len(count.keys), self.bucket, np.int64))
+        totals.put(changed)
+        return changed
+
+    def _published(self, one: Counted, changed: Rows | None) -> Rows:
+        """What has changed, and the slice whose turn it is; what is forgotten goes with it (J3)."""
+        totals = self.totals.setdefault(one.name, Totals())
+        rows = totals.rows
+        mine = slice_of(rows.keys, self._slices) == self.number % self._slices
+        shows = sum(faded(rows.take(mine), self.bucket, self._columns.fading[one]))
+        kept = shows >= FORGOTTEN_BELOW
+        most = -(-self._stream.counts_values_max // self._slices)
+        if kept.sum() > most:  # of equals, those of lower keys
+            order = np.lexsort((rows.keys[mine], -shows))
+            kept[order[most:]] = False
+        forgotten = np.zeros(len(rows.keys), np.bool_)
+        forgotten[np.flatnonzero(mine)[~kept]] = True
+        said = mine.copy()
+        if changed is not None:
+            said |= np.isin(rows.keys, changed.keys, assume_unique=True)
+        published = rows.take(said & ~forgotten)
+        totals.keep(~forgotten)
+        return published
+
+    def _record(self, rows: dict[str, Rows], quiet: bool = False) -> CountRecord:
+        sizes = (self._bucket_ms, self._slices)
+        return CountRecord(self.number, self.bucket, *sizes, rows, self._points(), quiet)
+
+    def _points(self) -> dict[int, Point]:
+        """Where to read on from so that every bucket that is not closed is counted whole."""
+        for at in self._partitions.values():
+            while at.begins and at.begins[0][0] <= self.bucket:
+                at.begins.popleft()
+        return {p: at.begins[0][1] if at.begins else at.here for p, at in self._partitions.items()}

@@ -1,0 +1,55 @@
+"""What one record of `examples` counts, by key (J1)."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from stream.chain import RETRACT, kind_of
+from stream.counters.counted import Counted
+from stream.counters.values import CounterColumns
+from stream.internal_topics.examples import BatchHeader, rows_of
+from stream.kernels.arrays import F64, I64, U64
+
+
+class Count(NamedTuple):
+    """Rows of one record, (n,) each: what each adds to its key."""
+
+    keys: U64  # 0 = counts for none
+    negatives: F64
+    clicks: F64
+
+
+def counts_of(
+    columns: CounterColumns,
+    header: BatchHeader,
+    batch: pa.RecordBatch,
+    start: int,
+    bucket: int,
+    bucket_ms: int,
+) -> dict[Counted, Count]:
+    """What the rows at or above `start` count in a bucket: what is left there of what arrived when
+    they did, which is less than 1 of what was released, or is taken back."""
+    rows = rows_of(batch, header.chain, header.end, start, header.end)
+    sign = 1.0
+    if kind_of(header.chain) == RETRACT:
+        sign, rows = -1.0, rows.slice(0, min(header.rejected, rows.num_rows))
+    if not rows.num_rows:
+        return {}
+    clicked = rows.column("label").to_numpy() > 0
+    age: I64 = bucket - rows.column("arrival_ms").to_numpy() // bucket_ms
+    found = {}
+    for one, keys in columns.keys(rows).items():
+        weight = sign * columns.fading[one].weight(age)
+        found[one] = Count(keys, np.where(clicked, 0.0, weight), np.where(clicked, weight, 0.0))
+    return found
+
+
+def summed(parts: list[Count]) -> Count:
+    """By key, rising, none twice, without 0; in the order of the parts, which decides the last
+    digit of a sum."""
+    keys, negatives, clicks = (np.concatenate(column) for column in zip(*parts, strict=True))
+    distinct, at = np.unique(keys, return_inverse=True)
+    sums = [np.bincount(at, weights, len(distinct)) for weights in (negatives, clicks)]
+    first = int(len(distinct) > 0 and distinct[0] == 0)
+    return Count(distinct[first:], sums[0][first:], sums[1][first:])

@@ -1,0 +1,196 @@
+"""What an impression is given of `counts`: totals as of its arrival (J4).
+
+An impression that arrived at a is given what was labelled by then: the totals as of the end of the
+last bucket whose labels' deadlines all lie at or before a. One index serves all partitions of a
+labeler. It holds one state of all totals, as of what the slowest of them needs, and what later
+buckets change.
+
+Pure: it is told what was read.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from stream.columns.events import Impressions
+from stream.config import StreamConfig
+from stream.counters.count_record import CountRecord, decode_counts
+from stream.counters.counted import Counted
+from stream.counters.folding import CountParts, apply
+from stream.counters.totals import Rows, Totals, faded, slice_of
+from stream.internal_topics.malformed import MalformedRecord
+from stream.kernels.arrays import F64, U64
+from stream.record import Record
+
+#: Rows of later buckets that are held for partitions ahead of the slowest one.
+ROWS_MAX = 2_000_000
+
+
+class _Bucket(NamedTuple):
+    bucket: int
+    offset: int  # of its first part
+
+
+class JoinedCounts:
+    """Totals of `counts`, read from an offset on."""
+
+    def __init__(self, stream: StreamConfig, next_offset: int) -> None:
+        """`next_offset`: that of a resume point (C4), or the first one."""
+        self._stream, self._columns = stream, stream.counter_columns
+        self._bucket_ms = stream.counts_bucket_ms
+        self._parts = CountParts(self._bucket_ms, stream.counts_slices)
+        self.next_offset = next_offset
+        self._totals: dict[str, Totals] = {}
+        self._base = -1  # the bucket that they are as of
+        self._later: deque[CountRecord] = deque()
+        self._later_rows = 0
+        self._places: list[_Bucket] = []  # of the last round of slices, and of what is later
+        self._needs: dict[int, int] = {}
+
+    @property
+    def bucket(self) -> int:
+        """The last one that is counted."""
+        return self._parts.bucket
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it holds so much that no more should be read."""
+        return self._later_rows > ROWS_MAX
+
+    def bucket_of(self, arrival_ms: int) -> int:
+        """The last bucket that an impression of this arrival is given."""
+        return max((arrival_ms - self._stream.wait_ms) // self._bucket_ms, 0) - 1
+
+    def covers(self, arrival_ms: int) -> bool:
+        """Whether all that it is given is known, and still held."""
+        return self._base <= self.bucket_of(arrival_ms) <= self.bucket
+
+    def lacks(self, arrival_ms: int) -> bool:
+        """Whether more must be read before it is."""
+        return self.bucket_of(arrival_ms) > self.bucket
+
+    def read(self, records: Iterable[Record]) -> list[tuple[Record, MalformedRecord]]:
+        """The next records of `counts`; answers those that say nothing, and are passed over."""
+        bad = []
+        for record in records:
+            if record.offset < self.next_offset:
+                continue
+            self.next_offset = record.offset + 1
+            try:
+                found = self._parts.add(decode_counts(record), record.offset)
+            except MalformedRecord as error:
+                bad.append((record, error))
+                continue
+            if found is not None and not found[0].quiet:
+                self._take(*found)
+        return bad
+
+    def skip(self, offset: int) -> None:
+        """What stood below this offset is gone."""
+        self.next_offset = max(self.next_offset, offset)
+
+    def need(self, partition: int, arrival_ms: int) -> None:
+        """A partition's next impressions arrive at this time or later; what nobody needs is
+        forgotten."""
+        self._needs[partition] = self.bucket_of(arrival_ms)
+        self._settle()
+
+    def done(self, partition: int) -> None:
+        """A partition needs nothing for now: it stands still, or is another's."""
+        if self._needs.pop(partition, None) is not None and self._needs:
+            self._settle()
+
+    def point(self, arrival_ms: int) -> int:
+        """Where to read on from, if later impressions arrive at this time or later (C4): a round of
+        slices before. A function of the log."""
+        bucket, last = self.bucket_of(arrival_ms), -1
+        for i, place in enumerate(self._places):
+            if place.bucket <= bucket:
+                last = i
+        if last < 0:
+            return 0
+        return self._places[max(0, last + 1 - self._stream.counts_slices)].offset
+
+    def joined(self, rows: Impressions, begins: bool = False) -> Impressions:
+        """The impressions with the columns of all counters behind their own. `begins`: nothing was
+        labelled before, and nothing is known of anything."""
+        found: dict[Counted, tuple[F64, F64]] = {
+            one: (np.zeros(len(rows)), np.zeros(len(rows))) for one in self._columns.counted
+        }
+        buckets = np.maximum((rows.arrival_ms - self._stream.wait_ms) // self._bucket_ms, 0) - 1
+        for one, keys in self._columns.keys(rows.table).items():
+            for bucket in np.unique(buckets).tolist() if not begins else ():
+                mine = np.flatnonzero(buckets == bucket)
+                faded_to = self._as_of(one, keys[mine], bucket)
+                for out, values in zip(found[one], faded_to, strict=True):
+                    out[mine] = values
+        table = rows.table
+        for column in self._stream.joined:
+            values = self._columns.columns(found)[column.name]
+            field = pa.field(column.column, column.type, nullable=False)
+            table = table.append_column(field, pa.array(values, column.type))
+        return type(rows)(
+            rows.position,
+            rows.arrival_ms,
+            rows.ts_ms,
+            rows.id,
+            rows.source_hash,
+            rows.vendor_hash,
+            table,
+        )
+
+    def _as_of(self, one: Counted, keys: U64, bucket: int) -> tuple[F64, F64]:
+        """Faded (negatives, clicks) of each key, (n,)."""
+        if bucket < self._base:
+            raise ValueError(f"totals stand at bucket {self._base}, {bucket} was passed (J4)")
+        found = self._totals.get(one.name, Totals()).find(keys)
+        for record in self._later:
+            if record.bucket > bucket:
+                break
+            found = _changed(found, record, one)
+        return faded(found, bucket, self._columns.fading[one])
+
+    def _take(self, record: CountRecord, offset: int) -> None:
+        self._places.append(_Bucket(record.bucket, offset))
+        self._later.append(record)
+        self._later_rows += _size(record)
+        self._settle()
+
+    def _settle(self) -> None:
+        """What every partition is past becomes the state."""
+        if not self._needs:
+            return
+        low = min(self._needs.values())
+        while self._later and self._later[0].bucket <= low:
+            record = self._later.popleft()
+            apply(self._totals, record)
+            self._base = record.bucket
+            self._later_rows -= _size(record)
+        spare = len(self._places) - len(self._later) - self._stream.counts_slices
+        if spare > 0:
+            del self._places[:spare]
+
+
+def _size(record: CountRecord) -> int:
+    return sum(len(rows.keys) for rows in record.rows.values())
+
+
+def _changed(found: Rows, record: CountRecord, one: Counted) -> Rows:
+    """Totals of some keys after one bucket more."""
+    rows = record.rows.get(one.name)
+    if rows is None:
+        return found._replace(negatives=np.zeros(len(found.keys)), clicks=np.zeros(len(found.keys)))
+    at = np.minimum(np.searchsorted(rows.keys, found.keys), max(len(rows.keys) - 1, 0))
+    said = np.zeros(len(found.keys), np.bool_)
+    if len(rows.keys):
+        said = rows.keys[at] == found.keys
+    gone = ~said & (slice_of(found.keys, record.slices) == record.number % record.slices)
+    columns = []
+    for column, new in zip(found[1:], rows[1:], strict=True):
+        kept = np.where(gone, 0, column)
+        kept[said] = new[at[said]]
+        columns.append(kept)
+    return found._replace(negatives=columns[0], clicks=columns[1], bucket=columns[2])

@@ -1,0 +1,41 @@
+"""What one partition needs of the totals, and when (J4)."""
+
+from labeler.counts.joined import JoinedCounts
+from stream.columns.events import Impressions
+
+
+class PartitionCounts:
+    """Of totals that all partitions of a labeler share."""
+
+    def __init__(
+        self, counts: JoinedCounts, partition: int, arrival_max_ms: int, offset: int, begins: bool
+    ) -> None:
+        """From a resume point on (C4). `begins`: nothing of the partition was labelled before; what
+        others are given waits for that, so its first range waits for nothing."""
+        self._counts, self._partition = counts, partition
+        self._begins, self._offset = begins, offset
+        self.left_behind = False  # whether others have passed what it needs: it begins again
+        counts.need(partition, arrival_max_ms)
+
+    def wants(self, arrival_ms: int) -> bool:
+        """Whether more must be read for a range that ends with this arrival."""
+        return not self._begins and self._counts.lacks(arrival_ms)
+
+    def waits(self, arrival_ms: int) -> bool:
+        """Whether the range must wait."""
+        if self._begins or self._counts.covers(arrival_ms):
+            return False
+        self.left_behind = not self._counts.lacks(arrival_ms)
+        return True
+
+    def joined(self, rows: Impressions) -> Impressions:
+        """Rows of the range with the columns of all counters behind their own."""
+        return self._counts.joined(rows, self._begins)
+
+    def move(self, arrival_ms: int) -> int:
+        """The range that ends with this arrival is done: where to read on from behind it (C4)."""
+        if not self._begins:
+            self._offset = self._counts.point(arrival_ms)
+        self._begins = False
+        self._counts.need(self._partition, arrival_ms)
+        return self._offset

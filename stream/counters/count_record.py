@@ -1,0 +1,169 @@
+"""A record of `counts`: totals of a closed bucket of arrival (J2, J3).
+
+Value: Arrow IPC, one row a key whose totals are said. A bucket of many keys comes in parts. A
+*quiet* record has no value: nothing was counted up to its bucket since the last number.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from stream.counters.totals import Rows
+from stream.internal_topics.malformed import HeaderFields, MalformedRecord, read_rows, shown
+from stream.internal_topics.row_bytes import cuts
+from stream.kernels.arrays import I64
+from stream.log.log import Headers
+from stream.record import Record
+
+COUNT_SCHEMA = pa.schema(
+    [
+        pa.field("counted", pa.int32(), nullable=False),  # index into the header `counted`
+        pa.field("key", pa.uint64(), nullable=False),
+        pa.field("negatives", pa.float64(), nullable=False),
+        pa.field("clicks", pa.float64(), nullable=False),
+        pa.field("bucket", pa.int64(), nullable=False),
+    ]
+)
+#: What a row takes; of a record's bytes so many are left for headers.
+ROW_BYTES, HEADER_BYTES = 4 + 4 * 8, 65_536
+_TOPIC, _FORMAT = "counts", "1"
+_NONE = 1 << 62
+
+
+class Point(NamedTuple):
+    """Where to read a partition of `examples` on from, and what stood there: the arrival up to
+    which it was labelled, and the ends of its chains (-1 = none yet)."""
+
+    offset: int
+    arrival_ms: int = 0
+    label: int = -1
+    late: int = -1
+    retract: int = -1
+
+
+@dataclass(frozen=True)
+class CountRecord:
+    """What one bucket says, all its parts together."""
+
+    number: int  # of buckets with anything in them: 1, 2, ...; of a quiet one the last, or 0
+    bucket: int  # of arrival: [bucket * bucket_ms, (bucket + 1) * bucket_ms)
+    bucket_ms: int
+    slices: int
+    rows: Mapping[str, Rows] = field(default_factory=dict)  # by name of what is counted
+    points: Mapping[int, Point] = field(default_factory=dict)  # by partition of `examples`
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class CountPart:
+    """One record of the log."""
+
+    record: CountRecord
+    part: int
+    parts: int
+
+
+def encode_counts(record: CountRecord, bytes_max: int) -> list[tuple[bytes, Headers]]:
+    """Value and headers of each part, in order."""
+    names = sorted(record.rows)
+    batch = totals_batch([record.rows[name] for name in names])
+    at = [0, 0]
+    if batch.num_rows:
+        sizes = np.full(batch.num_rows, ROW_BYTES, np.int64)
+        at = cuts(sizes, batch.num_rows, max(ROW_BYTES, bytes_max - HEADER_BYTES))
+    spans = list(pairwise(at))
+    return [
+        (
+            b"" if record.quiet else _value(batch.slice(first, end - first)),
+            _headers(record, names, part, len(spans)),
+        )
+        for part, (first, end) in enumerate(spans)
+    ]
+
+
+def totals_batch(rows: list[Rows]) -> pa.RecordBatch:
+    """Totals of several things that are counted, as COUNT_SCHEMA, by their place in the list."""
+    numbers = [np.full(len(one.keys), i, np.int32) for i, one in enumerate(rows)]
+    columns = [numbers, *([one[k] for one in rows] for k in range(4))]
+    arrays = [
+        pa.array(np.concatenate(column) if column else [], f.type)
+        for column, f in zip(columns, COUNT_SCHEMA, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=COUNT_SCHEMA)
+
+
+def _value(batch: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, COUNT_SCHEMA) as writer:
+        writer.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
+def _headers(record: CountRecord, names: list[str], part: int, parts: int) -> Headers:
+    points = ",".join(f"{p}={':'.join(map(str, at))}" for p, at in sorted(record.points.items()))
+    numbers = {"number": record.number, "bucket": record.bucket, "bucket_ms": record.bucket_ms}
+    numbers |= {"slices": record.slices, "part": part, "parts": parts}
+    numbers |= {"quiet": int(record.quiet)}
+    return (
+        ("format", _FORMAT.encode()),
+        *((name, str(value).encode()) for name, value in numbers.items()),
+        ("counted", ",".join(names).encode()),
+        ("points", points.encode()),
+    )
+
+
+def decode_counts(record: Record) -> CountPart:
+    """Raises MalformedRecord naming what cannot be read."""
+    read = HeaderFields(_TOPIC, record.headers)
+    if (found := read.text("format", "")) != _FORMAT:
+        read.wrong("format", f"{shown(found)}, this version reads {_FORMAT!r}")
+    names = [name for name in read.text("counted").split(",") if name]
+    points = dict(_point(read, part) for part in read.text("points").split(",") if part)
+    numbers = {name: read.integer(name, high=_NONE) for name in ("number", "bucket")}
+    sizes = {name: read.integer(name, low=1, high=_NONE) for name in ("bucket_ms", "slices")}
+    parts = read.integer("parts", low=1, high=1 << 31)
+    part, quiet = read.integer("part", high=parts - 1), bool(read.integer("quiet", high=1))
+    rows = {} if quiet else totals_of(read_rows(_TOPIC, record.value), names)
+    return CountPart(
+        CountRecord(**numbers, **sizes, rows=rows, points=points, quiet=quiet), part, parts
+    )
+
+
+def totals_of(batch: pa.RecordBatch, names: Sequence[str]) -> dict[str, Rows]:
+    """The same back, by name. Raises MalformedRecord."""
+    if not batch.schema.equals(COUNT_SCHEMA):
+        raise MalformedRecord(_TOPIC, "columns", f"expected {COUNT_SCHEMA.names}")
+    columns = [column.to_numpy(zero_copy_only=False) for column in batch.columns]
+    of: I64 = columns[0].astype(np.int64)
+    if batch.num_rows and not (of.min() >= 0 and of.max() < len(names)):
+        raise MalformedRecord(_TOPIC, "counted", f"an index outside [0, {len(names)})")
+    for name, column in zip(("negatives", "clicks"), columns[2:4], strict=True):
+        if not (np.isfinite(column) & (column >= 0)).all():
+            raise MalformedRecord(_TOPIC, name, "a number that is not finite, or below 0")
+    if batch.num_rows and not (columns[4].min() >= 0 and columns[4].max() <= _NONE):
+        raise MalformedRecord(_TOPIC, "bucket", f"a number outside [0, {_NONE}]")
+    found = {}
+    for i, name in enumerate(names):
+        mine = Rows(*(column[of == i] for column in columns[1:]))
+        if not (mine.keys[1:] > mine.keys[:-1]).all():
+            raise MalformedRecord(_TOPIC, "key", "keys that do not rise")
+        found[name] = mine
+    return found
+
+
+_POINT = re.compile(r"([0-9]{1,9})=([0-9]{1,18}):([0-9]{1,18})((?::(?:-1|[0-9]{1,18})){3})")
+
+
+def _point(read: HeaderFields, part: str) -> tuple[int, Point]:
+    found = _POINT.fullmatch(part)
+    if found is None:
+        read.wrong(
+            "points",
+            f"{shown(part)}, expected '<partition>=<offset>:<arrival_ms>:<label>:<late>:<retract>'",
+        )
+    return int(found[1]), Point(int(found[2]), int(found[3]), *map(int, found[4][1:].split(":")))

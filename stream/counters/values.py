@@ -1,0 +1,68 @@
+"""The numbers that a model reads of a counter: one piece of code for training and serving (J4)."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from stream.columns.declaration import CLICKS, RATE, Feature
+from stream.counters.counted import Columns, Counted, counted_by, counted_keys
+from stream.counters.fading import Fading
+from stream.counters.totals import Rows, Totals, faded
+from stream.hashing.secret import HashKey
+from stream.kernels.arrays import F64, U64
+
+Floats = npt.NDArray[np.float32]
+
+
+class CounterColumns:
+    """Makes the columns of declared counters from totals."""
+
+    def __init__(
+        self,
+        declared: Mapping[str, Feature],
+        counters: Mapping[str, Feature],
+        bucket_ms: int,
+        negative_rate: float,
+        hash_keys: Mapping[str, HashKey],
+    ) -> None:
+        """`counters`: by name; `declared`: these and what they are of. `negative_rate`: the share
+        of impressions without a click that is counted at all. `hash_keys`: `counter_keys`."""
+        self._declared, self.counters, self._hash_keys = declared, counters, hash_keys
+        self._negative_rate = negative_rate
+        self.counted = tuple(sorted({counted_by(one) for one in counters.values()}))
+        self.fading = {one: Fading(one.half_life_ms, bucket_ms) for one in self.counted}
+
+    def keys(self, columns: Columns) -> dict[Counted, U64]:
+        """For which keys these rows ask, (n,) each."""
+        of = {one.of for one in self.counted}
+        found = {
+            name: counted_keys(name, columns, self._declared, self._hash_keys[name]) for name in of
+        }
+        return {one: found[one.of] for one in self.counted}
+
+    def columns(self, found: Mapping[Counted, tuple[F64, F64]]) -> dict[str, Floats]:
+        """By counter, (n,): of the faded (negatives, clicks) of each row's key."""
+        return {
+            name: self._values(one, *found[counted_by(one)]) for name, one in self.counters.items()
+        }
+
+    def of_totals(
+        self, columns: Columns, totals: Mapping[str, Totals], bucket: int
+    ) -> dict[str, Floats]:
+        """By counter, (n,): as of the end of a bucket. `totals`: by `Counted.name`."""
+        found = {}
+        for one, keys in self.keys(columns).items():
+            rows: Rows = totals.get(one.name, Totals()).find(keys)
+            found[one] = faded(rows, bucket, self.fading[one])
+        return self.columns(found)
+
+    def _values(self, declared: Feature, negatives: F64, clicks: F64) -> Floats:
+        shows = negatives / self._negative_rate + clicks
+        if declared.gives == RATE:
+            shows = shows + declared.prior_shows
+            values = (clicks + declared.prior_clicks) / shows
+        else:
+            values = clicks if declared.gives == CLICKS else shows
+        rounded: Floats = values.astype(np.float32)
+        return rounded
