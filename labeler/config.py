@@ -122,9 +122,13 @@ def label_config_hash(stream: StreamConfig, labeler: LabelerConfig) -> str:
         f"hash_key={key_id(stream.hash_secret)}",
     ]
     decides += [f"{f.name}:{f.kind}:{f.integers}:{f.width}" for f in stream.features]
+    decides += [f"{name}:{one.to_dict()}" for name, one in stream.counters.items()]
+    if stream.counters:
+        decides += [f"{name}={getattr(stream, name)}" for name in _COUNTERS_DECIDE]
     return hashlib.blake2b(";".join(decides).encode(), digest_size=8).hexdigest()
 
 
+_COUNTERS_DECIDE = ("counts_bucket_ms", "counts_slices", "counts_values_max")
 _DECIDES = (
     "partitions",
     "window_ms",

@@ -36,6 +36,7 @@ class ResumePoint:
     topic_ids: Mapping[str, str] = field(
         default_factory=dict
     )  # of the topics that these positions are of (C7)
+    counts_offset: int = 0  # of `counts` (J4)
 
     @classmethod
     def fresh(cls, impressions: int, clicks: int, verdicts: int) -> "ResumePoint":
@@ -69,6 +70,7 @@ class ResumePoint:
             header.watermarks,
             Share(header.late_micro, header.on_time_micro),
             header.topic_ids,
+            header.counts_offset,
         )
 
     def set_back(

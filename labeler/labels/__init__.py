@@ -1,5 +1,6 @@
 """From impressions, clicks and verdicts of one partition to labelled batches (L1 to L7).
 
+- `awaited_inputs`: whose watermarks a label waits for (L3)
 - `batching`: where a batch ends
 - `claimed_ends`: how far the logs of watermarks' inputs go, as far as it is known
 - `clicks`: the joining reader's side of `clicks[p]`

@@ -32,6 +32,7 @@ class ImpressionBuffer:
         self._dedup_ms = config.dedup_ms
         self._seen = RecordQueue(point.ids_arrival_max_ms)  # records from ids_offset on
         self._nothing = Impressions.empty(config.features)
+        self._joined_bytes = 4 * len(config.joined)  # of a row, which it is given later (J4)
         self._queue: deque[tuple[Impressions, npt.NDArray[np.bool_]]] = deque()
         self._bad: deque[BadRecord] = deque()
         self.boundaries = Boundaries(
@@ -52,7 +53,9 @@ class ImpressionBuffer:
         duplicate = self._ids.add(events.id, events.arrival_ms)
         self._seen.append(read.offset, read.arrival_ms, read.rows)
         start = self.boundaries.start
-        self.boundaries.add(read.offset, read.arrival_ms, read.rows, _row_bytes(read))
+        self.boundaries.add(
+            read.offset, read.arrival_ms, read.rows, _row_bytes(read, self._joined_bytes)
+        )
         first = int(np.searchsorted(events.position, start))
         if first:
             events, duplicate = events.slice(first, len(events)), duplicate[first:]
@@ -98,12 +101,14 @@ class ImpressionBuffer:
         return int(self._seen.records["offset"][0]), self._seen.arrival_max_ms
 
 
-def _row_bytes(read: Read[Impressions]) -> I64:
-    """What each row of `read.rows` takes as an example, (rows,); a bad record is one row, which
-    takes nothing."""
+def _row_bytes(read: Read[Impressions], joined: int) -> I64:
+    """What each row of `read.rows` takes as an example, (rows,), `joined` of it joined to it; a bad
+    record is one row, which takes nothing."""
     events = read.events
     names = [name for name in events.table.column_names if name != "id"]
-    sizes = FIXED_BYTES + row_bytes([events.table.column(name) for name in names], len(events))
+    sizes = (
+        FIXED_BYTES + joined + row_bytes([events.table.column(name) for name in names], len(events))
+    )
     if not read.bad:
         return sizes
     is_bad = np.isin(read.offset, [one.record.offset for one in read.bad])

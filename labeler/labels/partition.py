@@ -13,7 +13,11 @@ import numpy as np
 
 from labeler.click_cache import ClickCopy, PagesFailed
 from labeler.config import LabelerConfig, label_config_hash
-from labeler.join import ResumePoint, clicks_intake, impressions_intake, label_strategies
+from labeler.counts.joined import JoinedCounts
+from labeler.counts.of_partition import PartitionCounts
+from labeler.join.intake import clicks_intake, impressions_intake
+from labeler.join.resume_point import ResumePoint
+from labeler.join.strategy import label_strategies
 from labeler.labels.batching import BatchRange
 from labeler.labels.clicks import ClickBuffer, Passed
 from labeler.labels.emission import Emission, SideRecord, quarantine_records, rejected_records
@@ -92,10 +96,12 @@ class PartitionLabeler:
         self._never_read = 0
         # a batch itself could not be made; a record that cannot be read only ends the reading
         self._broken = False
-        self.waiting = "idle"  # | "window" | "verdicts" | "stopped": why the last `step` ended
+        self.counts: PartitionCounts | None = None  # where counters are declared (J4)
+        # | "window" | "verdicts" | "counts" | "stopped": why the last `step` ended
+        self.waiting = "idle"
         self._stream, self._labeler = stream, labeler
         self._config_hash = label_config_hash(stream, labeler)
-        self._schema_id = schema_id(examples_schema(stream.features))
+        self._schema_id = schema_id(examples_schema(stream.examples_features))
         aside = [
             {a.offset for a in overrides.aside if (a.topic, a.partition) == (topic, partition)}
             for topic in (stream.impressions, stream.clicks)
@@ -152,6 +158,14 @@ class PartitionLabeler:
         self._verdict_index = self._labels.verdict_index = verdict_index
         if verdict_index is not None:
             self._state_need(verdict_index)
+
+    def use_counts(self, counts: JoinedCounts | None) -> None:
+        """Join what these say, read from `point.counts_offset` or earlier (J4)."""
+        at, begins = self.point, self.point.arrival_max_ms == 0 and self._labels.is_first
+        if counts is not None:
+            self.counts = PartitionCounts(
+                counts, self.partition, at.arrival_max_ms, at.counts_offset, begins
+            )
 
     def on_impressions(self, records: Sequence[Record]) -> None:
         """The next records of `impressions[p]`; behind an unreadable one they are passed over
@@ -241,6 +255,13 @@ class PartitionLabeler:
         known = boundaries.known_deadline_arrival_ms()
         return known is not None and self.clicks.arrival_max_ms <= known + self._strategy.wait_ms
 
+    def wants_counts(self) -> bool:
+        """Whether the next range needs totals that were not read yet (J4)."""
+        batch_range = self._impressions_buffer.boundaries.first()
+        if self.counts is None or batch_range is None:
+            return False
+        return self.counts.wants(batch_range.arrival_max_ms)
+
     @property
     def rows_read(self) -> int:
         """Impressions of any class read at or above the resume point."""
@@ -297,6 +318,8 @@ class PartitionLabeler:
             return self._wait("window")
         if self._verdict_index is not None and self._verdict_index.low_ms <= deadline_ms:
             return self._wait("verdicts")
+        if self.counts is not None and self.counts.waits(batch_range.arrival_max_ms):
+            return self._wait("counts")
         return self._batch(batch_range)
 
     def _wait(self, reason: str) -> Emission | None:
@@ -338,6 +361,7 @@ class PartitionLabeler:
         label = matches.label[said.rows]
         value = b""
         if len(rows):
+            rows = rows if self.counts is None else self.counts.joined(rows)
             late = None if said.late_rows is None else said.late_rows[said.rows]
             value = self._emitter.value(rows, label, matches.delay_ms[said.rows], late)
         passed = self.clicks.passed(batch_range.arrival_max_ms)
@@ -418,6 +442,9 @@ class PartitionLabeler:
             self._state_need(self._verdict_index)
         else:
             self.point = point
+        if self.counts is not None:
+            at = self.counts.move(batch_range.arrival_max_ms)
+            self.point = replace(self.point, counts_offset=at)
 
     def _state_need(self, verdict_index: VerdictIndex) -> None:
         """What is still to come arrives at or after `arrival_max_ms`, with event times not older
@@ -447,6 +474,7 @@ class PartitionLabeler:
             verdicts_offset=point.verdicts_offset,
             watermarks=point.watermarks,
             topic_ids=point.topic_ids,
+            counts_offset=point.counts_offset,
             late_micro=point.share.late_micro,
             on_time_micro=point.share.on_time_micro,
             **counts,  # type: ignore[arg-type]

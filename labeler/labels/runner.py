@@ -10,8 +10,14 @@ from dataclasses import dataclass, field
 
 from labeler.click_cache import Pages, PagesFailed
 from labeler.config import LabelerConfig
-from labeler.io import FetchQueue, Message, Outbox, Outgoing, SetAside, TailReader, Wait
-from labeler.join import LabelStrategy, label_strategies
+from labeler.counts.feed import CountsFeed
+from labeler.io.fetch_queue import FetchQueue
+from labeler.io.outbox import Message, Outbox, Outgoing
+from labeler.io.set_aside import SetAside
+from labeler.io.tail import TailReader
+from labeler.io.wait import Wait
+from labeler.join.strategy import LabelStrategy, label_strategies
+from labeler.labels.awaited_inputs import awaited_inputs
 from labeler.labels.emission import REJECTED, Emission, SideRecord
 from labeler.labels.emitter import Emitter, ExamplesEmitter, Reading
 from labeler.labels.folding import ChainFolding, Totals, inputs_of
@@ -21,29 +27,17 @@ from labeler.labels.partition import PartitionLabeler, PartitionStop
 from labeler.labels.remade_topics import Remade
 from labeler.labels.verdict_index import VerdictIndex
 from labeler.labels.verdict_queue import VerdictQueue
-from stream import Partition, StreamConfig, offset_of, position
-from stream.internal_topics import BatchHeader, PassedOver, breaker_input, input_name
-from stream.log import Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
+from stream.config import StreamConfig
+from stream.internal_topics.examples import BatchHeader
+from stream.internal_topics.passed_over import PassedOver
+from stream.log.log import Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
+from stream.record import Partition, offset_of, position
 
 logger = logging.getLogger(__name__)
 
+_REASONS = ("window", "verdicts", "counts", "idle")
 #: How often operators' words are looked for (L7, C7, T3).
 OVERRIDE_POLL_MS = 2_000
-
-
-def awaited_inputs(stream: StreamConfig, labeler: LabelerConfig) -> list[str]:
-    """The inputs whose watermarks a label waits for (L3)."""
-    partitions = range(stream.partitions)
-    names: list[str] = []
-    if labeler.await_verdicts:
-        names += [
-            input_name(topic, p)
-            for topic in (stream.impressions, stream.clicks)
-            for p in partitions
-        ]
-    if labeler.await_breaker:
-        names += [breaker_input(p) for p in partitions]
-    return names
 
 
 @dataclass
@@ -98,6 +92,7 @@ class Labelling:
         self._retry, self._overrides_wait = Wait(), Wait()
         self._verdict_queue = VerdictQueue(stream, elapsed_s)  # read, and not taken yet
         self.passed_over = passed_over or PassedOver(logger)
+        self.counts = CountsFeed(stream, self.passed_over)
         self._search = OverrideSearch(log, stream, labeler.fold_orders_max, self.passed_over)
         self._acknowledged: list[BatchHeader] = []
         self.tasks: dict[int, PartitionTask] = {}
@@ -113,7 +108,7 @@ class Labelling:
         self._owned = owned
         lost = self.tasks.keys() - self._owned
         for p in lost:
-            del self.tasks[p]
+            self._drop(p)
         if lost:
             self._assign([])
 
@@ -184,7 +179,7 @@ class Labelling:
         ]
         if any(len(task.outbox) for task in self.tasks.values()):
             return "none"
-        return max(("window", "verdicts", "idle"), key=reasons.count) if reasons else "idle"
+        return max(_REASONS, key=reasons.count) if reasons else "idle"
 
     @property
     def in_flight(self) -> bool:
@@ -206,11 +201,15 @@ class Labelling:
         try:
             overrides = self._search.all(tail, new)
             found = self._folding.fold(tail, new, overrides.lost)
+            first_count = tail.first(self.counts.at) if self.counts.on else 0
         finally:
             tail.close()
         points = {p: one.point for p, one in found.items()}
+        held = [task.core.point for task in self.tasks.values()]
+        self.counts.start([*points.values(), *held], first_count)
+        for task in self.tasks.values():
+            task.core.use_counts(self.counts.joined)
         if self._inputs:
-            held = [task.core.point for task in self.tasks.values()]
             self.verdict_index = VerdictIndex.at(
                 self._inputs, [*points.values(), *held], self._stream.hash_key
             )
@@ -230,6 +229,7 @@ class Labelling:
             self.tasks[p] = PartitionTask(
                 core, self._feed(), self._feed(), self._outbox(), overrides
             )
+            core.use_counts(self.counts.joined)
             core.never_read(found[p].never_read)
             for one in found[p].remade:
                 self._lack(self.tasks[p], one, position(one.end))
@@ -244,7 +244,11 @@ class Labelling:
             self._look_for_overrides()
         for p, task in list(self.tasks.items()):
             if task.restarts and not task.outbox.in_flight:
-                del self.tasks[p]
+                self._drop(p)
+
+    def _drop(self, p: int) -> None:
+        del self.tasks[p]
+        self.counts.drop(p)
 
     def _look_for_overrides(self) -> None:
         stopped = [p for p, task in self.tasks.items() if task.core.stopped is not None]
@@ -306,6 +310,8 @@ class Labelling:
             new or not gone
         ):  # a new line is to hear that they are gone
             wanted.append(self._verdicts)
+        if self.counts.joined is not None:
+            wanted.append(self.counts.at)
         self._reader.assign(wanted)
         for p in new:
             core = self.tasks[p].core
@@ -321,6 +327,8 @@ class Labelling:
         if self.verdict_index is not None and new:
             self._reader.seek(self._verdicts, self.verdict_index.next_offset)
             self._verdict_queue.forget()
+        if self.counts.joined is not None and new:
+            self._reader.seek(self.counts.at, self.counts.joined.next_offset)
 
     def _forget(self, now_ms: int) -> None:
         """C5: the writer is dropped unflushed, every position is forgotten, and the log is
@@ -329,6 +337,7 @@ class Labelling:
             self._writer.close()
         self._writer, self.verdict_index = None, None
         self._verdict_queue.forget()
+        self.counts.forget()
         self.tasks.clear()
         self._reader.assign(())
         self._retry.begin(now_ms, self._labeler.retry_ms)
@@ -349,6 +358,9 @@ class Labelling:
             # labels stand still.
             rests = self._verdict_queue.full or (self.verdict_index.is_full and self._labels_move)
             (full if rests else open_).add(self._verdicts)
+        if self.counts.joined is not None:
+            rests = self.counts.rests(task.core for task in self.tasks.values())
+            (full if rests else open_).add(self.counts.at)
         self._reader.pause(full)
         self._reader.resume(open_)
         try:
@@ -359,6 +371,8 @@ class Labelling:
         for at, records in polled.items():
             if at == self._verdicts:
                 self._verdict_queue.put(records, now_ms)
+            elif at == self.counts.at:
+                self.counts.take(records)
             elif at.partition in self.tasks:
                 task = self.tasks[at.partition]
                 (task.impressions if at.topic == self._stream.impressions else task.clicks).put(
@@ -379,6 +393,8 @@ class Labelling:
         """Input that a partition still needs is gone: it stops with an alarm; an operator's
         override is needed (C7)."""
         at = error.partition
+        if at == self.counts.at:
+            return self._reader.seek(at, self.counts.skip(error.first))
         lines = [
             task for p, task in self.tasks.items() if at in (self._verdicts, *self._inputs_of(p))
         ]
@@ -432,6 +448,8 @@ class Labelling:
                 task.core.on_clicks(task.clicks.take(take))
                 given = True
             emissions = task.core.step(self._labeler.outbox_max)
+            self.counts.stands(task.core.partition, task.core.waiting == "stopped")
+            task.restarts |= task.core.counts is not None and task.core.counts.left_behind
             self._say_stops(task)
             for emission in emissions:
                 task.outbox.put(self._outgoing(task.core.partition, emission))

@@ -3,7 +3,8 @@
 The main thread labels. `late` labels again at a later deadline, where the strategy does
 (docs/labels.md). `head` counts for the fraud filter and writes heartbeats, so that neither waits
 for a fold or a slow label (L5). `retract` takes back what late verdicts cover. `group` does nothing
-but take part in the consumer group. They share the set of owned partitions.
+but take part in the consumer group. Where counters are declared, `counts` adds them up. They share
+the set of owned partitions.
 """
 
 import ctypes
@@ -16,7 +17,8 @@ from pathlib import Path
 
 from labeler.click_cache import Pages, RocksPages
 from labeler.config import LabelerConfig
-from labeler.counting import Head
+from labeler.counting.runner import Head
+from labeler.counts.runner import Adding
 from labeler.fraud_config import FraudConfig
 from labeler.io import Wait
 from labeler.join import LabelStrategy, label_strategies
@@ -114,10 +116,13 @@ class Service:
             labeler.poll_ms,
         )
         self._retracting = Retracting(stream, labeler, log, history, time.monotonic)
-        works = {"head": self._run_head, "group": self._group.run, "retract": self._run_retract}
-        self._threads = ThreadGroup(
-            works | ({"late": self._run_late} if self._late else {}), labeler.drain_ms
+        self._adding = (
+            Adding(stream, log, labeler.retry_ms, self._passed_over()) if stream.counters else None
         )
+        works = {"head": self._run_head, "group": self._group.run, "retract": self._run_retract}
+        works |= {"late": self._run_late} if self._late else {}
+        works |= {"counts": self._run_counts} if self._adding else {}
+        self._threads = ThreadGroup(works, labeler.drain_ms)
         self._orphan_alarm = False
         self._metrics_wait = Wait()
 
@@ -175,6 +180,16 @@ class Service:
             self._metrics.look_late(self._retracting)
 
         self._loop(self._retracting).run(ending, heard, lambda: False)
+
+    def _run_counts(self, ending: threading.Event) -> None:
+        """Adds up in the process that owns partition 0 (J2)."""
+        adding = self._adding
+        assert adding is not None
+        while not ending.is_set():
+            adding.own(0 in self._group.owned)
+            if not adding.run_once(self._now(), self._labeler.poll_ms) and adding.adder is None:
+                ending.wait(self._labeler.poll_ms / 1000)
+        adding.close()
 
     def _run_head(self, ending: threading.Event) -> None:
         head, wait_ms = self._head, 0

@@ -7,6 +7,7 @@ on writing.
 """
 
 from collections import deque
+from collections.abc import Callable
 
 from sim_client import Client, ClientAppend, ClientWriter
 from sim_log import Broker, Message
@@ -35,6 +36,7 @@ class JudgeWriter(ClientWriter):
 
     def __init__(self, client: "JudgeClient") -> None:
         super().__init__(client)
+        self._pause = client.pause
         self._queue: deque[tuple[Message, ClientAppend]] = deque()
         self._busy = False
 
@@ -77,12 +79,18 @@ class JudgeWriter(ClientWriter):
     def flush(self, timeout_ms: int) -> None:
         self.poll()
         while self._queue:
-            self._client.process.pause()
+            self._pause()
             self.poll()
 
 
 class JudgeClient(Client):
-    process: "BreakerNode"
+    """`pause`: called on the task that writes, until `heard` of something."""
+
+    def __init__(
+        self, process: Process, broker: Broker, heard: Callable[[], None], pause: Callable[[], None]
+    ) -> None:
+        super().__init__(process, broker, heard)
+        self.pause = pause
 
     def writer(self) -> JudgeWriter:
         return JudgeWriter(self)
@@ -117,7 +125,7 @@ class BreakerNode(Process):
             self.stream, self.settings, self.tally_log, emitter=TallyEmitter(self.stream, BREAKER)
         )
         self.judging = Judging(
-            self.stream, BREAKER, JudgeClient(self, self.broker, self.go_on), 300
+            self.stream, BREAKER, JudgeClient(self, self.broker, self.go_on, self.pause), 300
         )
         self.task = Task(self.judge)
         self.ask_group()

@@ -8,6 +8,7 @@ from unittest.mock import patch
 import sim_bugs_breaker  # noqa: F401, registers its bugs
 import sim_bugs_clocks  # noqa: F401, so does this
 import sim_bugs_copy  # noqa: F401, so does this
+import sim_bugs_counts  # noqa: F401, and this
 import sim_bugs_cuts  # noqa: F401, so does this
 import sim_bugs_folders  # noqa: F401, so does this
 import sim_bugs_governor  # noqa: F401, so does this

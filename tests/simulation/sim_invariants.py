@@ -23,9 +23,13 @@ from sim_scenario import Scenario
 from sim_violation import Violation
 from sim_watch import Folded, Watch
 
-from labeler import LabelerConfig
-from labeler.join import LabelStrategy, ResumePoint, label_strategies
-from labeler.labels import Emission, ExamplesEmitter, LostRange, PartitionLabeler, Reading
+from labeler.config import LabelerConfig
+from labeler.counts.joined import JoinedCounts
+from labeler.join.resume_point import ResumePoint
+from labeler.join.strategy import LabelStrategy, label_strategies
+from labeler.labels.emission import Emission
+from labeler.labels.emitter import ExamplesEmitter, Reading
+from labeler.labels.lost_ranges import LostRange
 from labeler.labels.operator_overrides import OperatorOverrides
 from labeler.labels.verdict_index import VerdictIndex
 from stream import LABEL, LATE, Record
@@ -297,6 +301,10 @@ def reread(
     reading = Reading(strategy, ExamplesEmitter(c))
     overrides = OperatorOverrides(clocks=frozenset(words))
     core = PartitionLabeler(c, settings, p, point, verdict_index, reading, overrides)
+    if c.counters:
+        counts = JoinedCounts(c, point.counts_offset)
+        core.use_counts(counts)
+        counts.read(broker.records(c.counts, 0))
     for topic, at, read in (
         (c.impressions, point.impressions_offset, core.on_impressions),
         (c.clicks, point.clicks_offset, core.on_clicks),

@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 
+from sim_adder import AdderThread
 from sim_client import Client
 from sim_log import Broker
 from sim_network import Process, World
@@ -87,6 +88,9 @@ class LabelerNode(Process):
         self.retracting = Retracting(self.config, self.settings, self.retract_log)
         kind = Head if self.scenario.remembers_folds else HeadThatFoldsAnew
         self.head = kind(self.config, self.settings, FRAUD, self.head_log)
+        self.adder: AdderThread | None = None
+        if self.scenario.counters:
+            self.adder = AdderThread(self, self.broker, self.scenario)
         self.labelled_ms = self.labelled_late_ms = self.counted_ms = self.retracted_ms = 0
         self.ask_group()
         self.after(self.world.rng.random() * TURN_MS, self.label_loop)
@@ -123,6 +127,10 @@ class LabelerNode(Process):
             return FullPages(self.disk, lambda: self.world.time.now_ms < self.full_until_ms)
         return MemoryPages(self.disk)
 
+    def died(self) -> None:
+        if self.adder is not None:
+            self.adder.task.kill()
+
     def stop(self) -> None:
         self.labelling.drain(self.clock_ms())
         self.broker.leave(self, GROUP)
@@ -139,6 +147,8 @@ class LabelerNode(Process):
             if self.late is not None:
                 self.late.own(self.owned)
             self.retracting.own(self.owned)
+            if self.adder is not None:
+                self.adder.owned = 0 in self.owned
             self.labelled_ms = self.labelled_late_ms = self.counted_ms = 0
         self.after(GROUP_EVERY_MS * (0.7 + 0.6 * self.world.rng.random()), self.ask_group)
 

@@ -4,9 +4,11 @@ the run goes."""
 import random
 from dataclasses import dataclass, replace
 
-from labeler import BreakerConfig, FraudConfig
-from labeler.breaker_config import check
-from stream import StreamConfig, begin_vector
+from labeler.breaker_config import BreakerConfig, check
+from labeler.fraud_config import FraudConfig
+from stream.chain import begin_vector
+from stream.columns.declaration import Feature
+from stream.config import StreamConfig
 
 PARTITIONS, SHARDS, LEARNERS, LABELERS, REPLICAS = 3, 2, 2, 2, 1
 #: Where an operator scales them (S6).
@@ -59,6 +61,8 @@ BREAKER = BreakerConfig(
 LOSES_FOLDERS = 11
 #: Of these seeds of 32, the store fails now and then, and labelers' disks are full.
 STORE_FAILS = 22
+#: Seeds of these remainders by 12 that label with 'window' have counters (J1).
+COUNTERS_SEEDS = (5, 10)
 #: Seeds up to here are those that catch planted bugs.
 PLANTED_MAX = 1_000
 #: Of these seeds of 64, all clocks are two days ahead for some seconds.
@@ -158,6 +162,11 @@ class Scenario:
         return says_all_at_once and not (self.fraud or self.breaker or self.mixed)
 
     @property
+    def counters(self) -> bool:
+        """Whether counters are declared."""
+        return bool(self.stream.counters)
+
+    @property
     def transactions(self) -> bool:
         """Whether some of what stands in the inputs is no record: markers, and what was aborted
         (T6)."""
@@ -185,7 +194,7 @@ class Scenario:
             "copies",
             "governed",
         )
-        switches += ("retention", "transactions", "clocks_ahead", "store_fails")
+        switches += ("counters", "retention", "transactions", "clocks_ahead", "store_fails")
         on = [name for name in switches if getattr(self, name)]
         if self.late:
             on.append(s.label_strategy)
@@ -260,7 +269,7 @@ def _strategy(seed: int, stream: StreamConfig) -> StreamConfig:
     if _has_breaker(seed):
         stream = replace(stream, window_ms=16_000, release_ms=20_000 if strategy == "window" else 0)
     if strategy == "window":
-        return stream
+        return _counting(stream) if seed % 12 in COUNTERS_SEEDS else stream
     rng = random.Random(f"strategy/{seed}")
     late_window_ms = (
         int(stream.window_ms * rng.choice((1.25, 1.5, 2))) if strategy == "window+correct" else 0
@@ -273,6 +282,16 @@ def _strategy(seed: int, stream: StreamConfig) -> StreamConfig:
         late_window_ms=late_window_ms,
         late_share_half_life_ms=half_life_ms,
     )
+
+
+def _counting(stream: StreamConfig) -> StreamConfig:
+    """With counters of few values and of many, which fade within a run and never."""
+    declared = {
+        "colour_rate": Feature(kind="counter", of="colour", half_life_ms=40_000),
+        "item_shows": Feature(kind="counter", of="item", half_life_ms=40_000, gives="shows"),
+        "item_clicks": Feature(kind="counter", of="item", half_life_ms=0, gives="clicks"),
+    }
+    return replace(stream, declared=declared, counts_bucket_ms=2000, counts_slices=4)
 
 
 def _has_breaker(seed: int) -> bool:

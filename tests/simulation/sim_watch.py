@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from sim_admitted import WORDS, AdmittedKeysByModel
 from sim_bands import BandsWatch
+from sim_counted import CountedWatch
 from sim_governor import Leased
 from sim_log import Message
 from sim_poison import is_junk
@@ -158,6 +159,7 @@ class Watch:
         self.models: dict[str, Snapshot] = {}  # by checksum of the manifest
         self.recount = Recount()
         self.bands = BandsWatch(scenario)
+        self.counted = CountedWatch(scenario)
         self.lexicons = AdmittedKeysByModel()
         self.holds: set[str] = set()
         self.shards = SHARDS  # as ordered
@@ -181,6 +183,7 @@ class Watch:
             self.count(f"examples of {kind_of(header.chain)}")
             self.count("examples")
         self.bands.landed(message, record)
+        self.counted.landed(message, record)
         if message.topic == self.verdicts:
             self.recount.landed(record)
             self.count("verdicts")

@@ -1,0 +1,71 @@
+"""Planted bugs of counters (J1 to J4). Seeds of remainders 5 and 10 by 12 have some."""
+
+from typing import Any
+
+import numpy as np
+from sim_bug import Patch, bug, replaced
+
+from labeler.counts import adder
+from labeler.counts.adder import Adder
+from labeler.counts.examples_count import counts_of
+from labeler.counts.joined import JoinedCounts
+from labeler.counts.of_partition import PartitionCounts
+from stream.counters.values import CounterColumns
+
+SEEDS = {"first": 10, "step": 12}
+
+
+@bug("counted as of what was read", "an impression is given the newest totals (J4)", **SEEDS)
+def newest_totals() -> list[Patch]:
+    right = JoinedCounts._as_of
+
+    def bad(self: JoinedCounts, one: Any, keys: Any, bucket: int) -> Any:
+        return right(self, one, keys, max(bucket, self.bucket))
+
+    return [replaced(JoinedCounts._as_of, bad)]
+
+
+@bug("labels do not wait for counters", "what was not read yet is not given (J4)", **SEEDS)
+def not_waited_for() -> list[Patch]:
+    def bad(self: PartitionCounts, arrival_ms: int) -> bool:
+        return False
+
+    return [replaced(PartitionCounts.waits, bad)]
+
+
+@bug("bucket closed by the first partition", "the others come too late (J2)", **SEEDS)
+def closed_early() -> list[Patch]:
+    low = property(
+        lambda self: max(at.arrival_ms for at in self._partitions.values()) // self._bucket_ms
+    )
+    return [replaced(Adder._low, low)]
+
+
+@bug("open buckets forgotten on restart", "an adder reads on where it stood (J3)", **SEEDS)
+def open_forgotten() -> list[Patch]:
+    def bad(self: Adder) -> Any:
+        return {p: at.here for p, at in self._partitions.items()}
+
+    return [replaced(Adder._points, bad)]
+
+
+@bug("taken back at its full weight", "whatever has faded of it (J1)", first=5, step=12)
+def full_weight() -> list[Patch]:
+    def bad(
+        columns: CounterColumns, header: Any, batch: Any, start: int, bucket: int, bucket_ms: int
+    ) -> Any:
+        at = batch.schema.get_field_index("arrival_ms")
+        late = np.full(batch.num_rows, bucket * bucket_ms, np.int64)
+        batch = batch.set_column(at, batch.schema.field(at), late)
+        return counts_of(columns, header, batch, start, bucket, bucket_ms)
+
+    return [replaced(counts_of, bad, of=adder)]
+
+
+@bug("totals before the first slices", "a resume point names the last bucket alone (J4)", **SEEDS)
+def round_forgotten() -> list[Patch]:
+    def bad(self: JoinedCounts, arrival_ms: int) -> int:
+        bucket = self.bucket_of(arrival_ms)
+        return max((at.offset for at in self._places if at.bucket <= bucket), default=0)
+
+    return [replaced(JoinedCounts.point, bad)]
