@@ -17,6 +17,7 @@ TOPICS = (
     "verdicts",
     "tallies",
     "bands",
+    "counts",
     "examples",
     "rejected",
     "quarantine",
@@ -43,8 +44,8 @@ def access(model: str) -> dict[str, Access]:
     return {
         SITE: Access(writes=INPUTS),
         "labeler": Access(
-            writes=(*INPUTS, "signals", "examples", "rejected", "quarantine"),
-            reads=(*INPUTS, "signals", "verdicts", "examples", "rejected", "quarantine"),
+            writes=(*INPUTS, "signals", "counts", "examples", "rejected", "quarantine"),
+            reads=(*INPUTS, "signals", "verdicts", "counts", "examples", "rejected", "quarantine"),
             group="labelers",
         ),
         "fraud": Access(writes=("verdicts",), reads=("signals", "verdicts"), own=FRAUD_APP),

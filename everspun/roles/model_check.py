@@ -44,7 +44,7 @@ def check_model(config: Config) -> None:
 
     try:
         model = make_model(config.model)
-        model.encoder.check_declared(config.stream.features)
+        model.encoder.check_declared(config.stream.examples_features)
     except ValueError as error:
         raise ConfigError(f"[model] {error}") from error
     for table in model.spec.tables:

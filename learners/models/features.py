@@ -23,7 +23,9 @@ import pyarrow as pa
 
 from learners.config import ModelConfig
 from learners.declared_features import CROSS
-from stream.columns import (
+from stream.columns.declaration import COMPONENT, COUNTER, TS_MS, Feature
+from stream.columns.derived import categories, list_values, pieces, pooled_weights, vectors
+from stream.columns.events import (
     CATEGORICAL,
     COMPONENT,
     FEATURE_PREFIX,
@@ -194,7 +196,19 @@ class Encoder:
                     continue
                 declared = self.config.feature(name)
                 columns += declared.columns(name) if declared else [FeatureColumn(name, kind)]
+                columns += self._counted_columns(name, declared)
         return tuple(dict.fromkeys(columns))
+
+    def _counted_columns(self, name: str, declared: Feature | None) -> Features:
+        """Of a counter: its own, which labels join, and what it is of, by which a replica knows
+        it."""
+        if declared is None or declared.kind != COUNTER:
+            return ()
+        of, counted = declared.of, self.config.feature(declared.of)
+        if of in STRINGS:
+            return declared.joined_columns(name)
+        sent = counted.columns(of) if counted else (FeatureColumn(of, CATEGORICAL),)
+        return (*declared.joined_columns(name), *sent)
 
     def check_declared(self, declared: Features) -> None:
         """Raises ValueError naming a feature that the model uses and the stream does not declare

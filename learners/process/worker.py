@@ -63,7 +63,7 @@ def run(system: LearningSystem, index: int, stop: threading.Event, log: Log | No
     stream, model, config = system.stream, system.model, system.learners
     Encoder.open_store = PictureStore
     definition = make_model(model, prepare_torch(config) if model.is_network else "cpu")
-    definition.encoder.check_declared(stream.features)
+    definition.encoder.check_declared(stream.examples_features)
     metrics = LearnerMetrics()
     start_metrics(system.run_dir, "learner", index, metrics)
     with contextlib.ExitStack() as stack:

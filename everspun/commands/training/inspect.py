@@ -14,10 +14,11 @@ from checkpointer.process import operator_actions as actions
 from checkpointer.serving import of_rows
 from checkpointer.store import Catalogue, Damaged, KeyRow, Manifest, open_store, row_of
 from everspun.commands import options as shared
-from everspun.status import duration
-from learners import ModelConfig
-from learners.models import Model, make_model
-from stream.columns import INTEGER, LIST, NUMERIC, TEXT, TIME, Feature
+from everspun.status.table import duration
+from learners.config import ModelConfig
+from learners.models.model import Model, make_model
+from stream.columns.declaration import INTEGER, Feature
+from stream.columns.events import LIST, TEXT, TIME
 
 _IDENTIFIERS = ("source", "vendor", "item")
 
@@ -80,7 +81,7 @@ def _given(declared: Feature | None, value: str) -> object:
     """The value as a request gives it. Raises ValueError for a number that is none."""
     if declared is None or declared.kind == TEXT:
         return value
-    if declared.kind == NUMERIC:
+    if declared.is_number:
         return float(value)
     one = int(value) if declared.type == INTEGER or declared.kind == TIME else value
     return [one] if declared.kind == LIST else one
