@@ -15,8 +15,7 @@ from stream.columns import (
     check_names,
 )
 from stream.columns.feature_names import check_names
-from stream.counters.counted import COUNTABLE, counter_keys, counters
-from stream.counters.values import CounterColumns
+from stream.counters.declared_counters import DeclaredCounters
 from stream.hashing.secret import HashKey, check_secret, key_of
 from stream.option import option
 from stream.watermarks import PARTITIONS_MAX
@@ -28,7 +27,7 @@ WATERMARK_AHEAD_MAX_MS = 604_800_000
 
 
 @dataclass(frozen=True)
-class StreamConfig:
+class StreamConfig(DeclaredCounters):
     """One section of the config file. Labeler, fraud filter, learners and replayer read the same
     one."""
 
@@ -270,8 +269,7 @@ class StreamConfig:
         _check_labels(self)
         columns = self.examples_features
         check_names(columns, self.declared, self.categorical_features, self.personal_features)
-        if self.counters:
-            _check_counters(self)
+        self.check_counters()
 
     @property
     def hash_key(self) -> HashKey:
@@ -325,29 +323,6 @@ class StreamConfig:
             *(FeatureColumn(n, CATEGORICAL, n in personal) for n in self.categorical_features),
             *(FeatureColumn(n, NUMERIC) for n in self.numeric_features),
             *(column for name, one in self.declared.items() for column in one.columns(name)),
-        )
-
-    @property
-    def counters(self) -> dict[str, Feature]:
-        """The declared counters, by name."""
-        return counters(self.declared)
-
-    @property
-    def joined(self) -> Features:
-        """The columns that the labeler adds to an impression, behind those of `features` (J4)."""
-        return tuple(c for name, one in self.declared.items() for c in one.joined_columns(name))
-
-    @property
-    def examples_features(self) -> Features:
-        """The columns of features in `examples`, in their order."""
-        return (*self.features, *self.joined)
-
-    @property
-    def counter_columns(self) -> CounterColumns:
-        """What makes those columns."""
-        keys = counter_keys(self.hash_key, (one.of for one in self.counters.values()))
-        return CounterColumns(
-            self.declared, self.counters, self.counts_bucket_ms, self.negative_rate, keys
         )
 
     @property
@@ -517,28 +492,6 @@ def _check_labels(config: StreamConfig) -> None:
         raise ValueError(f"late_share_prior = {config.late_share_prior}: allowed is 0 to below 1")
     if not 0.0 < config.negative_rate <= 1.0:
         raise ValueError(f"negative_rate = {config.negative_rate}: allowed is above 0 to 1")
-
-
-def _check_counters(config: StreamConfig) -> None:
-    """J1, J4."""
-    name = next(iter(config.counters))
-    if config.label_strategy != "window":
-        raise ValueError(
-            f"features.{name}: counters are of final labels, and label_strategy is "
-            f"{config.label_strategy!r}; allowed with counters is 'window'"
-        )
-    if config.heartbeat_ms + config.flush_ms > config.wait_ms:
-        raise ValueError(
-            f"features.{name}: heartbeat_ms + flush_ms = {config.heartbeat_ms + config.flush_ms} "
-            f"lies above window_ms + grace_ms = {config.wait_ms}: counters would wait for labels "
-            f"that wait for them"
-        )
-    categories = (*COUNTABLE, *config.categories)
-    for name, one in config.counters.items():
-        if one.of not in categories:
-            raise ValueError(
-                f"features.{name}: of = {one.of!r}: allowed are {', '.join(categories)}"
-            )
 
 
 _ONE_OF = {

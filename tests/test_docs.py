@@ -11,7 +11,7 @@ import pyarrow as pa
 from labeler.breaker.band_record import BAND_SCHEMA
 from labeler.breaker.early_join import TALLY_SCHEMA
 from labeler.counting.signals import SESSION_SIGNAL_SCHEMA
-from stream.counters.count_record import COUNT_SCHEMA
+from stream.internal_topics.counts import COUNT_SCHEMA
 from stream.internal_topics.examples import examples_schema
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -13,13 +13,13 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from labeler.counts.examples_count import Count, counts_of, summed
+from labeler.counts.examples_count import RowCounts, counts_of, summed
 from stream.chain import LABEL, LATE, RETRACT, Chain, Fold, kind_of
 from stream.config import StreamConfig
-from stream.counters.count_record import CountRecord, Point
-from stream.counters.counted import Counted
-from stream.counters.folding import apply
-from stream.counters.totals import Rows, Totals, faded, slice_of
+from stream.counters.counted import CountedValues
+from stream.counters.totals import CounterTotals, KeyTotals, faded, slice_of
+from stream.internal_topics.counts import CountRecord, ReadPoint
+from stream.internal_topics.counts_folding import apply
 from stream.internal_topics.examples import BatchHeader, decode_examples
 from stream.record import Record
 
@@ -29,19 +29,19 @@ FORGOTTEN_BELOW = 0.01
 AHEAD_MAX = 256
 
 
-class _Partition:
-    def __init__(self, point: Point) -> None:
+class _CountedPartition:
+    def __init__(self, point: ReadPoint) -> None:
         ends = {LABEL: point.label, LATE: point.late, RETRACT: point.retract}
         self.chains = {kind: Chain(None if end < 0 else end) for kind, end in ends.items()}
         self.next_offset, self.arrival_ms = point.offset, point.arrival_ms
-        self.open: dict[int, dict[Counted, list[Count]]] = {}
+        self.open: dict[int, dict[CountedValues, list[RowCounts]]] = {}
         #: (bucket, where its first record stands), of those that are not closed
-        self.begins: deque[tuple[int, Point]] = deque()
+        self.begins: deque[tuple[int, ReadPoint]] = deque()
 
     @property
-    def here(self) -> Point:
+    def here(self) -> ReadPoint:
         ends = (-1 if chain.end is None else chain.end for chain in self.chains.values())
-        return Point(self.next_offset, self.arrival_ms, *ends)
+        return ReadPoint(self.next_offset, self.arrival_ms, *ends)
 
 
 class Adder:
@@ -51,16 +51,16 @@ class Adder:
         """`memory`: the buckets of the last round of slices at least, and what was quiet since."""
         self._columns, self._stream = stream.counter_columns, stream
         self._bucket_ms, self._slices = stream.counts_bucket_ms, stream.counts_slices
-        self.totals: dict[str, Totals] = {}
+        self.totals: dict[str, CounterTotals] = {}
         self.number, self.bucket = 0, -1  # the last one closed; 0 = none yet
-        points: Mapping[int, Point] = {}
+        points: Mapping[int, ReadPoint] = {}
         for record in memory:
             apply(self.totals, record)
             self.number, self.bucket, points = record.number, record.bucket, record.points
         names = {one.name for one in self._columns.counted}
         self.totals = {name: one for name, one in self.totals.items() if name in names}
         self._partitions = {
-            p: _Partition(points.get(p, Point(0))) for p in range(stream.partitions)
+            p: _CountedPartition(points.get(p, ReadPoint(0))) for p in range(stream.partitions)
         }
         self.dangling = 0  # records above their chain's end: an alarm (C5)
 
@@ -126,7 +126,7 @@ class Adder:
             out.append(self._record({}, quiet=True))
         return out
 
-    def _closed(self, parts: list[dict[Counted, list[Count]]]) -> CountRecord:
+    def _closed(self, parts: list[dict[CountedValues, list[RowCounts]]]) -> CountRecord:
         rows = {}
         for one in self._columns.counted:
             counts = [count for part in parts for count in part.get(one, ())]
@@ -134,22 +134,24 @@ class Adder:
             rows[one.name] = self._published(one, changed)
         return self._record(rows)
 
-    def _add(self, one: Counted, count: Count) -> Rows:
-        totals = self.totals.setdefault(one.name, Totals())
+    def _add(self, one: CountedValues, count: RowCounts) -> KeyTotals:
+        totals = self.totals.setdefault(one.name, CounterTotals())
         before = faded(totals.find(count.keys), self.bucket, self._columns.fading[one])
-        sums = (
-            np.maximum(was + new, 0.0) for was, new in zip(before, count[1:], strict=True)
-        )  # below 0: what was forgotten is taken back
-        changed = Rows(count.keys, *sums, np.full(len(count.keys), self.bucket, np.int64))
+        # below 0: what was forgotten is taken back
+        negatives = np.maximum(before[0] + count.negatives, 0.0)
+        clicks = np.maximum(before[1] + count.clicks, 0.0)
+        bucket = np.full(len(count.keys), self.bucket, np.int64)
+        changed = KeyTotals(count.keys, negatives, clicks, bucket)
         totals.put(changed)
         return changed
 
-    def _published(self, one: Counted, changed: Rows | None) -> Rows:
+    def _published(self, one: CountedValues, changed: KeyTotals | None) -> KeyTotals:
         """What has changed, and the slice whose turn it is; what is forgotten goes with it (J3)."""
-        totals = self.totals.setdefault(one.name, Totals())
+        totals = self.totals.setdefault(one.name, CounterTotals())
         rows = totals.rows
         mine = slice_of(rows.keys, self._slices) == self.number % self._slices
-        shows = sum(faded(rows.take(mine), self.bucket, self._columns.fading[one]))
+        negatives, clicks = faded(rows.take(mine), self.bucket, self._columns.fading[one])
+        shows = negatives + clicks
         kept = shows >= FORGOTTEN_BELOW
         most = -(-self._stream.counts_values_max // self._slices)
         if kept.sum() > most:  # of equals, those of lower keys
@@ -164,11 +166,11 @@ class Adder:
         totals.keep(~forgotten)
         return published
 
-    def _record(self, rows: dict[str, Rows], quiet: bool = False) -> CountRecord:
+    def _record(self, rows: dict[str, KeyTotals], quiet: bool = False) -> CountRecord:
         sizes = (self._bucket_ms, self._slices)
         return CountRecord(self.number, self.bucket, *sizes, rows, self._points(), quiet)
 
-    def _points(self) -> dict[int, Point]:
+    def _points(self) -> dict[int, ReadPoint]:
         """Where to read on from so that every bucket that is not closed is counted whole."""
         for at in self._partitions.values():
             while at.begins and at.begins[0][0] <= self.bucket:

@@ -6,14 +6,14 @@ import numpy as np
 import pyarrow as pa
 
 from stream.chain import RETRACT, kind_of
-from stream.counters.counted import Counted
+from stream.counters.counted import CountedValues
 from stream.counters.values import CounterColumns
 from stream.internal_topics.examples import BatchHeader, rows_of
 from stream.kernels.arrays import F64, I64, U64
 
 
-class Count(NamedTuple):
-    """Rows of one record, (n,) each: what each adds to its key."""
+class RowCounts(NamedTuple):
+    """KeyTotals of one record, (n,) each: what each adds to its key."""
 
     keys: U64  # 0 = counts for none
     negatives: F64
@@ -27,7 +27,7 @@ def counts_of(
     start: int,
     bucket: int,
     bucket_ms: int,
-) -> dict[Counted, Count]:
+) -> dict[CountedValues, RowCounts]:
     """What the rows at or above `start` count in a bucket: what is left there of what arrived when
     they did, which is less than 1 of what was released, or is taken back."""
     rows = rows_of(batch, header.chain, header.end, start, header.end)
@@ -41,15 +41,17 @@ def counts_of(
     found = {}
     for one, keys in columns.keys(rows).items():
         weight = sign * columns.fading[one].weight(age)
-        found[one] = Count(keys, np.where(clicked, 0.0, weight), np.where(clicked, weight, 0.0))
+        found[one] = RowCounts(keys, np.where(clicked, 0.0, weight), np.where(clicked, weight, 0.0))
     return found
 
 
-def summed(parts: list[Count]) -> Count:
+def summed(parts: list[RowCounts]) -> RowCounts:
     """By key, rising, none twice, without 0; in the order of the parts, which decides the last
     digit of a sum."""
     keys, negatives, clicks = (np.concatenate(column) for column in zip(*parts, strict=True))
     distinct, at = np.unique(keys, return_inverse=True)
-    sums = [np.bincount(at, weights, len(distinct)) for weights in (negatives, clicks)]
+    sums = np.zeros((2, len(distinct)))
+    for total, weights in zip(sums, (negatives, clicks), strict=True):
+        total[:] = np.bincount(at, weights, len(distinct))
     first = int(len(distinct) > 0 and distinct[0] == 0)
-    return Count(distinct[first:], sums[0][first:], sums[1][first:])
+    return RowCounts(distinct[first:], sums[0, first:], sums[1, first:])

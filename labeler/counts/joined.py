@@ -17,19 +17,19 @@ import pyarrow as pa
 
 from stream.columns.events import Impressions
 from stream.config import StreamConfig
-from stream.counters.count_record import CountRecord, decode_counts
-from stream.counters.counted import Counted
-from stream.counters.folding import CountParts, apply
-from stream.counters.totals import Rows, Totals, faded, slice_of
+from stream.counters.counted import CountedValues
+from stream.counters.totals import CounterTotals, KeyTotals, faded, slice_of
+from stream.internal_topics.counts import CountRecord, decode_counts
+from stream.internal_topics.counts_folding import CountParts, apply
 from stream.internal_topics.malformed import MalformedRecord
 from stream.kernels.arrays import F64, U64
 from stream.record import Record
 
-#: Rows of later buckets that are held for partitions ahead of the slowest one.
+#: KeyTotals of later buckets that are held for partitions ahead of the slowest one.
 ROWS_MAX = 2_000_000
 
 
-class _Bucket(NamedTuple):
+class _BucketPlace(NamedTuple):
     bucket: int
     offset: int  # of its first part
 
@@ -43,11 +43,11 @@ class JoinedCounts:
         self._bucket_ms = stream.counts_bucket_ms
         self._parts = CountParts(self._bucket_ms, stream.counts_slices)
         self.next_offset = next_offset
-        self._totals: dict[str, Totals] = {}
+        self._totals: dict[str, CounterTotals] = {}
         self._base = -1  # the bucket that they are as of
         self._later: deque[CountRecord] = deque()
         self._later_rows = 0
-        self._places: list[_Bucket] = []  # of the last round of slices, and of what is later
+        self._places: list[_BucketPlace] = []  # of the last round of slices, and of what is later
         self._needs: dict[int, int] = {}
 
     @property
@@ -117,7 +117,7 @@ class JoinedCounts:
     def joined(self, rows: Impressions, begins: bool = False) -> Impressions:
         """The impressions with the columns of all counters behind their own. `begins`: nothing was
         labelled before, and nothing is known of anything."""
-        found: dict[Counted, tuple[F64, F64]] = {
+        found: dict[CountedValues, tuple[F64, F64]] = {
             one: (np.zeros(len(rows)), np.zeros(len(rows))) for one in self._columns.counted
         }
         buckets = np.maximum((rows.arrival_ms - self._stream.wait_ms) // self._bucket_ms, 0) - 1
@@ -129,9 +129,9 @@ class JoinedCounts:
                     out[mine] = values
         table = rows.table
         for column in self._stream.joined:
-            values = self._columns.columns(found)[column.name]
+            value = pa.array(self._columns.columns(found)[column.name], column.type)
             field = pa.field(column.column, column.type, nullable=False)
-            table = table.append_column(field, pa.array(values, column.type))
+            table = table.append_column(field, value)
         return type(rows)(
             rows.position,
             rows.arrival_ms,
@@ -142,11 +142,11 @@ class JoinedCounts:
             table,
         )
 
-    def _as_of(self, one: Counted, keys: U64, bucket: int) -> tuple[F64, F64]:
+    def _as_of(self, one: CountedValues, keys: U64, bucket: int) -> tuple[F64, F64]:
         """Faded (negatives, clicks) of each key, (n,)."""
         if bucket < self._base:
             raise ValueError(f"totals stand at bucket {self._base}, {bucket} was passed (J4)")
-        found = self._totals.get(one.name, Totals()).find(keys)
+        found = self._totals.get(one.name, CounterTotals()).find(keys)
         for record in self._later:
             if record.bucket > bucket:
                 break
@@ -154,7 +154,7 @@ class JoinedCounts:
         return faded(found, bucket, self._columns.fading[one])
 
     def _take(self, record: CountRecord, offset: int) -> None:
-        self._places.append(_Bucket(record.bucket, offset))
+        self._places.append(_BucketPlace(record.bucket, offset))
         self._later.append(record)
         self._later_rows += _size(record)
         self._settle()
@@ -178,7 +178,7 @@ def _size(record: CountRecord) -> int:
     return sum(len(rows.keys) for rows in record.rows.values())
 
 
-def _changed(found: Rows, record: CountRecord, one: Counted) -> Rows:
+def _changed(found: KeyTotals, record: CountRecord, one: CountedValues) -> KeyTotals:
     """Totals of some keys after one bucket more."""
     rows = record.rows.get(one.name)
     if rows is None:

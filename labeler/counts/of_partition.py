@@ -29,7 +29,7 @@ class PartitionCounts:
         return True
 
     def joined(self, rows: Impressions) -> Impressions:
-        """Rows of the range with the columns of all counters behind their own."""
+        """KeyTotals of the range with the columns of all counters behind their own."""
         return self._counts.joined(rows, self._begins)
 
     def move(self, arrival_ms: int) -> int:

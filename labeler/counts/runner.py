@@ -14,8 +14,8 @@ from labeler.counts.adder import Adder
 from labeler.io.tail import TailReader
 from labeler.io.wait import Wait
 from stream.config import StreamConfig
-from stream.counters.count_record import CountRecord, decode_counts, encode_counts
-from stream.counters.folding import CountParts
+from stream.internal_topics.counts import CountRecord, decode_counts, encode_counts
+from stream.internal_topics.counts_folding import CountParts
 from stream.internal_topics.malformed import MalformedRecord
 from stream.internal_topics.passed_over import PassedOver
 from stream.log.log import Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
@@ -29,7 +29,7 @@ ROUNDS_READ = 2
 
 @dataclass
 class AddingTotals:
-    """Counted since the process started."""
+    """CountedValues since the process started."""
 
     records: int = 0  # of `examples`
     buckets: int = 0

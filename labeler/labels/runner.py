@@ -71,11 +71,10 @@ class Labelling:
         passed_over: PassedOver | None = None,
         elapsed_s: Callable[[], float] = lambda: 0.0,
     ):
-        """`reading`: which one this is, and so which chain it writes; the first unless given.
-        `emitter`: what ranges become; training batches unless given, and counts in the breaker's
-        early join (`labeler.breaker.early_join`). `pages`: where the local copy lies (C4).
-        `passed_over`: counts records of internal topics that say nothing. `elapsed_s`: tells what
-        looks at the log cost."""
+        """`strategy`: which reading this is; the first unless given. `emitter`: what ranges become;
+        training batches unless given (`labeler.breaker.early_join` gives another). `pages`: where
+        the local copy lies (C4). `passed_over`: counts records of internal topics that say nothing.
+        `elapsed_s`: tells what looks at the log cost."""
         self._strategy = strategy or label_strategies(stream)[0]
         self._stream, self._labeler, self._log = stream, labeler, log
         self._emitter = emitter or ExamplesEmitter(stream)

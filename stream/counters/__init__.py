@@ -1,10 +1,9 @@
 """Counters: shows and clicks of a feature's values so far, faded by a half-life (J1 to J4). Shared
 by who adds them up, who joins them to impressions, and who serves them.
 
-- `count_record`: a record of `counts`
 - `counted`: what is counted, by whose declarations, and which key a row counts for
+- `declared_counters`: the counters that a configuration declares
 - `fading`: how much a count weighs after so many buckets
-- `folding`: the records of `counts`, folded into totals, as every reader folds them
 - `totals`: the totals of one thing that is counted, by key
 - `values`: the numbers that a model reads of a counter
 """

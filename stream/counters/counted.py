@@ -1,7 +1,7 @@
 """What is counted, by whose declarations, and which key a row counts for (J1)."""
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -15,11 +15,11 @@ from stream.kernels.arrays import U64
 
 #: Fields of an impression whose values can be counted without a declaration.
 COUNTABLE = ("item", "vendor", "source")
-Columns = pa.RecordBatch | pa.Table
+Columns: TypeAlias = pa.RecordBatch | pa.Table
 _NO_TIMES = np.zeros(0, np.int64)
 
 
-class Counted(NamedTuple):
+class CountedValues(NamedTuple):
     """Shows and clicks of a feature's values with one half-life: counters that differ in what they
     give of them share it."""
 
@@ -32,9 +32,9 @@ class Counted(NamedTuple):
         return f"{self.of}/{self.half_life_ms}"
 
 
-def counted_by(declared: Feature) -> Counted:
+def counted_by(declared: Feature) -> CountedValues:
     """What a counter is of."""
-    return Counted(declared.of, declared.half_life_ms)
+    return CountedValues(declared.of, declared.half_life_ms)
 
 
 def counters(declared: Mapping[str, Feature]) -> dict[str, Feature]:
@@ -42,7 +42,7 @@ def counters(declared: Mapping[str, Feature]) -> dict[str, Feature]:
     return {name: one for name, one in declared.items() if one.kind == COUNTER}
 
 
-def all_counted(declared: Iterable[Feature]) -> tuple[Counted, ...]:
+def all_counted(declared: Iterable[Feature]) -> tuple[CountedValues, ...]:
     """What these features count, each once, in the order of their names."""
     return tuple(sorted({counted_by(one) for one in declared if one.kind == COUNTER}))
 

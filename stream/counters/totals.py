@@ -8,7 +8,7 @@ from stream.counters.fading import Fading
 from stream.kernels.arrays import F64, I64, U64, Bools
 
 
-class Rows(NamedTuple):
+class KeyTotals(NamedTuple):
     """Totals of some keys, (n,) each. `bucket`: the one in which a key was counted last, as of
     whose end its totals are."""
 
@@ -17,36 +17,40 @@ class Rows(NamedTuple):
     clicks: F64  # shows with one
     bucket: I64
 
-    def take(self, which: I64 | Bools) -> "Rows":
+    def take(self, which: I64 | Bools) -> "KeyTotals":
         """The rows of these indices, rising, or where true."""
-        return Rows(*(column[which] for column in self))
+        return KeyTotals(
+            self.keys[which], self.negatives[which], self.clicks[which], self.bucket[which]
+        )
 
 
-def no_rows() -> Rows:
+def no_rows() -> KeyTotals:
     nothing = np.zeros(0)
-    return Rows(np.zeros(0, np.uint64), nothing, nothing, np.zeros(0, np.int64))
+    return KeyTotals(np.zeros(0, np.uint64), nothing, nothing, np.zeros(0, np.int64))
 
 
-class Totals:
+class CounterTotals:
     """Keys stand sorted in arrays: 32 bytes a key."""
 
-    def __init__(self, rows: Rows | None = None) -> None:
+    def __init__(self, rows: KeyTotals | None = None) -> None:
         self.rows = no_rows() if rows is None else rows
 
     def __len__(self) -> int:
         return len(self.rows.keys)
 
-    def find(self, keys: U64) -> Rows:
+    def find(self, keys: U64) -> KeyTotals:
         """Of these keys, in their order, whatever it is; zeros where there are none."""
         at, known = self._places(keys)
-        columns = []
-        for column in self.rows[1:]:
-            found = np.zeros(len(keys), column.dtype)
+        negatives, clicks, bucket = (
+            np.zeros(len(keys)),
+            np.zeros(len(keys)),
+            np.zeros(len(keys), "i8"),
+        )
+        for found, column in zip((negatives, clicks, bucket), self.rows[1:], strict=True):
             found[known] = column[at[known]]
-            columns.append(found)
-        return Rows(keys, *columns)
+        return KeyTotals(keys, negatives, clicks, bucket)
 
-    def put(self, rows: Rows) -> None:
+    def put(self, rows: KeyTotals) -> None:
         """These totals in the place of those that there are."""
         at, known = self._places(rows.keys)
         for column, new in zip(self.rows[1:], rows[1:], strict=True):
@@ -57,14 +61,14 @@ class Totals:
                 np.insert(column, at[fresh], new[fresh])
                 for column, new in zip(self.rows, rows, strict=True)
             )
-            self.rows = Rows(*merged)
+            self.rows = KeyTotals(*merged)
 
     def keep(self, which: Bools) -> None:
         """Forget the others."""
         if not which.all():
             self.rows = self.rows.take(which)
 
-    def replace_slice(self, number: int, slices: int, rows: Rows) -> None:
+    def replace_slice(self, number: int, slices: int, rows: KeyTotals) -> None:
         """J3: of the keys of one slice, those that are not in `rows` have no totals any more;
         `rows` may hold keys of other slices too."""
         mine = slice_of(self.rows.keys, slices) == number
@@ -83,7 +87,7 @@ def slice_of(keys: U64, slices: int) -> I64:
     return (keys % np.uint64(slices)).astype(np.int64)
 
 
-def faded(rows: Rows, bucket: int, fading: Fading) -> tuple[F64, F64]:
+def faded(rows: KeyTotals, bucket: int, fading: Fading) -> tuple[F64, F64]:
     """(negatives, clicks), (n,) each, as of the end of a bucket."""
     weight = fading.weight(bucket - rows.bucket)
     return rows.negatives * weight, rows.clicks * weight

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.columns.declaration import CLICKS, RATE, Feature
-from stream.counters.counted import Columns, Counted, counted_by, counted_keys
+from stream.counters.counted import Columns, CountedValues, counted_by, counted_keys
 from stream.counters.fading import Fading
-from stream.counters.totals import Rows, Totals, faded
+from stream.counters.totals import CounterTotals, KeyTotals, faded
 from stream.hashing.secret import HashKey
 from stream.kernels.arrays import F64, U64
 
@@ -33,7 +33,7 @@ class CounterColumns:
         self.counted = tuple(sorted({counted_by(one) for one in counters.values()}))
         self.fading = {one: Fading(one.half_life_ms, bucket_ms) for one in self.counted}
 
-    def keys(self, columns: Columns) -> dict[Counted, U64]:
+    def keys(self, columns: Columns) -> dict[CountedValues, U64]:
         """For which keys these rows ask, (n,) each."""
         of = {one.of for one in self.counted}
         found = {
@@ -41,19 +41,19 @@ class CounterColumns:
         }
         return {one: found[one.of] for one in self.counted}
 
-    def columns(self, found: Mapping[Counted, tuple[F64, F64]]) -> dict[str, Floats]:
+    def columns(self, found: Mapping[CountedValues, tuple[F64, F64]]) -> dict[str, Floats]:
         """By counter, (n,): of the faded (negatives, clicks) of each row's key."""
         return {
             name: self._values(one, *found[counted_by(one)]) for name, one in self.counters.items()
         }
 
     def of_totals(
-        self, columns: Columns, totals: Mapping[str, Totals], bucket: int
+        self, columns: Columns, totals: Mapping[str, CounterTotals], bucket: int
     ) -> dict[str, Floats]:
-        """By counter, (n,): as of the end of a bucket. `totals`: by `Counted.name`."""
+        """By counter, (n,): as of the end of a bucket. `totals`: by `CountedValues.name`."""
         found = {}
         for one, keys in self.keys(columns).items():
-            rows: Rows = totals.get(one.name, Totals()).find(keys)
+            rows: KeyTotals = totals.get(one.name, CounterTotals()).find(keys)
             found[one] = faded(rows, bucket, self.fading[one])
         return self.columns(found)
 

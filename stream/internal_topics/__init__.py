@@ -1,6 +1,8 @@
 """Records of the project's own topics: how each is written, and how it is read back.
 
-- `clock_override`: clock overrides
+- `clock_overrides`: clock overrides
+- `counts`: a record of `counts`
+- `counts_folding`: the records of `counts`, folded into totals, as every reader folds them
 - `examples`: A training batch as it stands in `examples`
 - `malformed`: what a record of the project's own topics must be to say anything, whoever wrote it
 - `passed_over`: records of internal topics that a reader passed over, since they say nothing

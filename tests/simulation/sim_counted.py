@@ -14,11 +14,11 @@ from sim_scenario import Scenario
 from sim_violation import Violation
 
 from stream.chain import LABEL, LATE, RETRACT, kind_of
-from stream.counters.count_record import decode_counts
-from stream.counters.folding import CountParts, apply
-from stream.counters.totals import Totals
+from stream.counters.totals import CounterTotals
 from stream.hashing.keys import hash_strings
 from stream.hashing.secret import derived_key
+from stream.internal_topics.counts import decode_counts
+from stream.internal_topics.counts_folding import CountParts, apply
 from stream.internal_topics.examples import BatchHeader, decode_examples
 from stream.record import Record
 
@@ -51,7 +51,7 @@ class CountedWatch:
         self.partitions = {p: Chains() for p in range(scenario.stream.partitions)}
         self.rows: list[Row] = []
         self.parts = CountParts(self.stream.counts_bucket_ms, self.stream.counts_slices)
-        self.totals: dict[str, Totals] = {}
+        self.totals: dict[str, CounterTotals] = {}
         self.taken_back = 0
         self.joined = 0  # rows that were given something
 

@@ -151,6 +151,8 @@ class Simulation:
             p = self.scenario.seed % self.scenario.stream.partitions
             check_reread(self.broker, self.scenario, self.watch, p, labeler.settings, gone.get(p))
         self.check_shards()
+        if self.scenario.counters:
+            self.watch.counts["rows with counters"] = self.watch.counted.joined
         self.watch.counts["store failures"] = self.files.failures
         for folded in self.watch.folded.values():
             self.watch.counts["repeats"] = self.watch.counts.get("repeats", 0) + folded.repeats

@@ -9,7 +9,7 @@ import pyarrow as pa
 from labeler.counts.adder import Adder
 from stream.columns.declaration import Feature
 from stream.config import StreamConfig
-from stream.counters.count_record import CountRecord, encode_counts
+from stream.internal_topics.counts import CountRecord, encode_counts
 from stream.internal_topics.examples import (
     BatchHeader,
     encode_examples,

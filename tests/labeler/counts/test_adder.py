@@ -19,12 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labeler.counts.adder import Adder
-from stream.counters.count_record import CountRecord, decode_counts
 from stream.counters.fading import Fading
-from stream.counters.folding import CountParts, apply
-from stream.counters.totals import Totals, faded
+from stream.counters.totals import CounterTotals, faded
 from stream.hashing.keys import hash_strings
 from stream.hashing.secret import derived_key
+from stream.internal_topics.counts import CountRecord, decode_counts
+from stream.internal_topics.counts_folding import CountParts, apply
 from stream.internal_topics.malformed import MalformedRecord
 from stream.record import Record
 
@@ -47,7 +47,7 @@ def test_buckets_are_a_function_of_examples_and_equal_a_recount(seed: int):
     partitions = random_partitions(random.Random(seed), 25)
     first, second = (add_all(partitions, random.Random(seed + k)) for k in (1, 2))
     assert counted(first) == counted(second)
-    totals: dict[str, Totals] = {}
+    totals: dict[str, CounterTotals] = {}
     for record in first:
         if record.quiet:
             continue
@@ -80,7 +80,7 @@ def test_an_adder_that_begins_again_goes_on_with_the_same_buckets(seed: int):
 def test_records_travel_in_parts_and_come_back_as_they_were(monkeypatch: pytest.MonkeyPatch):
     partitions = random_partitions(random.Random(5), 25)
     whole = add_all(partitions, random.Random(1))
-    monkeypatch.setattr("stream.counters.count_record.HEADER_BYTES", 0)
+    monkeypatch.setattr("stream.internal_topics.counts.HEADER_BYTES", 0)
     records = records_of(whole, 100)
     assert len(records) > len(whole)
     parts = CountParts(BUCKET_MS, SLICES)
@@ -101,7 +101,7 @@ def test_what_is_shown_least_is_forgotten():
     for p in (one, other):
         for record in p.records:
             adder.take(p.number, record)
-    totals: dict[str, Totals] = {}
+    totals: dict[str, CounterTotals] = {}
     for record in adder.step():
         apply(totals, record)
     assert len(totals["item/0"]) == len(adder.totals["item/0"])

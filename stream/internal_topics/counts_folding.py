@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from stream.counters.count_record import CountPart, CountRecord
-from stream.counters.totals import Rows, Totals
+from stream.counters.totals import CounterTotals, KeyTotals
+from stream.internal_topics.counts import CountPart, CountRecord
 
 
 class CountParts:
@@ -61,7 +61,9 @@ def _joined(parts: list[CountPart]) -> CountRecord:
     if len(parts) == 1:
         return first
     rows = {
-        name: Rows(*map(np.concatenate, zip(*(p.record.rows[name] for p in parts), strict=True)))
+        name: KeyTotals(
+            *map(np.concatenate, zip(*(p.record.rows[name] for p in parts), strict=True))
+        )
         for name in first.rows
     }
     return CountRecord(
@@ -69,7 +71,7 @@ def _joined(parts: list[CountPart]) -> CountRecord:
     )
 
 
-def apply(totals: dict[str, Totals], record: CountRecord) -> None:
+def apply(totals: dict[str, CounterTotals], record: CountRecord) -> None:
     """What a bucket changes. What it does not count is not counted any more."""
     if record.quiet:
         return
@@ -77,5 +79,5 @@ def apply(totals: dict[str, Totals], record: CountRecord) -> None:
         if name not in record.rows:
             del totals[name]
     for name, rows in record.rows.items():
-        kept = totals.setdefault(name, Totals())
+        kept = totals.setdefault(name, CounterTotals())
         kept.replace_slice(record.number % record.slices, record.slices, rows)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from stream.counters.totals import Rows
+from stream.counters.totals import KeyTotals
 from stream.internal_topics.malformed import HeaderFields, MalformedRecord, read_rows, shown
 from stream.internal_topics.row_bytes import cuts
 from stream.kernels.arrays import I64
@@ -35,7 +35,7 @@ _TOPIC, _FORMAT = "counts", "1"
 _NONE = 1 << 62
 
 
-class Point(NamedTuple):
+class ReadPoint(NamedTuple):
     """Where to read a partition of `examples` on from, and what stood there: the arrival up to
     which it was labelled, and the ends of its chains (-1 = none yet)."""
 
@@ -54,8 +54,8 @@ class CountRecord:
     bucket: int  # of arrival: [bucket * bucket_ms, (bucket + 1) * bucket_ms)
     bucket_ms: int
     slices: int
-    rows: Mapping[str, Rows] = field(default_factory=dict)  # by name of what is counted
-    points: Mapping[int, Point] = field(default_factory=dict)  # by partition of `examples`
+    rows: Mapping[str, KeyTotals] = field(default_factory=dict)  # by name of what is counted
+    points: Mapping[int, ReadPoint] = field(default_factory=dict)  # by partition of `examples`
     quiet: bool = False
 
 
@@ -86,13 +86,22 @@ def encode_counts(record: CountRecord, bytes_max: int) -> list[tuple[bytes, Head
     ]
 
 
-def totals_batch(rows: list[Rows]) -> pa.RecordBatch:
+def totals_batch(rows: list[KeyTotals]) -> pa.RecordBatch:
     """Totals of several things that are counted, as COUNT_SCHEMA, by their place in the list."""
-    numbers = [np.full(len(one.keys), i, np.int32) for i, one in enumerate(rows)]
-    columns = [numbers, *([one[k] for one in rows] for k in range(4))]
+    batches = [
+        pa.RecordBatch.from_arrays(
+            [pa.array(column) for column in (np.full(len(one.keys), i, np.int32), *one)],
+            schema=COUNT_SCHEMA,
+        )
+        for i, one in enumerate(rows)
+    ]
+    return _one_batch(pa.Table.from_batches(batches, COUNT_SCHEMA))
+
+
+def _one_batch(table: pa.Table) -> pa.RecordBatch:
     arrays = [
-        pa.array(np.concatenate(column) if column else [], f.type)
-        for column, f in zip(columns, COUNT_SCHEMA, strict=True)
+        column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+        for column in table.columns
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=COUNT_SCHEMA)
 
@@ -134,7 +143,7 @@ def decode_counts(record: Record) -> CountPart:
     )
 
 
-def totals_of(batch: pa.RecordBatch, names: Sequence[str]) -> dict[str, Rows]:
+def totals_of(batch: pa.RecordBatch, names: Sequence[str]) -> dict[str, KeyTotals]:
     """The same back, by name. Raises MalformedRecord."""
     if not batch.schema.equals(COUNT_SCHEMA):
         raise MalformedRecord(_TOPIC, "columns", f"expected {COUNT_SCHEMA.names}")
@@ -149,7 +158,7 @@ def totals_of(batch: pa.RecordBatch, names: Sequence[str]) -> dict[str, Rows]:
         raise MalformedRecord(_TOPIC, "bucket", f"a number outside [0, {_NONE}]")
     found = {}
     for i, name in enumerate(names):
-        mine = Rows(*(column[of == i] for column in columns[1:]))
+        mine = KeyTotals(*(column[of == i] for column in columns[1:]))
         if not (mine.keys[1:] > mine.keys[:-1]).all():
             raise MalformedRecord(_TOPIC, "key", "keys that do not rise")
         found[name] = mine
@@ -159,11 +168,13 @@ def totals_of(batch: pa.RecordBatch, names: Sequence[str]) -> dict[str, Rows]:
 _POINT = re.compile(r"([0-9]{1,9})=([0-9]{1,18}):([0-9]{1,18})((?::(?:-1|[0-9]{1,18})){3})")
 
 
-def _point(read: HeaderFields, part: str) -> tuple[int, Point]:
+def _point(read: HeaderFields, part: str) -> tuple[int, ReadPoint]:
     found = _POINT.fullmatch(part)
     if found is None:
         read.wrong(
             "points",
             f"{shown(part)}, expected '<partition>=<offset>:<arrival_ms>:<label>:<late>:<retract>'",
         )
-    return int(found[1]), Point(int(found[2]), int(found[3]), *map(int, found[4][1:].split(":")))
+    return int(found[1]), ReadPoint(
+        int(found[2]), int(found[3]), *map(int, found[4][1:].split(":"))
+    )
