@@ -10,6 +10,7 @@ from labeler.counts.adder import Adder
 from labeler.counts.examples_count import counts_of
 from labeler.counts.joined import JoinedCounts
 from labeler.counts.of_partition import PartitionCounts
+from stream.chain import RETRACT, kind_of
 from stream.counters.values import CounterColumns
 
 SEEDS = {"first": 10, "step": 12}
@@ -49,11 +50,13 @@ def open_forgotten() -> list[Patch]:
     return [replaced(Adder._points, bad)]
 
 
-@bug("taken back at its full weight", "whatever has faded of it (J1)", first=5, step=12)
+@bug("taken back at its full weight", "whatever has faded of it (J1)", **SEEDS)
 def full_weight() -> list[Patch]:
     def bad(
         columns: CounterColumns, header: Any, batch: Any, start: int, bucket: int, bucket_ms: int
     ) -> Any:
+        if kind_of(header.chain) != RETRACT:
+            return counts_of(columns, header, batch, start, bucket, bucket_ms)
         at = batch.schema.get_field_index("arrival_ms")
         late = np.full(batch.num_rows, bucket * bucket_ms, np.int64)
         batch = batch.set_column(at, batch.schema.field(at), late)
