@@ -22,7 +22,6 @@ Why not transactions or group offsets: they would be a second truth beside the o
 already says all that there is to say about how far its writer got.
 
 - `columns`: Columns in memory
-- `counters`: Counters
 - `decoding`: From what sites send to columns, and what is said of records that are wrong
 - `hashing`: Keyed hashes of identifiers, names and features, and pseudonyms
 - `internal_topics`: Records of the project's own topics

@@ -5,17 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stream.chain import LABEL, LATE
-from stream.columns import (
-    CATEGORICAL,
-    COMPONENT,
-    NUMERIC,
-    Feature,
-    FeatureColumn,
-    Features,
-    check_names,
-)
+from stream.columns.counters.declared_counters import DeclaredCounters
+from stream.columns.declaration import COMPONENT, Feature
+from stream.columns.events import CATEGORICAL, NUMERIC, FeatureColumn, Features
 from stream.columns.feature_names import check_names
-from stream.counters.declared_counters import DeclaredCounters
 from stream.hashing.secret import HashKey, check_secret, key_of
 from stream.option import option
 from stream.watermarks import PARTITIONS_MAX

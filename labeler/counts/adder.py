@@ -15,9 +15,9 @@ import numpy as np
 
 from labeler.counts.examples_count import RowCounts, counts_of, summed
 from stream.chain import LABEL, LATE, RETRACT, Chain, Fold, kind_of
+from stream.columns.counters.counted import CountedValues
+from stream.columns.counters.totals import CounterTotals, KeyTotals, faded, slice_of
 from stream.config import StreamConfig
-from stream.counters.counted import CountedValues
-from stream.counters.totals import CounterTotals, KeyTotals, faded, slice_of
 from stream.internal_topics.counts import CountRecord, ReadPoint
 from stream.internal_topics.counts_folding import apply
 from stream.internal_topics.examples import BatchHeader, decode_examples

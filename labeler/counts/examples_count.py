@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from stream.chain import RETRACT, kind_of
-from stream.counters.counted import CountedValues
-from stream.counters.values import CounterColumns
+from stream.columns.counters.counted import CountedValues
+from stream.columns.counters.values import CounterColumns
 from stream.internal_topics.examples import BatchHeader, rows_of
 from stream.kernels.arrays import F64, I64, U64
 

@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from stream.columns.counters.counted import CountedValues
+from stream.columns.counters.totals import CounterTotals, KeyTotals, faded, slice_of
 from stream.columns.events import Impressions
 from stream.config import StreamConfig
-from stream.counters.counted import CountedValues
-from stream.counters.totals import CounterTotals, KeyTotals, faded, slice_of
 from stream.internal_topics.counts import CountRecord, decode_counts
 from stream.internal_topics.counts_folding import CountParts, apply
 from stream.internal_topics.malformed import MalformedRecord

@@ -4,6 +4,7 @@
   is unpacked
 - `column_pointers`: where the columns of a batch lie in memory, so that one call of a kernel reads
   all of them
+- `counters`: Counters
 - `declaration`: the registry of features
 - `derived`: what a model reads of a declared feature's column
 - `events`: impressions and clicks in memory

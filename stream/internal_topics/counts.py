@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from stream.counters.totals import KeyTotals
+from stream.columns.counters.totals import KeyTotals
 from stream.internal_topics.malformed import HeaderFields, MalformedRecord, read_rows, shown
 from stream.internal_topics.row_bytes import cuts
 from stream.kernels.arrays import I64

@@ -11,7 +11,7 @@ from labeler.counts.examples_count import counts_of
 from labeler.counts.joined import JoinedCounts
 from labeler.counts.of_partition import PartitionCounts
 from stream.chain import RETRACT, kind_of
-from stream.counters.values import CounterColumns
+from stream.columns.counters.values import CounterColumns
 
 SEEDS = {"first": 10, "step": 12}
 

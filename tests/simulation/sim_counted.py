@@ -14,7 +14,7 @@ from sim_scenario import Scenario
 from sim_violation import Violation
 
 from stream.chain import LABEL, LATE, RETRACT, kind_of
-from stream.counters.totals import CounterTotals
+from stream.columns.counters.totals import CounterTotals
 from stream.hashing.keys import hash_strings
 from stream.hashing.secret import derived_key
 from stream.internal_topics.counts import decode_counts

@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labeler.counts.adder import Adder
-from stream.counters.fading import Fading
-from stream.counters.totals import CounterTotals, faded
+from stream.columns.counters.fading import Fading
+from stream.columns.counters.totals import CounterTotals, faded
 from stream.hashing.keys import hash_strings
 from stream.hashing.secret import derived_key
 from stream.internal_topics.counts import CountRecord, decode_counts

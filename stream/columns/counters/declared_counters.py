@@ -1,9 +1,9 @@
 """The counters that a configuration declares: its part that is about them."""
 
+from stream.columns.counters.counted import COUNTABLE, counter_keys, counters
+from stream.columns.counters.values import CounterColumns
 from stream.columns.declaration import Feature
 from stream.columns.events import Features
-from stream.counters.counted import COUNTABLE, counter_keys, counters
-from stream.counters.values import CounterColumns
 from stream.hashing.secret import HashKey
 
 

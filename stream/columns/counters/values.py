@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from stream.columns.counters.counted import Columns, CountedValues, counted_by, counted_keys
+from stream.columns.counters.fading import Fading
+from stream.columns.counters.totals import CounterTotals, KeyTotals, faded
 from stream.columns.declaration import CLICKS, RATE, Feature
-from stream.counters.counted import Columns, CountedValues, counted_by, counted_keys
-from stream.counters.fading import Fading
-from stream.counters.totals import CounterTotals, KeyTotals, faded
 from stream.hashing.secret import HashKey
 from stream.kernels.arrays import F64, U64
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stream.counters.fading import Fading
+from stream.columns.counters.fading import Fading
 from stream.kernels.arrays import F64, I64, U64, Bools
 
 
