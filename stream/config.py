@@ -5,14 +5,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stream.chain import LABEL, LATE
-from stream.columns.counters.declared_counters import DeclaredCounters
-from stream.columns.declaration import COMPONENT, Feature
-from stream.columns.events import CATEGORICAL, NUMERIC, FeatureColumn, Features
-from stream.columns.feature_names import check_names
-from stream.hashing.secret import HashKey, check_secret, key_of
-from stream.option import option
-from stream.watermarks import PARTITIONS_MAX
+from stream.columns import (
+    CATEGORICAL,
+    COMPONENT,
+    NUMERIC,
+    Feature,
+    FeatureColumn,
+    Features,
+    check_names,
+)
+from stream.columns.counters import DeclaredCounters
+from stream.hashing import HashKey, check_secret, key_of
+from stream.options import option
 
+#: Partitions whose watermarks the header of a batch holds (C4).
+PARTITIONS_MAX = 1_024
 #: Partitions of `signals`: one fraud filter sees all inputs, and it is one process.
 SIGNALS_PARTITIONS = 1
 #: A watermark further ahead of its own record is nobody's clock, ms: a week.
@@ -167,14 +174,10 @@ class StreamConfig(DeclaredCounters):
     flush_ms: int = option(1_000, "bucket of arrival time that a batch stays within, ms (C3)")
     batch_rows_max: int = option(4_096, "impressions of any class in one batch (C3)")
     counts_bucket_ms: int = option(
-        60_000,
-        "bucket of arrival time by which counters are added up and published, ms (J2); another "
-        "one begins counting anew",
+        60_000, "bucket of arrival time of counters, ms (J2); another begins counting anew"
     )
     counts_slices: int = option(
-        60,
-        "counters' totals that do not change are said again each so many buckets, a slice of them "
-        "with each (J3); another number begins counting anew",
+        60, "records of `counts` that hold all totals (J3); another number begins counting anew"
     )
     counts_values_max: int = option(
         1_000_000, "values of a feature that are counted; above, those shown least are forgotten"

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from labeler.breaker.band_record import BAND_SCHEMA
-from labeler.breaker.early_join import TALLY_SCHEMA
-from labeler.counting.signals import SESSION_SIGNAL_SCHEMA
+from labeler.breaker import BAND_SCHEMA, TALLY_SCHEMA
+from labeler.counting import SESSION_SIGNAL_SCHEMA
+from stream.internal_topics import examples_schema
 from stream.internal_topics.counts import COUNT_SCHEMA
-from stream.internal_topics.examples import examples_schema
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

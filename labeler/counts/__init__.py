@@ -8,3 +8,22 @@ arrival (J1 to J4).
 - `of_partition`: what one partition needs of the totals, and when
 - `runner`: the adder's reader and writer
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from labeler.counts.feed import CountsFeed
+    from labeler.counts.joined import JoinedCounts
+    from labeler.counts.of_partition import PartitionCounts
+    from labeler.counts.runner import Adding
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "Adding",
+    "CountsFeed",
+    "JoinedCounts",
+    "PartitionCounts",
+]

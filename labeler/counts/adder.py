@@ -14,14 +14,9 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from labeler.counts.examples_count import RowCounts, counts_of, summed
-from stream.chain import LABEL, LATE, RETRACT, Chain, Fold, kind_of
-from stream.columns.counters.counted import CountedValues
-from stream.columns.counters.totals import CounterTotals, KeyTotals, faded, slice_of
-from stream.config import StreamConfig
-from stream.internal_topics.counts import CountRecord, ReadPoint
-from stream.internal_topics.counts_folding import apply
-from stream.internal_topics.examples import BatchHeader, decode_examples
-from stream.record import Record
+from stream import LABEL, LATE, RETRACT, Chain, Fold, Record, StreamConfig, kind_of
+from stream.columns.counters import CountedValues, CounterTotals, KeyTotals, faded, slice_of
+from stream.internal_topics import BatchHeader, CountRecord, ReadPoint, apply, decode_examples
 
 #: A key of which less than this is left is forgotten when its slice comes round.
 FORGOTTEN_BELOW = 0.01

@@ -5,11 +5,10 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from stream.chain import RETRACT, kind_of
-from stream.columns.counters.counted import CountedValues
-from stream.columns.counters.values import CounterColumns
-from stream.internal_topics.examples import BatchHeader, rows_of
-from stream.kernels.arrays import F64, I64, U64
+from stream import RETRACT, kind_of
+from stream.columns.counters import CountedValues, CounterColumns
+from stream.internal_topics import BatchHeader, rows_of
+from stream.kernels import F64, I64, U64
 
 
 class RowCounts(NamedTuple):

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from labeler.counts.joined import JoinedCounts
-from labeler.join.resume_point import ResumePoint
-from stream.config import StreamConfig
-from stream.internal_topics.passed_over import PassedOver
-from stream.record import Partition, Record
+from labeler.join import ResumePoint
+from stream import Partition, Record, StreamConfig
+from stream.internal_topics import PassedOver
 
 logger = logging.getLogger(__name__)
 

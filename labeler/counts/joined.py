@@ -15,15 +15,11 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from stream.columns.counters.counted import CountedValues
-from stream.columns.counters.totals import CounterTotals, KeyTotals, faded, slice_of
-from stream.columns.events import Impressions
-from stream.config import StreamConfig
-from stream.internal_topics.counts import CountRecord, decode_counts
-from stream.internal_topics.counts_folding import CountParts, apply
-from stream.internal_topics.malformed import MalformedRecord
-from stream.kernels.arrays import F64, U64
-from stream.record import Record
+from stream import Record, StreamConfig
+from stream.columns import Impressions
+from stream.columns.counters import CountedValues, CounterTotals, KeyTotals, faded, slice_of
+from stream.internal_topics import CountParts, CountRecord, MalformedRecord, apply, decode_counts
+from stream.kernels import F64, U64
 
 #: KeyTotals of later buckets that are held for partitions ahead of the slowest one.
 ROWS_MAX = 2_000_000

@@ -1,7 +1,7 @@
 """What one partition needs of the totals, and when (J4)."""
 
 from labeler.counts.joined import JoinedCounts
-from stream.columns.events import Impressions
+from stream.columns import Impressions
 
 
 class PartitionCounts:

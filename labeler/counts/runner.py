@@ -11,15 +11,17 @@ import logging
 from dataclasses import dataclass
 
 from labeler.counts.adder import Adder
-from labeler.io.tail import TailReader
-from labeler.io.wait import Wait
-from stream.config import StreamConfig
-from stream.internal_topics.counts import CountRecord, decode_counts, encode_counts
-from stream.internal_topics.counts_folding import CountParts
-from stream.internal_topics.malformed import MalformedRecord
-from stream.internal_topics.passed_over import PassedOver
-from stream.log.log import Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
-from stream.record import Partition, Record
+from labeler.io import TailReader, Wait
+from stream import Partition, Record, StreamConfig
+from stream.internal_topics import (
+    CountParts,
+    CountRecord,
+    MalformedRecord,
+    PassedOver,
+    decode_counts,
+    encode_counts,
+)
+from stream.log import Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """From impressions, clicks and verdicts of one partition to labelled batches (L1 to L7).
 
-- `awaited_inputs`: whose watermarks a label waits for (L3)
+- `label_inputs`: whose watermarks a label waits for (L3)
 - `batching`: where a batch ends
 - `claimed_ends`: how far the logs of watermarks' inputs go, as far as it is known
 - `clicks`: the joining reader's side of `clicks[p]`
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from labeler.labels.clicks import ClickBuffer, Passed
     from labeler.labels.emission import Emission, rejected_ids
     from labeler.labels.emitter import ExamplesEmitter, Reading
+    from labeler.labels.label_inputs import awaited_inputs
     from labeler.labels.lost_range import (
         LostRange,
         lost_command,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     )
     from labeler.labels.operator_overrides import OverrideSearch
     from labeler.labels.partition import PartitionLabeler, PartitionStop
-    from labeler.labels.runner import Labelling, awaited_inputs
+    from labeler.labels.runner import Labelling
     from labeler.labels.verdict_index import NO_WATERMARK, VerdictPoint
     from labeler.labels.verdict_records import (
         VerdictRecord,

@@ -13,11 +13,8 @@ import numpy as np
 
 from labeler.click_cache import ClickCopy, PagesFailed
 from labeler.config import LabelerConfig, label_config_hash
-from labeler.counts.joined import JoinedCounts
-from labeler.counts.of_partition import PartitionCounts
-from labeler.join.intake import clicks_intake, impressions_intake
-from labeler.join.resume_point import ResumePoint
-from labeler.join.strategy import label_strategies
+from labeler.counts import JoinedCounts, PartitionCounts
+from labeler.join import ResumePoint, clicks_intake, impressions_intake, label_strategies
 from labeler.labels.batching import BatchRange
 from labeler.labels.clicks import ClickBuffer, Passed
 from labeler.labels.emission import Emission, SideRecord, quarantine_records, rejected_records

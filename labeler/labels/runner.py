@@ -10,28 +10,22 @@ from dataclasses import dataclass, field
 
 from labeler.click_cache import Pages, PagesFailed
 from labeler.config import LabelerConfig
-from labeler.counts.feed import CountsFeed
-from labeler.io.fetch_queue import FetchQueue
-from labeler.io.outbox import Message, Outbox, Outgoing
-from labeler.io.set_aside import SetAside
-from labeler.io.tail import TailReader
-from labeler.io.wait import Wait
-from labeler.join.strategy import LabelStrategy, label_strategies
-from labeler.labels.awaited_inputs import awaited_inputs
+from labeler.counts import CountsFeed
+from labeler.io import FetchQueue, Message, Outbox, Outgoing, SetAside, TailReader, Wait
+from labeler.join import LabelStrategy, label_strategies
 from labeler.labels.emission import REJECTED, Emission, SideRecord
 from labeler.labels.emitter import Emitter, ExamplesEmitter, Reading
 from labeler.labels.folding import ChainFolding, Totals, inputs_of
+from labeler.labels.label_inputs import awaited_inputs
 from labeler.labels.lost_range import LostRange, Missing, behind
 from labeler.labels.operator_overrides import OperatorOverrides, OverrideSearch
 from labeler.labels.partition import PartitionLabeler, PartitionStop
 from labeler.labels.remade_topics import Remade
 from labeler.labels.verdict_index import VerdictIndex
 from labeler.labels.verdict_queue import VerdictQueue
-from stream.config import StreamConfig
-from stream.internal_topics.examples import BatchHeader
-from stream.internal_topics.passed_over import PassedOver
-from stream.log.log import Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
-from stream.record import Partition, offset_of, position
+from stream import Partition, StreamConfig, offset_of, position
+from stream.internal_topics import BatchHeader, PassedOver
+from stream.log import Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from labeler.click_cache import Pages, RocksPages
 from labeler.config import LabelerConfig
-from labeler.counting.runner import Head
-from labeler.counts.runner import Adding
+from labeler.counting import Head
+from labeler.counts import Adding
 from labeler.fraud_config import FraudConfig
 from labeler.io import Wait
 from labeler.join import LabelStrategy, label_strategies

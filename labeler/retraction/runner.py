@@ -16,14 +16,15 @@ import numpy as np
 import pyarrow as pa
 
 from labeler.config import LabelerConfig, label_config_hash
-from labeler.io.outbox import Message, Outbox, Outgoing
-from labeler.io.tail import TailReader
-from labeler.io.wait import Wait
-from labeler.join.resume_point import ResumePoint
-from labeler.join.strategy import label_strategies
-from labeler.labels.awaited_inputs import awaited_inputs
-from labeler.labels.claimed_ends import ClaimedEnds
-from labeler.labels.verdict_records import claims, read_verdicts, without_contradictions
+from labeler.io import Message, Outbox, Outgoing, TailReader, Wait
+from labeler.join import ResumePoint, label_strategies
+from labeler.labels import (
+    ClaimedEnds,
+    awaited_inputs,
+    claims,
+    read_verdicts,
+    without_contradictions,
+)
 from labeler.retraction.labelled_rows import Labelled, labelled, reached_ms
 from labeler.retraction.late_verdicts import LateVerdicts, Run
 from labeler.retraction.rows import Gathered, Late, aligned, record_rows, values_of

@@ -23,11 +23,10 @@ import pyarrow as pa
 
 from learners.config import ModelConfig
 from learners.declared_features import CROSS
-from stream.columns.declaration import COMPONENT, COUNTER, TS_MS, Feature
-from stream.columns.derived import categories, list_values, pieces, pooled_weights, vectors
-from stream.columns.events import (
+from stream.columns import (
     CATEGORICAL,
     COMPONENT,
+    COUNTER,
     FEATURE_PREFIX,
     IMAGE,
     NO_POSITION,

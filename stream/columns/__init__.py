@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from stream.columns.declaration import (
         CHARACTERS,
         COMPONENT,
+        COUNTER,
         DESCRIBES,
         DIGITS,
         INTEGER,
@@ -107,6 +108,7 @@ __all__ = [
     "CHARACTERS",
     "COLOUR_MAX",
     "COMPONENT",
+    "COUNTER",
     "DESCRIBES",
     "DIGEST",
     "DIGITS",

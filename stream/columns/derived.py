@@ -24,8 +24,7 @@ from stream.columns.declaration import (
     Feature,
 )
 from stream.columns.events import NO_TIME, TIME
-from stream.kernels.arrays import I64
-from stream.kernels.kernel import kernel
+from stream.kernels import I64, kernel
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]

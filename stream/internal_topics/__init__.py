@@ -27,6 +27,8 @@ if TYPE_CHECKING:
         overrides_of,
         set_back,
     )
+    from stream.internal_topics.counts import CountRecord, ReadPoint, decode_counts, encode_counts
+    from stream.internal_topics.counts_folding import CountParts, apply
     from stream.internal_topics.examples import (
         FIXED_BYTES,
         NO_CLICK,
@@ -87,18 +89,24 @@ __all__ = [
     "Again",
     "BatchHeader",
     "ClockOverride",
+    "CountParts",
+    "CountRecord",
     "Fields",
     "HeaderFields",
     "MalformedRecord",
     "OnMalformed",
     "PassedOver",
+    "ReadPoint",
     "Verdict",
     "Watermark",
+    "apply",
     "breaker_input",
     "clock_overrides",
     "cuts",
+    "decode_counts",
     "decode_examples",
     "decode_verdict",
+    "encode_counts",
     "encode_examples",
     "encode_verdict",
     "example_batch",

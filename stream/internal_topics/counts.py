@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from stream.columns.counters.totals import KeyTotals
+from stream.columns.counters import KeyTotals
 from stream.internal_topics.malformed import HeaderFields, MalformedRecord, read_rows, shown
-from stream.internal_topics.row_bytes import cuts
-from stream.kernels.arrays import I64
-from stream.log.log import Headers
+from stream.internal_topics.row_sizes import cuts
+from stream.kernels import I64
+from stream.log import Headers
 from stream.record import Record
 
 COUNT_SCHEMA = pa.schema(

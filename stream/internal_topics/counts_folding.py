@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from stream.columns.counters.totals import CounterTotals, KeyTotals
+from stream.columns.counters import CounterTotals, KeyTotals
 from stream.internal_topics.counts import CountPart, CountRecord
 
 

@@ -7,7 +7,7 @@ from sim_network import Process
 from sim_scenario import Scenario
 from sim_tasks import Resume, Task
 
-from labeler.counts.runner import Adding
+from labeler.counts import Adding
 
 TURN_MS = 500
 

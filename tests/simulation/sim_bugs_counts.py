@@ -5,13 +5,11 @@ from typing import Any
 import numpy as np
 from sim_bug import Patch, bug, replaced
 
-from labeler.counts import adder
+from labeler.counts import JoinedCounts, PartitionCounts, adder
 from labeler.counts.adder import Adder
 from labeler.counts.examples_count import counts_of
-from labeler.counts.joined import JoinedCounts
-from labeler.counts.of_partition import PartitionCounts
-from stream.chain import RETRACT, kind_of
-from stream.columns.counters.values import CounterColumns
+from stream import RETRACT, kind_of
+from stream.columns.counters import CounterColumns
 
 SEEDS = {"first": 10, "step": 12}
 

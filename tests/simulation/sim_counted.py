@@ -13,14 +13,10 @@ from sim_log import Message
 from sim_scenario import Scenario
 from sim_violation import Violation
 
-from stream.chain import LABEL, LATE, RETRACT, kind_of
-from stream.columns.counters.totals import CounterTotals
-from stream.hashing.keys import hash_strings
-from stream.hashing.secret import derived_key
-from stream.internal_topics.counts import decode_counts
-from stream.internal_topics.counts_folding import CountParts, apply
-from stream.internal_topics.examples import BatchHeader, decode_examples
-from stream.record import Record
+from stream import LABEL, LATE, RETRACT, Record, kind_of
+from stream.columns.counters import CounterTotals
+from stream.hashing import derived_key, hash_strings
+from stream.internal_topics import BatchHeader, CountParts, apply, decode_counts, decode_examples
 
 #: Totals may lack what was forgotten of a key (J3), and the last digits.
 SHOWS_OFF = 0.0101

@@ -23,13 +23,10 @@ from sim_scenario import Scenario
 from sim_violation import Violation
 from sim_watch import Folded, Watch
 
-from labeler.config import LabelerConfig
-from labeler.counts.joined import JoinedCounts
-from labeler.join.resume_point import ResumePoint
-from labeler.join.strategy import LabelStrategy, label_strategies
-from labeler.labels.emission import Emission
-from labeler.labels.emitter import ExamplesEmitter, Reading
-from labeler.labels.lost_ranges import LostRange
+from labeler import LabelerConfig
+from labeler.counts import JoinedCounts
+from labeler.join import LabelStrategy, ResumePoint, label_strategies
+from labeler.labels import Emission, ExamplesEmitter, LostRange, PartitionLabeler, Reading
 from labeler.labels.operator_overrides import OperatorOverrides
 from labeler.labels.verdict_index import VerdictIndex
 from stream import LABEL, LATE, Record

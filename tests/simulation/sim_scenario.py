@@ -4,11 +4,10 @@ the run goes."""
 import random
 from dataclasses import dataclass, replace
 
-from labeler.breaker_config import BreakerConfig, check
-from labeler.fraud_config import FraudConfig
-from stream.chain import begin_vector
-from stream.columns.declaration import Feature
-from stream.config import StreamConfig
+from labeler import BreakerConfig, FraudConfig
+from labeler.breaker_config import check
+from stream import StreamConfig, begin_vector
+from stream.columns import Feature
 
 PARTITIONS, SHARDS, LEARNERS, LABELERS, REPLICAS = 3, 2, 2, 2, 1
 #: Where an operator scales them (S6).

@@ -14,11 +14,10 @@ from checkpointer.process import operator_actions as actions
 from checkpointer.serving import of_rows
 from checkpointer.store import Catalogue, Damaged, KeyRow, Manifest, open_store, row_of
 from everspun.commands import options as shared
-from everspun.status.table import duration
-from learners.config import ModelConfig
-from learners.models.model import Model, make_model
-from stream.columns.declaration import INTEGER, Feature
-from stream.columns.events import LIST, TEXT, TIME
+from everspun.status import duration
+from learners import ModelConfig
+from learners.models import Model, make_model
+from stream.columns import INTEGER, LIST, TEXT, TIME, Feature
 
 _IDENTIFIERS = ("source", "vendor", "item")
 

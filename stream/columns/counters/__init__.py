@@ -7,3 +7,25 @@ by who adds them up, who joins them to impressions, and who serves them.
 - `totals`: the totals of one thing that is counted, by key
 - `values`: the numbers that a model reads of a counter
 """
+
+from typing import TYPE_CHECKING
+
+from stream.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from stream.columns.counters.counted import CountedValues
+    from stream.columns.counters.declared_counters import DeclaredCounters
+    from stream.columns.counters.totals import CounterTotals, KeyTotals, faded, slice_of
+    from stream.columns.counters.values import CounterColumns
+else:
+    __getattr__ = on_demand(__name__)
+
+__all__ = [
+    "CountedValues",
+    "CounterColumns",
+    "CounterTotals",
+    "DeclaredCounters",
+    "KeyTotals",
+    "faded",
+    "slice_of",
+]

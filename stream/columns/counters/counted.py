@@ -9,9 +9,8 @@ import pyarrow as pa
 from stream.columns.declaration import COUNTER, Feature
 from stream.columns.derived import categories
 from stream.columns.events import FEATURE_PREFIX
-from stream.hashing.keys import hash_strings
-from stream.hashing.secret import HashKey, derived_key
-from stream.kernels.arrays import U64
+from stream.hashing import HashKey, derived_key, hash_strings
+from stream.kernels import U64
 
 #: Fields of an impression whose values can be counted without a declaration.
 COUNTABLE = ("item", "vendor", "source")

@@ -4,7 +4,7 @@ from stream.columns.counters.counted import COUNTABLE, counter_keys, counters
 from stream.columns.counters.values import CounterColumns
 from stream.columns.declaration import Feature
 from stream.columns.events import Features
-from stream.hashing.secret import HashKey
+from stream.hashing import HashKey
 
 
 class DeclaredCounters:

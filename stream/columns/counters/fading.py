@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from stream.kernels.arrays import F64, I64
+from stream.kernels import F64, I64
 
 #: The weight of a bucket is rounded to so many bits, so that no library's last digit decides.
 _ROUNDED = float(1 << 40)

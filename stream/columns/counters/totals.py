@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stream.columns.counters.fading import Fading
-from stream.kernels.arrays import F64, I64, U64, Bools
+from stream.kernels import F64, I64, U64, Bools
 
 
 class KeyTotals(NamedTuple):

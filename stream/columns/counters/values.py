@@ -9,8 +9,8 @@ from stream.columns.counters.counted import Columns, CountedValues, counted_by, 
 from stream.columns.counters.fading import Fading
 from stream.columns.counters.totals import CounterTotals, KeyTotals, faded
 from stream.columns.declaration import CLICKS, RATE, Feature
-from stream.hashing.secret import HashKey
-from stream.kernels.arrays import F64, U64
+from stream.hashing import HashKey
+from stream.kernels import F64, U64
 
 Floats = npt.NDArray[np.float32]
 

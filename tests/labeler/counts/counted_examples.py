@@ -7,15 +7,15 @@ import numpy as np
 import pyarrow as pa
 
 from labeler.counts.adder import Adder
-from stream.columns.declaration import Feature
-from stream.config import StreamConfig
-from stream.internal_topics.counts import CountRecord, encode_counts
-from stream.internal_topics.examples import (
+from stream import Record, StreamConfig, position
+from stream.columns import Feature
+from stream.internal_topics import (
     BatchHeader,
+    CountRecord,
+    encode_counts,
     encode_examples,
     examples_schema,
 )
-from stream.record import Record, position
 
 BUCKET_MS, SLICES, WAIT_MS = 1_000, 3, 5_000
 START_MS = 1_000_000

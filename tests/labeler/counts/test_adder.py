@@ -19,14 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labeler.counts.adder import Adder
+from stream import Record
+from stream.columns.counters import CounterTotals, faded
 from stream.columns.counters.fading import Fading
-from stream.columns.counters.totals import CounterTotals, faded
-from stream.hashing.keys import hash_strings
-from stream.hashing.secret import derived_key
-from stream.internal_topics.counts import CountRecord, decode_counts
-from stream.internal_topics.counts_folding import CountParts, apply
-from stream.internal_topics.malformed import MalformedRecord
-from stream.record import Record
+from stream.hashing import derived_key, hash_strings
+from stream.internal_topics import CountParts, CountRecord, MalformedRecord, apply, decode_counts
 
 
 def key_of(item: str) -> int:

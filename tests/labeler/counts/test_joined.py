@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from labeler.counts.joined import JoinedCounts
 from labeler.counts.of_partition import PartitionCounts
-from stream.columns.events import Impressions, impression_schema
+from stream.columns import Impressions, impression_schema
 
 
 def impressions(arrivals: list[int], items: list[str]) -> Impressions:

@@ -1,8 +1,8 @@
 """Whose watermarks a label waits for (L3)."""
 
 from labeler.config import LabelerConfig
-from stream.config import StreamConfig
-from stream.internal_topics.verdicts import breaker_input, input_name
+from stream import StreamConfig
+from stream.internal_topics import breaker_input, input_name
 
 
 def awaited_inputs(stream: StreamConfig, labeler: LabelerConfig) -> list[str]:
