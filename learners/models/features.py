@@ -26,7 +26,6 @@ from learners.declared_features import CROSS
 from stream.columns import (
     CATEGORICAL,
     COMPONENT,
-    COUNTER,
     FEATURE_PREFIX,
     IMAGE,
     NO_POSITION,
@@ -195,19 +194,8 @@ class Encoder:
                     continue
                 declared = self.config.feature(name)
                 columns += declared.columns(name) if declared else [FeatureColumn(name, kind)]
-                columns += self._counted_columns(name, declared)
+                columns += declared.joined_columns(name) if declared else ()
         return tuple(dict.fromkeys(columns))
-
-    def _counted_columns(self, name: str, declared: Feature | None) -> Features:
-        """Of a counter: its own, which labels join, and what it is of, by which a replica knows
-        it."""
-        if declared is None or declared.kind != COUNTER:
-            return ()
-        of, counted = declared.of, self.config.feature(declared.of)
-        if of in STRINGS:
-            return declared.joined_columns(name)
-        sent = counted.columns(of) if counted else (FeatureColumn(of, CATEGORICAL),)
-        return (*declared.joined_columns(name), *sent)
 
     def check_declared(self, declared: Features) -> None:
         """Raises ValueError naming a feature that the model uses and the stream does not declare

@@ -1,6 +1,6 @@
 """Records of the project's own topics: how each is written, and how it is read back.
 
-- `clock_overrides`: clock overrides
+- `clock_override`: clock overrides
 - `counts`: a record of `counts`
 - `counts_folding`: the records of `counts`, folded into totals, as every reader folds them
 - `examples`: A training batch as it stands in `examples`
