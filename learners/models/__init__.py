@@ -30,15 +30,7 @@ if TYPE_CHECKING:
     from learners.models.counting_model import TABLE
     from learners.models.delayed_feedback import NONE, Correction
     from learners.models.embeddings import unique_keys
-    from learners.models.features import (
-        Bag,
-        Encoded,
-        Encoder,
-        Floats,
-        Keys,
-        Pictures,
-        Places,
-    )
+    from learners.models.features import Bag, Encoded, Encoder, Floats, Keys, Pictures, Places
     from learners.models.logistic import Logistic, probabilities
     from learners.models.model import Model, Scorer, clip, code_of, make_model, stated_correction
     from learners.models.network_forward import Forward, forward_of
