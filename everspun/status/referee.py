@@ -201,6 +201,7 @@ def _behind(one: CatchUp, shot: StatusSnapshot) -> str:
     todo = {
         "verdicts": "it waits for verdicts: is the fraud filter up? its log; run.fraud = 0 labels "
         "without",
+        "counts": "it waits for counters of all partitions (J4): which of them stands still?",
         "breaker": "it waits for the breaker: its log",
         "paused": "everspun resume",
         "cut": "it waits for a cut: the checkpointer's log",
