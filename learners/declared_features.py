@@ -57,6 +57,12 @@ def read_declared(config: _Config) -> dict[str, Feature]:
 
 
 def _check_places(config: _Config, read: dict[str, Feature]) -> None:
+    for name in (*config.parts, *config.numeric, *config.images):
+        if name in read and read[name].retired:
+            raise ValueError(
+                f"{name!r} is retired since {read[name].retired}: take it out of the model, which "
+                f"needs a new name"
+            )
     for name in config.parts:
         if name in read and not read[name].is_keyed:
             where = (

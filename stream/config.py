@@ -12,6 +12,7 @@ from stream.columns import (
     Feature,
     FeatureColumn,
     Features,
+    check_aliases,
     check_names,
 )
 from stream.columns.counters import DeclaredCounters
@@ -263,6 +264,7 @@ class StreamConfig(DeclaredCounters):
         check_secret("hash_secret", self.hash_secret)
         _check_security(self)
         _check_labels(self)
+        check_aliases(self.features, self.declared)
         columns = self.examples_features
         check_names(columns, self.declared, self.categorical_features, self.personal_features)
         self.check_counters()

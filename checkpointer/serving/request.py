@@ -282,8 +282,13 @@ def _from_rows(rows: Any, features: Features) -> Given:
     fields[TS_MS] = [row.get(TS_MS) for row in rows]
     for feature in features:
         fields[feature.column] = [bag.get(feature.name) for bag in bags]
+        if feature.alias:
+            pairs = zip(fields[feature.column], bags, strict=True)
+            fields[feature.column] = [
+                bag.get(feature.alias) if own is None else own for own, bag in pairs
+            ]
     _refuse_unknown(set().union(*rows) - {"features"} if rows else set(), "rows")
-    names = {feature.name for feature in features}
+    names = {feature.name for feature in features} | {feature.alias for feature in features}
     ignored = tuple(sorted(set().union(*bags) - names)) if bags else ()
     return Given(fields, {}, len(rows), ignored)
 
@@ -308,11 +313,14 @@ def _from_columns(columns: Any, features: Features) -> Given:
             )
     missing = [None] * count
     fields = {name: columns.get(name, missing) for name in IDENTIFIERS}
+    known = {*IDENTIFIERS, *_CARRIED}
     fields[SHOWN_AT] = columns.get(POSITION, missing)
     fields[TS_MS] = columns.get(TS_MS, missing)
     for feature in features:
-        fields[feature.column] = columns.get(feature.name, columns.get(feature.column, missing))
-    known = {*IDENTIFIERS, *_CARRIED, *(f.name for f in features), *(f.column for f in features)}
+        named = (feature.name, feature.column, feature.alias, feature.alias_column)
+        there = [name for name in named if name and name in columns]
+        fields[feature.column] = columns[there[0]] if there else missing
+        known.update(named)
     return Given(fields, {}, count, tuple(sorted(columns.keys() - known)))
 
 

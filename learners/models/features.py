@@ -259,6 +259,11 @@ class Encoder:
 
     def _with_declared(self, columns: Columns) -> tuple[Columns, dict[str, int]]:
         """The columns, and for each declared feature that they lack one of its missing value."""
+        for feature in self._declared:  # by the name that it had
+            there = columns.schema.names
+            if feature.alias_column in there and feature.column not in there:
+                at = columns.schema.get_field_index(feature.alias_column)
+                columns = columns.append_column(feature.column, columns.column(at))
         filled = {
             f.name: columns.num_rows for f in self._declared if f.column not in columns.schema.names
         }

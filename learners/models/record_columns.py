@@ -24,6 +24,8 @@ def wrong_column(schema: pa.Schema, features: Features) -> str:
             return f"column {field.name} is {schema.field(at).type}, expected {field.type}"
     for feature in features:
         at = schema.get_field_index(feature.column)
+        if at < 0 and feature.alias:
+            at = schema.get_field_index(feature.alias_column)
         if at >= 0 and schema.field(at).type != feature.type:
             return (
                 f"feature {feature.name} is {schema.field(at).type} in this record, and declared "

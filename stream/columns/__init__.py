@@ -75,7 +75,7 @@ if TYPE_CHECKING:
         click_schema,
         impression_schema,
     )
-    from stream.columns.feature_names import check_names
+    from stream.columns.feature_names import check_aliases, check_names
     from stream.columns.picture_store import PictureStore
     from stream.columns.pictures import (
         COLOUR_MAX,
@@ -149,6 +149,7 @@ __all__ = [
     "Placed",
     "StreamSize",
     "categories",
+    "check_aliases",
     "check_names",
     "check_offsets",
     "click_schema",

@@ -80,7 +80,7 @@ _OF_KIND = {
     "store": (IMAGE,),
 }
 #: What says whose a feature is, and changes no number.
-DESCRIBES = ("source", "owner", "since", "doc", "personal", "missing_max")
+DESCRIBES = ("source", "owner", "since", "doc", "personal", "missing_max", "alias", "retired")
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,10 @@ class Feature:
     owner: str = option("", "who answers for it, for people")
     since: str = option("", "since when it is sent, for people")
     doc: str = option("", "what it means, for people")
+    alias: str = option("", "the name that it had: events and older records are read by it as well")
+    retired: str = option(
+        "", "since when it is no more: events may still send it, and no model may read it"
+    )
     default: Any = field(
         default=None,
         metadata={
@@ -237,6 +241,11 @@ class Feature:
             raise ValueError(f"width = {self.width}: allowed is {least} to {VECTOR_WIDTH_MAX}")
         if not 0.0 < self.missing_max <= 1.0:
             raise ValueError(f"missing_max = {self.missing_max}: allowed is above 0 to 1")
+        if self.alias and (not self.alias.isidentifier() or self.weighted or self.personal):
+            raise ValueError(
+                f"alias = {self.alias!r}: allowed is another name of a feature that is neither "
+                f"weighted nor personal"
+            )
         if self.store and self.unreadable != QUARANTINE:
             raise ValueError(
                 f"unreadable = {self.unreadable!r}: a picture of a store is missing where it is "
@@ -317,14 +326,21 @@ class Feature:
 
     def columns(self, name: str) -> tuple[FeatureColumn, ...]:
         """What of it an event sends: one column, a second one of weights, or none."""
-        if self.of:
+        if self.of or self.retired:
             return ()
         forgiving, kind = self.unreadable == MISSING, self.kind
         if kind == COMPONENT:
             kind = VECTOR if self.width else NUMERIC
         is_stored = bool(self.store)
         own = FeatureColumn(
-            name, kind, self.personal, self.type == INTEGER, self.width, forgiving, is_stored
+            name,
+            kind,
+            self.personal,
+            self.type == INTEGER,
+            self.width,
+            forgiving,
+            is_stored,
+            self.alias,
         )
         if self.weighted:
             return own, FeatureColumn(name + WEIGHTS_SUFFIX, WEIGHTS)

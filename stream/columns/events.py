@@ -67,7 +67,8 @@ class FeatureColumn:
     A `personal` one identifies a person (a user id, a device): our producer pseudonymises it. With
     `integers`, categories and values of lists are sent as integers, and travel as their digits. A
     `forgiving` image counts as missing where it is none; a `stored` one is the SHA-256 of its file,
-    64 hexadecimal digits, and a string.
+    64 hexadecimal digits, and a string. `alias` is the name that it had, by which it is read as
+    well.
     """
 
     name: str
@@ -77,6 +78,7 @@ class FeatureColumn:
     width: int = 0
     forgiving: bool = False
     stored: bool = False
+    alias: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in COLUMN_KINDS:
@@ -97,6 +99,11 @@ class FeatureColumn:
     @property
     def column(self) -> str:
         return FEATURE_PREFIX + self.name
+
+    @property
+    def alias_column(self) -> str:
+        """In an older record; "" = it had no other name."""
+        return FEATURE_PREFIX + self.alias if self.alias else ""
 
     @property
     def is_plain_string(self) -> bool:

@@ -54,3 +54,15 @@ def check_names(
         raise ValueError(
             f"personal_features = {unknown}: allowed are names in categorical_features"
         )
+
+
+def check_aliases(features: Features, declared: Collection[str]) -> None:
+    """Raises ValueError for a name that a feature had and another has, or had."""
+    taken = {f.name for f in features} | set(declared) | BUILT_IN
+    for feature in features:
+        if feature.alias in taken:
+            raise ValueError(
+                f"features.{feature.name}.alias = {feature.alias!r}: that is another feature's "
+                f"name, or a field of an event"
+            )
+        taken.add(feature.alias or feature.name)

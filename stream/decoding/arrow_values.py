@@ -73,8 +73,11 @@ def _batches(value: bytes, shape: Shape, config: StreamConfig) -> list[pa.Record
         if size.rows > ROWS_PER_RECORD_MAX or size.unpacked_bytes > config.decoded_bytes_max:
             raise _Unfit(*too_large(size.rows, size.unpacked_bytes, config))
         with pa.ipc.open_stream(value) as reader:
-            wanted = _wanted(reader.schema, shape)
-            batches = [batch.select(wanted) for batch in reader if batch.num_rows]
+            names = _named(reader.schema.names, shape)
+            renamed = [f.with_name(n) for f, n in zip(reader.schema, names, strict=True)]
+            wanted = _wanted(pa.schema(renamed), shape)
+            read = (batch.rename_columns(names) for batch in reader if batch.num_rows)
+            batches = [batch.select(wanted) for batch in read]
         for batch in batches:
             batch.validate(full=True)
         if batches and _may_be_too_large(size, batches[0].schema, shape, config):
@@ -92,6 +95,12 @@ def _batches(value: bytes, shape: Shape, config: StreamConfig) -> list[pa.Record
     except MalformedStream as error:
         raise _Unfit("value", str(error)) from error
     return plain
+
+
+def _named(names: Sequence[str], shape: Shape) -> list[str]:
+    """What the columns are called: a feature by its name, where they have only the one it had."""
+    of_alias = {f.alias_column: f.column for f in shape.features if f.alias}
+    return [n if of_alias.get(n, n) in names else of_alias[n] for n in names]
 
 
 def _wanted(schema: pa.Schema, shape: Shape) -> list[int]:

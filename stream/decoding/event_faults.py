@@ -163,6 +163,8 @@ def feature_faults(features: Any, declared: Features) -> Iterator[Fault]:
         return
     for feature in declared:
         value, name = features.get(feature.name), f"features.{feature.name}"
+        if value is None and feature.alias:
+            value, name = features.get(feature.alias), f"features.{feature.alias}"
         if value is None:
             continue
         if feature.is_list:

@@ -1,7 +1,7 @@
 """What impressions and clicks look like outside (JSON, Arrow IPC) and how a parsed JSON object
 becomes flat rows."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import NamedTuple
@@ -110,7 +110,8 @@ def impression_shape(features: Features) -> Shape:
     own = [(name, wire[name]) for name in _OWN]
     top = list(wire.items())
     if features:
-        declared = pa.struct([(f.name, f.wire_type) for f in features])
+        aliases = [(f.alias, f.wire_type) for f in features if f.alias]
+        declared = pa.struct([*((f.name, f.wire_type) for f in features), *aliases])
         own.append(("features", declared))
         top.append(("features", declared))
         wire |= {f.column: declared.field(f.name).type for f in features}
@@ -214,8 +215,11 @@ def _with_features(columns: Columns, shape: Shape) -> Columns:
     """The struct `features` taken apart into a column each."""
     flat = {name: column for name, column in columns.items() if name != "features"}
     if shape.features:
-        apart: Iterable[pa.Array] = columns["features"].flatten()
-        flat |= dict(zip((f.column for f in shape.features), apart, strict=True))
+        given = columns["features"]
+        apart = dict(zip((f.name for f in given.type), given.flatten(), strict=True))
+        for feature in shape.features:
+            own = apart[feature.name]
+            flat[feature.column] = pc.coalesce(own, apart[feature.alias]) if feature.alias else own
     return flat
 
 

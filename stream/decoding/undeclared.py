@@ -26,7 +26,8 @@ ARROW_STREAM = b"\xff\xff\xff\xff"
 def count_undeclared(found: Counter[str], records: Iterable[Record], config: StreamConfig) -> None:
     """Add to `found` how many of these records hold a feature of each name that is not declared.
     Records that cannot be read are passed over: `decode` says what is wrong with them."""
-    declared = {f.name for f in config.features}
+    declared = {f.name for f in config.features} | {f.alias for f in config.features}
+    declared |= set(config.declared)  # what is retired may still be sent
     laid_out, shape = RecordColumns.of(records), impression_shape(config.features)
     for record in laid_out:
         value = record.value or b""
