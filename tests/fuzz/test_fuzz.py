@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 HERE = Path(__file__).resolve().parent
@@ -45,6 +46,21 @@ def test_the_one_input_of_a_batch_that_a_decoder_raises_for_is_found():
     with pytest.raises(Found, match="OverflowError") as found:
         check(BROKEN, values)
     assert found.value.values == [b"poison"]
+
+
+def test_a_decoder_that_keeps_memory_each_time_is_found():
+    kept: list[pa.Buffer] = []
+
+    def keeping(values, turn):
+        kept.append(pa.allocate_buffer(2 << 20))
+        return len(values)
+
+    def keeping_once(values, turn):
+        return len(values) if kept else keeping(values, turn)
+
+    assert check(Decoder(DECODERS["json"].make, keeping_once), [b"1"]) == 1
+    with pytest.raises(Found, match="left 2097152"):
+        check(Decoder(DECODERS["json"].make, keeping), [b"1"])
 
 
 def test_a_batch_follows_from_its_number_alone():
