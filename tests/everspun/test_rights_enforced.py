@@ -12,6 +12,7 @@ import pytest
 from everspun.broker_access import TOPICS, access, grants
 from everspun.launcher.broker import why_not_kafka
 from stream import Partition, StreamConfig
+from stream.columns import Feature
 from stream.log import KafkaLog, LogError, create_topics
 from stream.log.security import PASSWORD as PASSWORD_NAME
 
@@ -33,7 +34,10 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StreamConfig]:
     )
     try:
         open_one = StreamConfig(
-            topic_prefix=PREFIX, partitions=1, bootstrap_servers=secured.broker.address
+            topic_prefix=PREFIX,
+            partitions=1,
+            bootstrap_servers=secured.broker.address,
+            declared={"rate": Feature(kind="counter", of="item", half_life_ms=1_000)},
         )
         create_topics(open_one)
         for topic in TOPICS:
