@@ -57,7 +57,9 @@ def access(model: str) -> dict[str, Access]:
         "learner": Access(
             writes=("evaluations",), reads=("examples", "checkpoints"), group=f"learners-{model}"
         ),
-        "checkpointer": Access(writes=("checkpoints",), reads=("examples", "evaluations")),
+        "checkpointer": Access(
+            writes=("checkpoints",), reads=("counts", "examples", "evaluations")
+        ),
         "governor": Access(reads=("examples", "evaluations")),
         "archiver": Access(reads=("examples",)),
         "replica": Access(reads=("checkpoints",)),

@@ -46,6 +46,7 @@ SHELL_FILES = {
     "checkpointer.archive.archiver",
     "checkpointer.gates.sandbox",
     "checkpointer.gates.sandbox_main",
+    "checkpointer.process.counts_writer",
     "checkpointer.process.served_watch",
     "checkpointer.serving.grpc_service",
     "checkpointer.serving.http_api",

@@ -1,5 +1,6 @@
 """The checkpointer's process, and what operators do to checkpoints.
 
+- `counts_writer`: the thread that puts the newest totals of counters into the store
 - `learned_to_served`: how long what was learned waits to be served
 - `operator_actions`: what an operator does with checkpoints
 - `process`: the checkpointer process

@@ -16,6 +16,7 @@ from checkpointer.config import CheckpointerConfig
 from checkpointer.cuts import CutStep, Driver, find_spans, vector_at
 from checkpointer.gates import CleanProcess, Evaluations, Findings
 from checkpointer.metrics import CheckpointerMetrics
+from checkpointer.process.counts_writer import CountsWriter
 from checkpointer.process.served_watch import ServedWatch
 from checkpointer.store import (
     Announcement,
@@ -329,6 +330,9 @@ def run(
     if run_dir:
         driver.used = RememberedStore(run_dir, config.root, model.name)
     shell.watch = ServedWatch(model.name, shards, config.replicas, run_dir, metrics, stop)
+    if stream.counters:
+        files = open_store(config.root, limits, metrics.store_called)
+        CountsWriter(stream, log, files, model.name, stop, metrics.on_malformed).start()
     try:
         _log.info("checkpoints of %s in %s", model.name, config.root)
         while not stop.is_set():

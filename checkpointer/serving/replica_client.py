@@ -26,6 +26,7 @@ from checkpointer.serving.replica import Follower
 from checkpointer.serving.request import Given, count_rows, given, given_rows, items_of, request_of
 from checkpointer.serving.serving import Answer, Fallback, ServedModel, ages, prior, reply_to, warm
 from checkpointer.store import Catalogue, Damaged, Ref, StoreTimeouts, decode, open_store
+from checkpointer.tables import CountsReader
 from learners.models import Encoder
 from stream import Backoff, Partition, Record
 from stream.columns import Features, PictureStore
@@ -87,6 +88,7 @@ class Replica:
         self._source, self._topic = log, topic
         self._reader: Reader | None = None
         self._partitions: list[Partition] = []
+        self._counts = CountsReader(self._files)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._thread_lock = threading.Lock()
@@ -176,7 +178,7 @@ class Replica:
         served, rows_max = self.served, self.config.request_rows_max
         if served is None:
             return self._fallback(given(body, self._features, rows_max))
-        answer = served.answer(body, rows_max, now_ms())
+        answer = served.answer(body, rows_max, now_ms(), self._counts.newest)
         if isinstance(self.by_item, ItemAnswers):
             self._remember(self.by_item, body, answer, served.version)
         return self._reply(served, answer)
@@ -198,7 +200,8 @@ class Replica:
     def predict_given(self, asked: Given, served: ServedModel | None) -> dict[str, Any]:
         """The same of a request in another form, made for the features of `served`."""
         if served is not None:
-            return self._reply(served, served.answer_given(asked, now_ms()))
+            answer = served.answer_given(asked, now_ms(), self._counts.newest)
+            return self._reply(served, answer)
         return self._fallback(asked)
 
     def predict_rows(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -232,7 +235,9 @@ class Replica:
         rows = len(answer.probabilities)
         self.metrics.records_in.inc(rows)
         self.metrics.records_out.inc(rows)
-        return reply_to(served, answer, now_ms())
+        counts = self._counts.newest if isinstance(served, ServedModel) else None
+        aged = {} if counts is None else {"counters_age_s": counts.age_s(now_ms())}
+        return reply_to(served, answer, now_ms()) | aged
 
     def describe(self) -> dict[str, Any]:
         """What is served, since when, and what was refused: the body of `/model`."""
@@ -327,6 +332,9 @@ class Replica:
             wanted := self.follower.wanted(_steady_ms())
         ) is not None and not self._stop.is_set():
             self._take(wanted)
+        if self.served is not None:
+            config = self.served.scorer.model.encoder.config
+            self._counts.look(self.follower.model, config, now_ms())
         if failure is not None:  # what could be seen was followed all the same
             raise failure
 

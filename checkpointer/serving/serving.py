@@ -12,7 +12,7 @@ from checkpointer.serving.answer import Answerer, TooLong, Values, is_answerable
 from checkpointer.serving.request import Given, given, of_rows, request_of, with_times
 from checkpointer.serving.typed_request import RequestDecoder
 from checkpointer.store import Manifest, Ref, ref
-from checkpointer.tables import ModelTables, ModelVersion
+from checkpointer.tables import ModelTables, ModelVersion, ServedCounts
 from learners.models import Scorer
 from stream.columns import STRING_BYTES_MAX, Features
 
@@ -45,11 +45,18 @@ class ServedModel:
     #: None where the features stand in several tables, or are not plain: `scorer` then answers
     answers: Answers | None = None
 
-    def answer(self, body: bytes, rows_max: int, now_ms: int | None = None) -> Answer:
+    def answer(
+        self,
+        body: bytes,
+        rows_max: int,
+        now_ms: int | None = None,
+        counts: ServedCounts | None = None,
+    ) -> Answer:
         """The answer to the body of `POST /predict`. Raises BadRequest. `now_ms`: the time of
-        impressions that say none; None = when the checkpoint was cut."""
+        impressions that say none; None = when the checkpoint was cut. `counts`: what counters
+        are given by where the request does not say them (J5)."""
         if self.answers is None:
-            return self.answer_given(given(body, self.features, rows_max), now_ms)
+            return self.answer_given(given(body, self.features, rows_max), now_ms, counts)
         decoded = self.answers.decoder.decode(body, rows_max)
         try:
             return Answer(self._predict(decoded.values), decoded.ignored)
@@ -57,10 +64,13 @@ class ServedModel:
             request_of(given(body, self.features, rows_max), self.features)  # says which value
             raise
 
-    def answer_given(self, asked: Given, now_ms: int | None = None) -> Answer:
+    def answer_given(
+        self, asked: Given, now_ms: int | None = None, counts: ServedCounts | None = None
+    ) -> Answer:
         """The answer to a request of any form. Raises BadRequest."""
         if self.answers is None:
             columns = request_of(asked, self.features, self.is_timed).columns
+            columns = columns if counts is None else counts.filled(columns)
             return Answer(self.predict(columns, now_ms), asked.ignored)
         decoded = self.answers.decoder.of_given(asked)
         try:

@@ -1,5 +1,6 @@
 """The store of checkpoints: manifests, deltas upon bases, files, retention.
 
+- `counts_file`: the totals of counters in the store, for replicas
 - `announcement`: what is said on `checkpoints`
 - `catalogue`: the checkpoints of one model in a store
 - `delta_chain`: from a checkpoint that is held to another
@@ -26,6 +27,12 @@ from stream.on_demand import on_demand
 if TYPE_CHECKING:
     from checkpointer.store.announcement import Announcement, Hold, Ref, announce, decode, ref
     from checkpointer.store.catalogue import Catalogue, Entry, number_of
+    from checkpointer.store.counts_file import (
+        COUNTS_FILE,
+        CountsFile,
+        decode_counts_file,
+        encode_counts_file,
+    )
     from checkpointer.store.entropy import normalized, normalized_entropy
     from checkpointer.store.files import Files
     from checkpointer.store.fsspec_store import Directory, RememberedStore, open_store
@@ -51,8 +58,10 @@ else:
     __getattr__ = on_demand(__name__)
 
 __all__ = [
+    "COUNTS_FILE",
     "Announcement",
     "Catalogue",
+    "CountsFile",
     "Damaged",
     "Definition",
     "Directory",
@@ -77,7 +86,9 @@ __all__ = [
     "assemble",
     "cut_parts",
     "decode",
+    "decode_counts_file",
     "definition_change",
+    "encode_counts_file",
     "look_at",
     "model_state",
     "normalized",

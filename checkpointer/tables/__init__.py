@@ -1,5 +1,6 @@
 """The tables of a served model in memory.
 
+- `served_counts`: the counters that a request is given
 - `cells`: kernels over the cells and rows of a table
 - `model_tables`: all tables and dense arrays of a served model, at one cut after another
 - `versioned_table`: one table of a served model, at one cut after another
@@ -12,6 +13,7 @@ from stream.on_demand import on_demand
 if TYPE_CHECKING:
     from checkpointer.tables.cells import HEAD, Cells, Words, find, gather
     from checkpointer.tables.model_tables import ModelTables, ModelVersion
+    from checkpointer.tables.served_counts import CountsReader, ServedCounts
     from checkpointer.tables.versioned_table import Allocate, TableVersion, private_memory
 else:
     __getattr__ = on_demand(__name__)
@@ -20,8 +22,10 @@ __all__ = [
     "HEAD",
     "Allocate",
     "Cells",
+    "CountsReader",
     "ModelTables",
     "ModelVersion",
+    "ServedCounts",
     "TableVersion",
     "Words",
     "find",

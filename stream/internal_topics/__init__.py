@@ -27,7 +27,14 @@ if TYPE_CHECKING:
         overrides_of,
         set_back,
     )
-    from stream.internal_topics.counts import CountRecord, ReadPoint, decode_counts, encode_counts
+    from stream.internal_topics.counts import (
+        CountRecord,
+        ReadPoint,
+        decode_counts,
+        encode_counts,
+        totals_batch,
+        totals_of,
+    )
     from stream.internal_topics.counts_folding import CountParts, apply
     from stream.internal_topics.examples import (
         FIXED_BYTES,
@@ -127,5 +134,7 @@ __all__ = [
     "shown",
     "string_lengths",
     "taken",
+    "totals_batch",
+    "totals_of",
     "trim",
 ]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from stream.on_demand import on_demand
 
 if TYPE_CHECKING:
-    from stream.columns.counters.counted import CountedValues
+    from stream.columns.counters.counted import CountedValues, counter_keys, counters
     from stream.columns.counters.declared_counters import DeclaredCounters
     from stream.columns.counters.totals import CounterTotals, KeyTotals, faded, slice_of
     from stream.columns.counters.values import CounterColumns
@@ -26,6 +26,8 @@ __all__ = [
     "CounterTotals",
     "DeclaredCounters",
     "KeyTotals",
+    "counter_keys",
+    "counters",
     "faded",
     "slice_of",
 ]

@@ -9,7 +9,7 @@ from stream.columns.counters.counted import Columns, CountedValues, counted_by, 
 from stream.columns.counters.fading import Fading
 from stream.columns.counters.totals import CounterTotals, KeyTotals, faded
 from stream.columns.declaration import CLICKS, RATE, Feature
-from stream.hashing import HashKey
+from stream.hashing import NO_KEY, HashKey
 from stream.kernels import F64, U64
 
 Floats = npt.NDArray[np.float32]
@@ -37,7 +37,8 @@ class CounterColumns:
         """For which keys these rows ask, (n,) each."""
         of = {one.of for one in self.counted}
         found = {
-            name: counted_keys(name, columns, self._declared, self._hash_keys[name]) for name in of
+            name: counted_keys(name, columns, self._declared, self._hash_keys.get(name, NO_KEY))
+            for name in of
         }
         return {one: found[one.of] for one in self.counted}
 

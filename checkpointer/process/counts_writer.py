@@ -1,0 +1,111 @@
+"""The thread that puts the newest totals of counters into the store, for replicas (J5) (shell).
+Without declared counters there is none. Nothing waits for it, and it changes nothing else."""
+
+import logging
+import threading
+from collections.abc import Callable
+
+from checkpointer.store import COUNTS_FILE, CountsFile, Files, encode_counts_file
+from stream import Partition, StreamConfig
+from stream.columns.counters import CounterTotals, counter_keys
+from stream.internal_topics import CountParts, MalformedRecord, PassedOver, apply, decode_counts
+from stream.log import Log, LogError, OffsetOutOfRange, Reader
+
+_log = logging.getLogger(__name__)
+
+#: Records read back at a start, in rounds of slices; between failures it waits so long.
+ROUNDS_READ, RETRY_S = 4, 2.0
+_POLL_MS = 500
+
+
+class CountsWriter:
+    """Follows `counts`, and replaces one file of the store with each bucket."""
+
+    def __init__(
+        self,
+        stream: StreamConfig,
+        log: Log,
+        files: Files,
+        model: str,
+        stop: threading.Event,
+        on_malformed: Callable[[str], None],
+    ) -> None:
+        self._stream, self._source, self._files, self._stop = stream, log, files, stop
+        self._path = f"{model}/{COUNTS_FILE}"
+        self._at = Partition(stream.counts, 0)
+        self._passed_over = PassedOver(_log, on_malformed)
+        self._reader: Reader | None = None
+        self._written = -1
+        self._rounds = ROUNDS_READ
+        self._first = 0  # number of the first bucket read
+        self._begin()
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="counters", daemon=True).start()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self.turn(_POLL_MS)
+            except (LogError, OSError) as error:
+                _log.warning("counters are not brought to replicas, tried again: %s", error)
+                self._begin()
+                self._stop.wait(RETRY_S)
+
+    def turn(self, wait_ms: int) -> None:
+        """Read, and write what is new. Raises what log and store raise."""
+        if self._reader is None:
+            self._open()
+        assert self._reader is not None
+        try:
+            polled = self._reader.poll(self._stream.poll_records_max, wait_ms)
+        except OffsetOutOfRange as error:
+            self._reader.seek(self._at, error.first)
+            return
+        for record in polled.get(self._at, ()):
+            try:
+                found = self._parts.add(decode_counts(record), record.offset)
+            except MalformedRecord as error:
+                self._passed_over.add(self._at, record, error)
+                continue
+            if found is not None:
+                self._first = self._first or found[0].number
+                apply(self._totals, found[0])
+        if polled:
+            return
+        if not self._complete:  # quiet buckets and parts stood between: further back
+            self._rounds *= 2
+            self._begin()
+        elif self._parts.bucket > self._written:
+            self._write()
+
+    @property
+    def _complete(self) -> bool:
+        """Whether a whole round of slices was read, or all there is."""
+        return self._from_first or self._parts.number - self._first >= self._stream.counts_slices
+
+    def _open(self) -> None:
+        self._reader = self._source.reader()
+        first = self._reader.beginning_offsets([self._at])[self._at]
+        end = self._reader.end_offsets([self._at])[self._at]
+        at = max(first, end - self._rounds * self._stream.counts_slices)
+        self._from_first = at == first
+        self._reader.assign([self._at])
+        self._reader.seek(self._at, at)
+
+    def _begin(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+        self._reader = None
+        self._totals: dict[str, CounterTotals] = {}
+        self._parts = CountParts(self._stream.counts_bucket_ms, self._stream.counts_slices)
+        self._from_first, self._first = False, 0
+
+    def _write(self) -> None:
+        stream = self._stream
+        keys = counter_keys(stream.hash_key, (one.of for one in stream.counters.values()))
+        sizes = (self._parts.bucket, stream.counts_bucket_ms, stream.negative_rate)
+        self._files.write(
+            self._path, encode_counts_file(CountsFile(*sizes, keys, dict(self._totals)))
+        )
+        self._written = self._parts.bucket

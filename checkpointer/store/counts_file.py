@@ -1,0 +1,69 @@
+"""The totals of counters in the store, beside the checkpoints of a model, for its replicas (J5)."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from checkpointer.store.manifest import Damaged
+from stream.columns.counters import CounterTotals
+from stream.hashing import HashKey
+from stream.internal_topics import MalformedRecord, read_rows, totals_batch, totals_of
+
+#: The newest totals; replaced as a whole.
+COUNTS_FILE = "counters.arrow"
+_SAID = b"everspun"
+
+
+@dataclass(frozen=True)
+class CountsFile:
+    """Totals as of the end of a bucket, and what a replica needs to know to read them."""
+
+    bucket: int
+    bucket_ms: int
+    negative_rate: float
+    hash_keys: Mapping[str, HashKey]  # feature -> what its values are hashed with
+    totals: Mapping[str, CounterTotals]  # by name of what is counted
+
+    @classmethod
+    def empty(cls) -> "CountsFile":
+        """Of nothing: nobody was ever shown anything."""
+        return cls(-1, 1, 1.0, {}, {})
+
+    @property
+    def until_ms(self) -> int:
+        """Impressions that arrived below this are counted."""
+        return (self.bucket + 1) * self.bucket_ms
+
+
+def encode_counts_file(file: CountsFile) -> bytes:
+    names = sorted(file.totals)
+    batch = totals_batch([file.totals[name].rows for name in names])
+    said = {
+        "bucket": file.bucket,
+        "bucket_ms": file.bucket_ms,
+        "negative_rate": file.negative_rate,
+        "hash_keys": {name: f"{key:032x}" for name, key in sorted(file.hash_keys.items())},
+        "counted": names,
+    }
+    batch = batch.replace_schema_metadata({_SAID: json.dumps(said, sort_keys=True).encode()})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
+def decode_counts_file(value: bytes) -> CountsFile:
+    """Raises Damaged."""
+    try:
+        batch = read_rows("counts", value)
+        said = json.loads((batch.schema.metadata or {}).get(_SAID, b"null"))
+        totals = {
+            name: CounterTotals(rows) for name, rows in totals_of(batch, said["counted"]).items()
+        }
+        keys = {name: int(key, 16) for name, key in said["hash_keys"].items()}
+        bucket, bucket_ms = int(said["bucket"]), int(said["bucket_ms"])
+        return CountsFile(bucket, bucket_ms, float(said["negative_rate"]), keys, totals)
+    except (MalformedRecord, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise Damaged(f"{COUNTS_FILE}: {error}") from error
