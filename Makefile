@@ -18,7 +18,7 @@ demo: $(READY)            ## the main job on a real log, with an audit and a rep
 OUTSIDE := (kafka or processes) and not soak and not slow
 CORES   := not kafka and not processes and not soak and not slow and not simulator and not planted
 
-test: $(READY)            ## every test but slow, planted and soak: 10 to 18 minutes on 2 cores
+test: $(READY)            ## every test but slow, planted and soak: 10 to 15 minutes on 2 cores
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "$(CORES)"
 	$(BIN)/python -m pytest -q -m simulator tests/simulation
 	$(BIN)/python -m pytest -q -n 3 --dist load --maxschedchunk=1 -m "$(OUTSIDE)" || $(BIN)/python -m pytest -q --last-failed -m "$(OUTSIDE)"
