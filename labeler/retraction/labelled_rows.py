@@ -1,6 +1,6 @@
 """The rows of `examples`, as every reader folds them, read back from an arrival on (C2)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -66,9 +66,11 @@ def labelled(
     label_strategies: tuple[LabelStrategy, ...],
     from_ms: int,
     poll_records: int,
+    wanted: Callable[[bytes], bool] | None = None,
 ) -> Iterator[Labelled]:
     """Records with rows that arrived at or after `from_ms`, and a few before them, in the order of
-    the log, up to its present end. Raises Unavailable."""
+    the log, up to its present end. `wanted`: by its value, whether a record has to be read. Raises
+    Unavailable."""
     reader = log.reader()
     try:
         first = reader.beginning_offsets([examples])[examples]
@@ -79,12 +81,18 @@ def labelled(
         for record in _records(reader, examples, start, end, poll_records):
             name = (record.header("chain") or b"").decode("ascii", "replace")
             if name in chains:
-                yield from _added(chains[name], record, examples.partition, from_first=start == 0)
+                yield from _added(chains[name], record, examples.partition, start == 0, wanted)
     finally:
         reader.close()
 
 
-def _added(chain: Chain, record: Record, partition: int, from_first: bool) -> Iterator[Labelled]:
+def _added(
+    chain: Chain,
+    record: Record,
+    partition: int,
+    from_first: bool,
+    wanted: Callable[[bytes], bool] | None,
+) -> Iterator[Labelled]:
     try:
         header = BatchHeader.from_headers(record.headers)
     except MalformedRecord:
@@ -92,7 +100,7 @@ def _added(chain: Chain, record: Record, partition: int, from_first: bool) -> It
     if chain.judge(header.start, header.end) is Fold.DANGLES and not from_first:
         chain.end = header.start  # what lies between is not read
     kind, before = chain.fold(header.start, header.end)
-    if kind is Fold.EXTENDS and record.value:
+    if kind is Fold.EXTENDS and record.value and (wanted is None or wanted(record.value)):
         try:
             rows = trim(decode_examples(record.value), before)
         except MalformedRecord:

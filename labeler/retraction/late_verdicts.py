@@ -8,7 +8,7 @@ without late verdicts goes on too.
 Pure. One serves all partitions of a labeler.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,6 +20,8 @@ from stream.internal_topics import ALLOW, REJECT, Verdict, Watermark
 
 #: A chain that has nothing to take back gets an empty range as often, in offsets of `verdicts`.
 RUN_OFFSETS = 8_192
+#: Verdicts of a run above which each record is read rather than looked through for their names.
+NAMED_MAX = 64
 
 
 class Run(NamedTuple):
@@ -35,6 +37,22 @@ class Run(NamedTuple):
     @property
     def empty(self) -> bool:
         return self.first == self.end
+
+    def may_take_of(self) -> Callable[[bytes], bool] | None:
+        """Whether it can take a row of a record of `examples`, by the record's value: names stand
+        in it as they are, so one without them need not be read. None = each must be."""
+        named = [
+            tuple(
+                name.encode(errors="surrogatepass")
+                for name in (one.verdict.source, one.verdict.vendor)
+                if name
+            )
+            for one in self.held
+            if self.first <= one.offset < self.end and one.verdict.decision == REJECT
+        ]
+        if len(named) > NAMED_MAX or not all(named):
+            return None
+        return lambda value: any(all(name in value for name in names) for names in named)
 
 
 @dataclass

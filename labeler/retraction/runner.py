@@ -311,7 +311,7 @@ class Retracting:
     def _taken(self, p: int, run: Run) -> pa.RecordBatch | None:
         """The rows of a partition that the run takes, in the order of the log; None without any."""
         late, found = Late(run.held, run.first, run.end), []
-        for one in self._labelled(p, run):
+        for one in self._labelled(p, run, run.may_take_of()):
             by_run, _ = late.judge(one.rows, self._waits[one.kind])
             if by_run.any():
                 found.append(one.rows.filter(pa.array(by_run)))
@@ -335,14 +335,15 @@ class Retracting:
                 gathered.add((one.arrival_max_ms, p, one.offset), one.rows, ~clean, clean)
         return gathered
 
-    def _labelled(self, p: int, run: Run) -> Iterator[Labelled]:
+    def _labelled(
+        self, p: int, run: Run, wanted: Callable[[bytes], bool] | None = None
+    ) -> Iterator[Labelled]:
         """Rows whose labels were closed before the run, and that arrived within the horizon
-        before it."""
+        before it, of the records that are `wanted`."""
         from_ms = run.low_ms - self._labeler.retract_horizon_ms
         examples = Partition(self._stream.examples, p)
-        for one in labelled(
-            self._history, examples, self._strategies, from_ms, self._stream.poll_records_max
-        ):
+        poll = self._stream.poll_records_max
+        for one in labelled(self._history, examples, self._strategies, from_ms, poll, wanted):
             arrival_ms = one.rows.column("arrival_ms").to_numpy()
             meant = (arrival_ms >= from_ms) & (arrival_ms + self._waits[one.kind] < run.low_ms)
             if meant.any():

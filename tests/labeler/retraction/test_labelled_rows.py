@@ -75,6 +75,23 @@ def test_every_row_from_then_on_comes_once_and_few_before(log: MemoryLog, from_m
         assert len(found) < len(every) - 200, "it begins where those rows are"
 
 
+def test_what_is_not_wanted_is_folded_and_not_read(log: MemoryLog, monkeypatch: pytest.MonkeyPatch):
+    """Repeats are told from what they repeat, whether that was read or not."""
+    every, reads = list(read(log, 0)), []
+    decode = labelled_rows.decode_examples
+    monkeypatch.setattr(
+        labelled_rows, "decode_examples", lambda value: reads.append(value) or decode(value)
+    )
+    third = {r.value: n for n, r in enumerate(log.records(EXAMPLES)) if n % 3 == 0}
+    found = [
+        (one.kind, one.rows.column("arrival_ms")[0].as_py())
+        for one in labelled(log, EXAMPLES, READINGS, 0, 100, third.__contains__)
+    ]
+    assert 0 < len(found) < len(every) // 2
+    assert set(found) <= set(every)
+    assert len(found) == len(set(found)) == len(reads)
+
+
 def test_only_asked_for_readings_are_read(log: MemoryLog):
     assert {kind for kind, _ in read(log, 0, READINGS[:1])} == {"label"}
 

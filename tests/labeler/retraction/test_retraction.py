@@ -6,9 +6,24 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from labeler.labels import VerdictPoint
+from labeler.retraction.late_verdicts import Run
 from labeler.retraction.rows import Gathered, Held, Late, aligned, covered, record_rows, values_of
-from stream.internal_topics import ALLOW, FORGET, REJECT, WITHHOLD, Again, Verdict, rows_from, taken
+from stream.internal_topics import (
+    ALLOW,
+    FORGET,
+    REJECT,
+    WITHHOLD,
+    Again,
+    Verdict,
+    encode_examples,
+    examples_schema,
+    rows_from,
+    taken,
+)
 
 ROWS = pa.record_batch(
     {
@@ -53,6 +68,47 @@ def judged(verdicts, first=0, end=99, wait_ms=5):
 def test_a_verdict_covers_its_scope_within_its_interval_and_its_end_is_excluded(said, rows):
     assert np.flatnonzero(covered(ROWS, said)).tolist() == rows
     assert judged(held(said))[0] == rows
+
+
+NAMES = st.sampled_from(("a", "ab", "b", "café", "日", "v"))
+
+
+@given(
+    st.lists(st.tuples(NAMES, NAMES), min_size=1, max_size=4),
+    st.lists(st.tuples(st.none() | NAMES, st.none() | NAMES), min_size=1, max_size=3),
+)
+def test_a_record_that_a_run_takes_rows_of_is_told_by_its_bytes(rows, scopes):
+    names = {
+        "source": [r[0] for r in rows],
+        "vendor": [r[1] for r in rows],
+        "item": ["i"] * len(rows),
+    }
+    columns = [
+        pa.array(names.get(f.name) or ([""] if f.type == pa.string() else [20]) * len(rows), f.type)
+        for f in examples_schema(())
+    ]
+    batch = pa.RecordBatch.from_arrays(columns, schema=examples_schema(()))
+    verdicts = tuple(held(*(verdict(source=s, vendor=v) for s, v in scopes)))
+    run = Run(0, len(verdicts), LATE_MS, VerdictPoint(0, {}), verdicts)
+    takes = Late(verdicts, 0, len(verdicts)).judge(batch, 5)[0].any()
+    may_take = run.may_take_of()
+    if may_take is None:
+        assert any(s is v is None for s, v in scopes), "it names nobody: all are read"
+    elif takes:
+        assert may_take(encode_examples(batch))
+
+
+def test_a_record_without_the_names_of_a_run_need_not_be_read():
+    value = encode_examples(pa.record_batch({"source": ["alice"], "vendor": ["v"]}))
+    for said, may in (
+        (verdict(source="alice"), True),
+        (verdict(source="bob"), False),
+        (verdict(source="alice", vendor="w"), False),
+    ):
+        run = Run(1, 2, LATE_MS, VerdictPoint(0, {}), tuple(held(verdict(source="alice"), said)))
+        may_take = run.may_take_of()
+        assert may_take is not None
+        assert may_take(value) is may
 
 
 def test_what_is_not_taken_is_clean():
