@@ -308,7 +308,10 @@ def tokens_of(text, feature):
 
 
 TEXTS = ["", "...", "The Usual Suspects (1995)", "œuvre d’Été 日本 2,5 €"]
-any_text = st.text(st.characters(exclude_categories=["Cs"], max_codepoint=0x2FFF), max_size=30)
+#: Assigned characters: of others libraries' tables say what they like (Arrow lowers U+058B).
+any_text = st.text(
+    st.characters(exclude_categories=["Cs", "Cn"], max_codepoint=0x2FFF), max_size=30
+)
 
 
 @pytest.mark.parametrize(
