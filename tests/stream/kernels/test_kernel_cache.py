@@ -10,6 +10,8 @@ import pytest
 import stream.kernels.cache as kernel_cache
 from stream.kernels.cache import cache_folder, source_stamp
 
+#: A file that is edited within a second and keeps its size is the same to Python's own `.pyc`.
+UNCOMPILED = {"PYTHONDONTWRITEBYTECODE": "1"}
 MAIN = """
 import sys
 from pathlib import Path
@@ -44,7 +46,7 @@ def run(root: Path) -> str:
     paths = os.pathsep.join([str(root), str(Path(kernel_cache.__file__).parents[2])])
     done = subprocess.run(
         [sys.executable, str(root / "main.py")],
-        env={**os.environ, "PYTHONPATH": paths},
+        env={**os.environ, "PYTHONPATH": paths, **UNCOMPILED},
         capture_output=True,
         text=True,
         timeout=120,
@@ -150,7 +152,7 @@ def test_what_was_compiled_for_a_class_of_another_name_is_not_looked_into(rooms:
         )
         paths = os.pathsep.join([str(rooms), str(Path(kernel_cache.__file__).parents[2])])
         command = [sys.executable, str(rooms / "main.py")]
-        environment = {**os.environ, "PYTHONPATH": paths}
+        environment = {**os.environ, "PYTHONPATH": paths, **UNCOMPILED}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
