@@ -31,7 +31,7 @@ ROUNDS_READ = 2
 
 @dataclass
 class AddingTotals:
-    """CountedValues since the process started."""
+    """Counts since the process started."""
 
     records: int = 0  # of `examples`
     buckets: int = 0

@@ -1,5 +1,7 @@
 """The counters that a configuration declares: its part that is about them."""
 
+from abc import ABC, abstractmethod
+
 from stream.columns.counters.counted import COUNTABLE, counter_keys, counters
 from stream.columns.counters.values import CounterColumns
 from stream.columns.declaration import Feature
@@ -7,7 +9,7 @@ from stream.columns.events import Features
 from stream.hashing import HashKey
 
 
-class DeclaredCounters:
+class DeclaredCounters(ABC):
     """What `stream.config.StreamConfig` knows of counters, by what it declares itself."""
 
     declared: dict[str, Feature]
@@ -18,24 +20,24 @@ class DeclaredCounters:
     negative_rate: float
 
     @property
+    @abstractmethod
     def features(self) -> Features:
         """The columns that events send."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def categories(self) -> tuple[str, ...]:
         """Names of the categorical features."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def wait_ms(self) -> int:
         """`deadline(i) - arrival(i)` (L1)."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def hash_key(self) -> HashKey:
         """What names are hashed with."""
-        raise NotImplementedError
 
     @property
     def counters(self) -> dict[str, Feature]:
