@@ -73,11 +73,11 @@ def _batches(value: bytes, shape: Shape, config: StreamConfig) -> list[pa.Record
         if size.rows > ROWS_PER_RECORD_MAX or size.unpacked_bytes > config.decoded_bytes_max:
             raise _Unfit(*too_large(size.rows, size.unpacked_bytes, config))
         with pa.ipc.open_stream(value) as reader:
-            names = _named(reader.schema.names, shape)
-            renamed = [f.with_name(n) for f, n in zip(reader.schema, names, strict=True)]
-            wanted = _wanted(pa.schema(renamed), shape)
-            read = (batch.rename_columns(names) for batch in reader if batch.num_rows)
-            batches = [batch.select(wanted) for batch in read]
+            all_names = _named(reader.schema.names, shape)
+            wanted = _wanted(all_names, reader.schema, shape)
+            names = [all_names[i] for i in wanted]
+            read = (batch.select(wanted) for batch in reader if batch.num_rows)
+            batches = [batch.rename_columns(names) for batch in read]
         for batch in batches:
             batch.validate(full=True)
         if batches and _may_be_too_large(size, batches[0].schema, shape, config):
@@ -99,15 +99,16 @@ def _batches(value: bytes, shape: Shape, config: StreamConfig) -> list[pa.Record
 
 def _named(names: Sequence[str], shape: Shape) -> list[str]:
     """What the columns are called: a feature by its name, where they have only the one it had."""
+    there = set(names)
     of_alias = {f.alias_column: f.column for f in shape.features if f.alias}
-    return [n if of_alias.get(n, n) in names else of_alias[n] for n in names]
+    return [n if of_alias.get(n, n) in there else of_alias[n] for n in names]
 
 
-def _wanted(schema: pa.Schema, shape: Shape) -> list[int]:
+def _wanted(all_names: Sequence[str], schema: pa.Schema, shape: Shape) -> list[int]:
     """The places of the columns that are read. Raises _Unfit for one that is there twice,
     missing, or no such thing."""
-    wanted = [i for i, name in enumerate(schema.names) if name in shape.wire]
-    names = [schema.names[i] for i in wanted]
+    wanted = [i for i, name in enumerate(all_names) if name in shape.wire]
+    names = [all_names[i] for i in wanted]
     for i, name in zip(wanted, names, strict=True):
         if names.count(name) > 1:  # at most a few names: all are columns of the shape
             raise _Unfit(name, "is given as two columns; send it once")
