@@ -38,6 +38,18 @@ class Run(NamedTuple):
     def empty(self) -> bool:
         return self.first == self.end
 
+    @property
+    def arrived_from_ms(self) -> int:
+        """Rows that arrived before it none of its rejections takes."""
+        return min(
+            (
+                one.arrived_from_ms
+                for one in self.held
+                if self.first <= one.offset < self.end and one.verdict.decision == REJECT
+            ),
+            default=self.low_ms,
+        )
+
     def may_take_of(self) -> Callable[[bytes], bool] | None:
         """Whether it can take a row of a record of `examples`, by the record's value: names stand
         in it as they are, so one without them need not be read. None = each must be."""
@@ -142,7 +154,7 @@ class LateVerdicts:
         )
         if said.id in self._ids or not (may_be_late or said.decision == ALLOW):
             return
-        one = Held(said, offset, low_ms)
+        one = Held(said, offset, low_ms, said.from_ms - self.skew_ms)
         self._ids.add(said.id)
         self._kept.append((one, dict(self._marks)))
         if may_be_late:

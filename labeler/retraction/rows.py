@@ -23,11 +23,13 @@ from stream.kernels import Bools
 
 
 class Held(NamedTuple):
-    """A verdict where it stands: m is the lowest watermark of all inputs just before it."""
+    """A verdict where it stands: m is the lowest watermark of all inputs just before it. Rows that
+    arrived before `arrived_from_ms` it does not decide on (C1d)."""
 
     verdict: Verdict
     offset: int
     low_ms: int
+    arrived_from_ms: int = 0
 
 
 def covered(rows: pa.RecordBatch, said: Verdict) -> Bools:
@@ -86,17 +88,15 @@ class Late:
 
     def _taken(self, rows: pa.RecordBatch, wait_ms: int) -> tuple[Bools, Bools]:
         """(taken by an earlier one, taken by the run)."""
-        deadline_ms, ts_ms = (
-            rows.column("arrival_ms").to_numpy() + wait_ms,
-            rows.column("ts_ms").to_numpy(),
-        )
+        arrival_ms = rows.column("arrival_ms").to_numpy()
+        deadline_ms, ts_ms = arrival_ms + wait_ms, rows.column("ts_ms").to_numpy()
         allowed, gone, now = (np.zeros(rows.num_rows, np.bool_) for _ in range(3))
         here = set(rows.column("source").to_pylist())
-        for said, offset, low_ms in self._held:
+        for said, offset, low_ms, arrived_from_ms in self._held:
             elsewhere = said.source is not None and said.source not in here
             if elsewhere or said.from_ms > ts_ms.max() or said.to_ms <= ts_ms.min():
                 continue
-            inside = covered(rows, said)
+            inside = covered(rows, said) & (arrival_ms >= arrived_from_ms)
             if said.decision == ALLOW:
                 allowed |= inside
             else:

@@ -311,7 +311,7 @@ class Retracting:
     def _taken(self, p: int, run: Run) -> pa.RecordBatch | None:
         """The rows of a partition that the run takes, in the order of the log; None without any."""
         late, found = Late(run.held, run.first, run.end), []
-        for one in self._labelled(p, run, run.may_take_of()):
+        for one in self._labelled(p, run, run.arrived_from_ms, run.may_take_of()):
             by_run, _ = late.judge(one.rows, self._waits[one.kind])
             if by_run.any():
                 found.append(one.rows.filter(pa.array(by_run)))
@@ -330,17 +330,21 @@ class Retracting:
         bytes_max = self._stream.record_bytes_max * 3 // 4
         gathered = Gathered(values_of(back), self._labeler.retract_rows_max, bytes_max)
         for p in range(self._stream.partitions):
-            for one in self._labelled(p, run):
+            for one in self._labelled(p, run, 0):
                 _, clean = late.judge(one.rows, self._waits[one.kind])
                 gathered.add((one.arrival_max_ms, p, one.offset), one.rows, ~clean, clean)
         return gathered
 
     def _labelled(
-        self, p: int, run: Run, wanted: Callable[[bytes], bool] | None = None
+        self,
+        p: int,
+        run: Run,
+        arrived_from_ms: int,
+        wanted: Callable[[bytes], bool] | None = None,
     ) -> Iterator[Labelled]:
-        """Rows whose labels were closed before the run, and that arrived within the horizon
-        before it, of the records that are `wanted`."""
-        from_ms = run.low_ms - self._labeler.retract_horizon_ms
+        """Rows whose labels were closed before the run, and that arrived at `arrived_from_ms` or
+        later, within the horizon before it, of the records that are `wanted`."""
+        from_ms = max(arrived_from_ms, run.low_ms - self._labeler.retract_horizon_ms)
         examples = Partition(self._stream.examples, p)
         poll = self._stream.poll_records_max
         for one in labelled(self._history, examples, self._strategies, from_ms, poll, wanted):

@@ -45,6 +45,8 @@ def expected(broker: Broker, scenario: Scenario, watch: Watch, p: int) -> Taken:
             scope = all(v[name] in (None, row[name]) for name in ("source", "vendor"))
             if not (scope and v["from_ms"] <= row["ts_ms"] < v["to_ms"]):
                 continue
+            if row["arrival_ms"] < v["from_ms"] - c.skew_ms:
+                continue
             if v["decision"] == "allow":
                 break
             if deadline < (verdict_index.lows[offset - 1] if offset else 0):

@@ -70,6 +70,17 @@ def test_a_verdict_covers_its_scope_within_its_interval_and_its_end_is_excluded(
     assert judged(held(said))[0] == rows
 
 
+def test_rows_that_arrived_before_a_verdict_can_mean_them_are_not_taken():
+    said = Held(verdict(source="a"), 0, LATE_MS, arrived_from_ms=15)
+    assert judged([said]) == ([1], [0, 2, 3])
+
+
+def test_a_run_is_looked_for_from_the_first_arrival_that_it_can_mean():
+    heard = [Held(verdict(from_ms=at), n, LATE_MS, at - 3) for n, at in enumerate((5, 30, 20))]
+    run = Run(1, 3, LATE_MS, VerdictPoint(0, {}), tuple(heard))
+    assert run.arrived_from_ms == 17
+
+
 NAMES = st.sampled_from(("a", "ab", "b", "café", "日", "v"))
 
 
