@@ -114,6 +114,7 @@ class LocalRun:
         )
 
     def log(self) -> KafkaLog:
+        """A log of the run's broker."""
         return KafkaLog(self.config.stream)
 
     def start(
@@ -133,6 +134,7 @@ class LocalRun:
             time.sleep(0.2)
 
     def stop(self) -> None:
+        """End all roles, then the broker if it was started here."""
         with contextlib.ExitStack() as stack:
             stack.callback(self.broker.stop)
             stack.callback(self.launcher.stop)

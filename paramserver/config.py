@@ -243,6 +243,7 @@ class ParamServerConfig:
 
 
 def is_loopback(host: str) -> bool:
+    """Whether a host, a name or an address, is this machine alone. A name is not looked up."""
     if host == "localhost":
         return True
     try:

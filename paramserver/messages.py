@@ -134,6 +134,8 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class PullRequest:
+    """Weights, please: of these keys, and of all dense arrays if `dense` (S4)."""
+
     model: str
     epoch: Epoch
     map_epoch: int
@@ -205,6 +207,8 @@ class PushReply:
 
 
 class StartOutcome(Enum):
+    """May a batch be started, and if not, what is waited for?"""
+
     ADMITTED = "admitted"
     WAIT_STALENESS = "wait_staleness"  # K2
     WAIT_CUT = (
@@ -217,6 +221,8 @@ class StartOutcome(Enum):
 
 @dataclass(frozen=True)
 class StartReply:
+    """The answer to `StartRequest`."""
+
     outcome: StartOutcome
     clock: int = -1  # the batch's stamp c, when admitted
     highest: dict[str, int] = field(

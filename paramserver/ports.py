@@ -62,6 +62,8 @@ class StateStore(Protocol):
 
 @dataclass(frozen=True)
 class ProgressReply:
+    """How far a shard has got with a model, and which map of slots it goes by."""
+
     incarnation: int
     map_epoch: int
     progress: Progress | None  # None: the model has not begun here (S5)
@@ -215,6 +217,8 @@ ShardRequest = CoreRequest | WritePartRequest | RemapRequest | PrepareRequest | 
 
 @dataclass(frozen=True)
 class JoinReply:
+    """What a learner is told when it joins: its epoch, and the bounds in force."""
+
     epoch: Epoch
     clock: int  # batches counted as started and ended on entry: the current minimum (K3)
     lease_ms: int
@@ -361,19 +365,23 @@ class ShardPort(Port):
         return self.call(BeginRequest(spec, vector, dense))
 
     def progress(self, model: str) -> ProgressReply:
+        """How far the shard is with a model."""
         return self.call(ProgressRequest(model))
 
     @abstractmethod
-    def pull(self, request: PullRequest) -> PullReply: ...
+    def pull(self, request: PullRequest) -> PullReply:
+        """Weights of keys, rows (n, dim) float32 a table. Raises Refused and Unreachable."""
 
     @abstractmethod
-    def push(self, request: PushRequest) -> PushReply: ...
+    def push(self, request: PushRequest) -> PushReply:
+        """Apply a batch's gradients once (S1). Raises Refused and Unreachable; safe to repeat."""
 
     def mark(self, model: str, cut: str, vector: dict[str, int]) -> MarkReply:
         """Name the state at exactly this vector (chain -> E) as the cut, or refuse (X1)."""
         return self.call(MarkRequest(model, cut, vector))
 
     def unmark(self, model: str, cut: str) -> None:
+        """The cut is given up: its copy is dropped."""
         self.call(UnmarkRequest(model, cut))
 
     def write_part(self, model: str, cut: str, url: str, parent: str | None) -> PartInfo:
@@ -411,6 +419,7 @@ class ClockPort(Port):
         return self.call(JoinRequest(model, learner))
 
     def start(self, request: StartRequest) -> StartReply:
+        """May this batch be started? Never waits: the answer says what for (K1, K2)."""
         return self.call(request)
 
     def ended(self, model: str, epoch: Epoch, clock: int) -> bool:
@@ -437,6 +446,7 @@ class ClockPort(Port):
         return self.call(HoldRequest(model, cut, lease_ms, highest))
 
     def release(self, model: str, cut: str) -> None:
+        """Starts may go on: the cut is done, or given up. Of another cut nothing happens (X1)."""
         self.call(ReleaseRequest(model, cut))
 
     def set_staleness(self, model: str, staleness: int) -> None:

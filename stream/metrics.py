@@ -35,14 +35,17 @@ class RoleMetrics:
         self.waits_for("none")
 
     def counter(self, name: str, help: str, *labels: str) -> Counter:
+        """A counter of this registry."""
         return Counter(name, help, labels, registry=self.registry)
 
     def gauge(self, name: str, help: str, *labels: str) -> Gauge:
+        """A gauge of this registry."""
         return Gauge(name, help, labels, registry=self.registry)
 
     def histogram(
         self, name: str, help: str, buckets: tuple[float, ...], *labels: str
     ) -> Histogram:
+        """A histogram of this registry; `buckets` are upper bounds, in the unit of its name."""
         return Histogram(name, help, labels, registry=self.registry, buckets=buckets)
 
     def waits_for(self, reason: str) -> None:

@@ -79,8 +79,10 @@ def position(offset: int, row: int = 0) -> int:
 
 
 def offset_of(pos: int) -> int:
+    """The offset of the record that a position lies in."""
     return pos >> ROW_BITS
 
 
 def row_of(pos: int) -> int:
+    """The row, from 0, that a position names within its record."""
     return pos & (ROWS_PER_RECORD_MAX - 1)

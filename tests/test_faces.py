@@ -3,9 +3,14 @@ in test_architecture.py."""
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from inspect import getdoc, isabstract
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 
@@ -77,3 +82,48 @@ def test_every_name_of_a_face_is_there():
             assert getattr(module, name) is not None or name.isupper(), f"{package}.{name}"
         with pytest.raises(AttributeError, match="no attribute 'nobody'"):
             _ = module.nobody
+
+
+def undocumented(shown: object, name: str) -> list[str]:
+    """Of a function or a class without a docstring its name; of a class that others implement,
+    abstract or a `Protocol`, each public method without one too."""
+    if not isinstance(shown, type | FunctionType) or shown.__module__ == "builtins":
+        return []
+    found = [] if own_words(shown) else [name]
+    if isinstance(shown, type) and (getattr(shown, "_is_protocol", False) or isabstract(shown)):
+        for method, value in vars(shown).items():
+            code = value.fget if isinstance(value, property) else value
+            public = isinstance(code, FunctionType) and not method.startswith("_")
+            if public and not getdoc(getattr(shown, method)):  # its own, or a base's
+                found.append(f"{name}.{method}")
+    return found
+
+
+def own_words(shown: object) -> str:
+    """Its docstring, unless a dataclass or a named tuple made one up from its fields."""
+    words = vars(shown).get("__doc__") or "" if isinstance(shown, type) else shown.__doc__ or ""
+    made_up = re.match(rf"{re.escape(getattr(shown, '__name__', ''))}\(", words)
+    return "" if made_up or words.startswith("Alias for") else words
+
+
+def test_every_name_of_a_face_says_what_it_is():
+    missing, seen = [], 0
+    for package in our_packages():
+        module = importlib.import_module(package)
+        for name in module.__all__:
+            missing += undocumented(getattr(module, name), f"{package}.{name}")
+            seen += 1
+    assert not missing
+    assert seen > 500
+
+
+def test_the_rule_of_words_can_fail():
+    @dataclass
+    class Silent(ABC):
+        x: int = 0
+
+        @abstractmethod
+        def call(self) -> None: ...
+
+    assert undocumented(Silent, "Silent") == ["Silent", "Silent.call"]
+    assert undocumented(lambda: None, "f") == ["f"]

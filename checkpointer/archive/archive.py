@@ -111,6 +111,7 @@ class Archive:
 
 
 def first_offset_of(path: str) -> int:
+    """The first offset in an archived file, by its name. ValueError for another name."""
     return int(path.rpartition("-")[2].removesuffix(".parquet"))
 
 

@@ -442,6 +442,7 @@ def _record(step: CutStep, metrics: CheckpointerMetrics) -> None:
 
 
 def code_version() -> str:
+    """What manifests say made them: the installed version, or `unknown`."""
     try:
         return version("everspun")
     except PackageNotFoundError:

@@ -24,6 +24,8 @@ _LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPSt
 
 
 class HttpRequest(NamedTuple):
+    """One whole request, as a client sent it."""
+
     method: bytes
     path: str  # as sent, without what stands behind "?"
     query: str
@@ -33,6 +35,8 @@ class HttpRequest(NamedTuple):
 
 
 class Response(NamedTuple):
+    """What is answered: `kind` is its content type, `headers` what it has besides."""
+
     status: int
     body: bytes
     kind: str = _JSON
@@ -40,6 +44,8 @@ class Response(NamedTuple):
 
 
 class Limits(NamedTuple):
+    """What one connection may cost; one that is slower or sends more is refused."""
+
     body_bytes_max: int
     request_timeout_s: float  # from a request's first byte to its last
     keep_alive_s: float  # between an answer and the next request

@@ -100,6 +100,7 @@ class Replica:
     # --- life ---
 
     def start(self) -> Self:
+        """Look into the store once, then follow it from a thread of its own."""
         self._attempt(first=True)
         self._begin_thread()
         return self
@@ -111,6 +112,7 @@ class Replica:
         self._thread.start()
 
     def close(self) -> None:
+        """End the thread, and let go of the store."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=10)
@@ -169,6 +171,7 @@ class Replica:
 
     @property
     def features(self) -> Features:
+        """What requests may carry: of the served model, else of the constructor."""
         served = self.served
         return self._features if served is None else served.features
 

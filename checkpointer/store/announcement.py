@@ -24,6 +24,7 @@ class Ref(NamedTuple):
 
 
 def ref(manifest: Manifest) -> Ref:
+    """What names a checkpoint in announcements, pointers and holds."""
     return Ref(manifest.number, manifest.name, manifest.sha256)
 
 

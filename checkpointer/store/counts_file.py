@@ -38,6 +38,7 @@ class CountsFile:
 
 
 def encode_counts_file(file: CountsFile) -> bytes:
+    """The bytes of a file that `decode_counts_file` reads: the same counts give the same bytes."""
     names = sorted(file.totals)
     batch = totals_batch([file.totals[name].rows for name in names])
     said = {

@@ -11,9 +11,11 @@ from checkpointer.store.catalogue import Catalogue
 class UsedStore(Protocol):
     """What is remembered of one model in one store."""
 
-    def was_begun(self) -> bool: ...
+    def was_begun(self) -> bool:
+        """Whether the model has had a first checkpoint in this store."""
 
-    def remember(self) -> None: ...
+    def remember(self) -> None:
+        """It has one now."""
 
     @property
     def forget_it(self) -> str:

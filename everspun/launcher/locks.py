@@ -40,5 +40,6 @@ def lock_file(path: Path, what: str) -> int:
 
 
 def unlock(held: int) -> None:
+    """Let go of what `lock_file` gave; 0 = nothing was held."""
     if held:
         os.close(held)

@@ -48,6 +48,7 @@ class History:
 
 
 def from_movielens(log: movielens.MovieLens) -> History:
+    """MovieLens as a history: each rating an impression, with a click from 4 on, later."""
     clicked = np.flatnonzero(log.clicked)
     click_ts = log.ts_ms[clicked] + log.delay_ms[clicked]
     order = np.argsort(click_ts, kind="stable")

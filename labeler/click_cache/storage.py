@@ -15,9 +15,11 @@ class PagesFailed(Exception):
 class Pages(Protocol):
     """Raises PagesFailed. Belongs to one thread at a time."""
 
-    def put(self, key: bytes, value: bytes) -> None: ...
+    def put(self, key: bytes, value: bytes) -> None:
+        """Keep a value under a key, in the place of the one before."""
 
-    def get(self, key: bytes) -> bytes | None: ...
+    def get(self, key: bytes) -> bytes | None:
+        """The value, None where there is no such key."""
 
     def delete(self, key: bytes) -> None:
         """Nothing happens where there is no such key."""
@@ -25,7 +27,8 @@ class Pages(Protocol):
     def keys(self, prefix: bytes) -> list[bytes]:
         """All that begin so, rising."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let go of it; nothing is asked of it afterwards."""
 
 
 class MemoryPages:

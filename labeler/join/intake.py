@@ -177,6 +177,7 @@ def impressions_intake(
     set_aside: Collection[int] = (),
     overrides: Collection[ClockOverride] = (),
 ) -> Intake[Impressions]:
+    """Of impressions: time begins at `maximum_ms`; offsets `set_aside` are not decoded."""
     return Intake(decode_impressions, partition, config, maximum_ms, set_aside, overrides)
 
 
@@ -187,4 +188,5 @@ def clicks_intake(
     set_aside: Collection[int] = (),
     overrides: Collection[ClockOverride] = (),
 ) -> Intake[Clicks]:
+    """Of clicks: time begins at `maximum_ms`; offsets `set_aside` are not decoded."""
     return Intake(decode_clicks, partition, config, maximum_ms, set_aside, overrides)

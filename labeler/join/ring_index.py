@@ -21,6 +21,7 @@ INDEX_ROOM = 1.4  # places of the index a slot
 
 @kernel(inline="always")
 def home(id: np.uint64, places: int) -> int:
+    """Where an id would stand in an empty index of so many places: [0, places)."""
     return np.int64((((id * GOLDEN) >> _SHIFT) * np.uint64(places)) >> _SHIFT)  # type: ignore[return-value]  # an int64 in a kernel
 
 

@@ -110,6 +110,9 @@ class Logistic:
 def probabilities(
     place: npt.NDArray[np.int64], numbers: Floats, weights: Rows, base: float, ones: int
 ) -> Floats:
+    """Click probabilities (n,) float32. `place` (n, ones + m): where in `weights` (keys, 1) the
+    weights of a row stand, first of `ones` features that are there or not, then of the `numbers`
+    (n, m). Sums are float64; `base` is the bias."""
     logits = np.empty(len(place), np.float64)
     for i in range(len(place)):
         total = base

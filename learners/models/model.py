@@ -96,6 +96,7 @@ class Model:
 
     @property
     def name(self) -> str:
+        """Of the configuration; checkpoints and shards know it by this."""
         return self.config.name
 
     def bag_lengths(self, table: str, encoded: Encoded) -> list[int]:
@@ -163,6 +164,7 @@ def code_of(digest: str) -> str:
 
 
 def clip(probability: Floats) -> Floats:
+    """Probabilities (n,) float32 as far from 0 and 1 as a loss needs them to be."""
     return np.clip(probability, PROBABILITY_MIN, np.float32(1) - PROBABILITY_MIN)
 
 

@@ -53,6 +53,7 @@ NO_SETTINGS = StoredSettings(0, {})
 
 
 def encode_settings(settings: Mapping[str, OperatorSettings], revision: int = 1) -> bytes:
+    """Model -> settings as JSON, for `decode_settings`; `revision` grows with each change."""
     models = {model: said._asdict() for model, said in settings.items()}
     return json.dumps({"revision": revision, "models": models}, sort_keys=True).encode()
 

@@ -161,6 +161,7 @@ class Connection:
         return reply
 
     def close(self) -> None:
+        """Give up its connection; calls under way raise Unreachable."""
         self._channel.close()
 
 
@@ -244,6 +245,7 @@ class ShardClient(ShardPort):
         raise PortUnreachable(f"{reason} (after {STAGINGS_MAX} times)")
 
     def close(self) -> None:
+        """Give up its connections; calls under way raise Unreachable."""
         self._channels.close()
         self._connection.close()
 

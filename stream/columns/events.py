@@ -98,6 +98,7 @@ class FeatureColumn:
 
     @property
     def column(self) -> str:
+        """Its name in tables."""
         return FEATURE_PREFIX + self.name
 
     @property
@@ -122,6 +123,7 @@ class FeatureColumn:
 
     @property
     def weighted_column(self) -> str:
+        """Of weights: the column of the list that they belong to."""
         return FEATURE_PREFIX + self.weighted_name
 
     @property
@@ -139,6 +141,7 @@ class FeatureColumn:
 
     @property
     def missing(self) -> str | bytes | float | int | list[Any]:
+        """The value of an impression that has none (the table above)."""
         empty: dict[str, bytes | float | int] = {
             NUMERIC: float("nan"),
             TIME: NO_TIME,

@@ -96,6 +96,7 @@ class Shape:
 
 @lru_cache(maxsize=64)
 def impression_shape(features: Features) -> Shape:
+    """What an impression with these features looks like, in JSON and in Arrow."""
     wire = {
         "id": pa.string(),
         "ts_ms": pa.int64(),
@@ -122,6 +123,7 @@ def impression_shape(features: Features) -> Shape:
 
 @lru_cache(maxsize=1)
 def click_shape() -> Shape:
+    """What a click looks like, in JSON and in Arrow."""
     text = dict.fromkeys(("id", "session", "source", "vendor"), pa.string())
     wire = {**text, "ts_ms": pa.int64()}
     json = pa.schema(list(wire.items()))

@@ -30,6 +30,7 @@ CLOSE_TIMEOUT_MS = 2_000
 
 
 def client_settings(config: StreamConfig) -> dict[str, Any]:
+    """Keyword arguments of every client of kafka-python: brokers, times in ms, security."""
     return {
         "bootstrap_servers": config.bootstrap_servers.split(","),
         "bootstrap_timeout_ms": config.request_timeout_ms,

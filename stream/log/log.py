@@ -47,7 +47,8 @@ class Append(Protocol):
     """A record on its way. It is in the log once `done`; a failed one makes its writer raise."""
 
     @property
-    def done(self) -> bool: ...
+    def done(self) -> bool:
+        """Whether the log has confirmed it."""
 
     @property
     def offset(self) -> int:
@@ -55,6 +56,8 @@ class Append(Protocol):
 
 
 class Reader(Protocol):
+    """Reads partitions of its own choice, each from a position of its own."""
+
     def assign(self, partitions: Iterable[Partition]) -> None:
         """Read exactly these. One that stays keeps its position; a new one gives nothing before
         it was sought."""
@@ -78,7 +81,8 @@ class Reader(Protocol):
     def pause(self, partitions: Iterable[Partition]) -> None:
         """Give nothing from these until `resume`; their positions stay."""
 
-    def resume(self, partitions: Iterable[Partition]) -> None: ...
+    def resume(self, partitions: Iterable[Partition]) -> None:
+        """Give records of these again, from where their positions stayed."""
 
     def beginning_offsets(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """The first offset still there. Raises Unavailable."""
@@ -92,7 +96,8 @@ class Reader(Protocol):
         as is known now and half a minute late at most; "" where a broker has no such ids, or was
         not asked of the topic yet."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Give up its connections; nothing is read afterwards."""
 
 
 class GroupReader(Reader, Protocol):
@@ -101,12 +106,13 @@ class GroupReader(Reader, Protocol):
     `on_assigned` gets the partitions that are new to this member and must seek each of them.
     """
 
-    def subscribe(
-        self, topic: str, on_assigned: OnPartitions, on_revoked: OnPartitions
-    ) -> None: ...
+    def subscribe(self, topic: str, on_assigned: OnPartitions, on_revoked: OnPartitions) -> None:
+        """Read what the group gives this member of a topic."""
 
 
 class Writer(Protocol):
+    """Appends records; what it has sent is in the log once `flush` returns."""
+
     def append(
         self,
         partition: Partition,
@@ -136,14 +142,16 @@ class Writer(Protocol):
 class Log(Protocol):
     """Where readers and writers come from."""
 
-    def reader(self) -> Reader: ...
+    def reader(self) -> Reader:
+        """One without partitions: `assign` gives it some."""
 
     def group_reader(self, group: str, member: str = "") -> GroupReader:
         """`member` names this one among the group's: one of this name that dies and comes back
         takes its partitions at once (`static_members`), and one that another process has replaced
         ends with a LogError. "" = nobody's."""
 
-    def writer(self) -> Writer: ...
+    def writer(self) -> Writer:
+        """One of the caller's own; it closes it."""
 
     def partitions(self, topic: str) -> int:
         """How many partitions a topic has; 0 if there is none of this name. Raises Unavailable."""

@@ -41,6 +41,9 @@ class _Topic:
 
 
 class MemoryLog:
+    """A log in this process, for tests: `now` stamps records, ms since 1970; `on_append` decides
+    what becomes of each."""
+
     def __init__(
         self, now: Callable[[], int], on_append: Callable[[Partition], Fate] | None = None
     ):

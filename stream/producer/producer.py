@@ -219,6 +219,7 @@ class EventProducer:
 
     @property
     def buffered_rows(self) -> int:
+        """Events that were accepted and stand in no batch yet."""
         return self._buffered_rows
 
     def flush(self, timeout_ms: int) -> None:
