@@ -74,7 +74,11 @@ class LabelerConfig:
         "back",
     )
 
-    poll_ms: int = option(50, "longest wait for new records when there is nothing to do, ms")
+    poll_ms: int = option(
+        50,
+        "longest wait for new records when there is nothing to do, and shortest time from one look "
+        "at what comes to the next, ms",
+    )
     send_timeout_ms: int = option(
         30_000, "a record not acknowledged for this long has failed: fold again (C5), ms"
     )

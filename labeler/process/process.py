@@ -30,6 +30,7 @@ from labeler.process.threads import (
     LabellingLoop,
     LabellingStep,
     ThreadGroup,
+    Turns,
 )
 from labeler.retraction import Retracting
 from stream import StreamConfig, start_metrics
@@ -192,15 +193,16 @@ class Service:
         adding.close()
 
     def _run_head(self, ending: threading.Event) -> None:
-        head, wait_ms = self._head, 0
+        head, wait_ms, turns = self._head, 0, Turns(self._labeler.poll_ms)
         while not ending.is_set():
+            turns.begin()
             head.own(self._group.owned)
             moved = head.run_once(self._now(), wait_ms)
             wait_ms = 0 if moved or head.in_flight else self._labeler.poll_ms
             if head.in_flight and not moved:
                 head.wait(IN_FLIGHT_MS)
-            if not moved and not head.counts:
-                ending.wait(self._labeler.poll_ms / 1000)
+            if not head.in_flight and (moved or not head.counts):
+                ending.wait(turns.rest_s)
         head.close()
 
     def _look(self) -> None:

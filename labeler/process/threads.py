@@ -3,6 +3,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
@@ -56,6 +57,24 @@ class ThreadGroup:
             self._failure = error
 
 
+class Turns:
+    """When the next turn begins: not sooner after the last one began than `every_ms`, while nothing
+    is on its way to the log. Where records come few at a time, each look at them costs more than
+    they do; and where they come in masses, a turn takes longer than this."""
+
+    def __init__(self, every_ms: int, elapsed_s: Callable[[], float] = time.monotonic):
+        self._every_s, self._elapsed_s = every_ms / 1000, elapsed_s
+        self._began_s = float("-inf")
+
+    def begin(self) -> None:
+        self._began_s = self._elapsed_s()
+
+    @property
+    def rest_s(self) -> float:
+        """How long to wait before the next."""
+        return max(0.0, self._began_s + self._every_s - self._elapsed_s())
+
+
 class LabellingStep(Protocol):
     """What a loop turns: a `labelling.Labelling`, or a `retracting.Retracting`."""
 
@@ -93,14 +112,15 @@ class LabellingLoop:
     ) -> None:
         """Until `ending`, or something `failed`. After each turn `heard` is given the batches
         that reached the log."""
-        labelling, wait_ms = self._labelling, 0
+        labelling, wait_ms, turns = self._labelling, 0, Turns(self._poll_ms)
         while not ending.is_set() and not failed():
+            turns.begin()
             now_ms = self._now()
             labelling.own(self._owned())
             moved = labelling.run_once(now_ms, wait_ms)
             wait_ms = 0 if moved or labelling.in_flight else self._poll_ms
             if labelling.in_flight and not moved:
                 labelling.wait(IN_FLIGHT_MS)
-            if labelling.idle(now_ms):
-                ending.wait(self._poll_ms / 1000)
+            if labelling.idle(now_ms) or (moved and not labelling.in_flight):
+                ending.wait(turns.rest_s)
             heard(labelling.take_acknowledged())
