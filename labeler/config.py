@@ -45,7 +45,7 @@ class LabelerConfig:
     feed_records_max: int = option(
         8_000, "records of one partition of one topic fetched ahead of their use"
     )
-    feed_bytes_max: int = option(33_554_432, "the same limit in bytes")
+    feed_bytes_max: int = option(16_777_216, "the same limit in bytes")
     take_records_max: int = option(
         2_000, "records handed to the core at once: the most that clicks run ahead (L5)"
     )

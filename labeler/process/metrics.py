@@ -66,6 +66,10 @@ class LabelerMetrics(InputMetrics):
         self._late_runs = self.gauge(
             "everspun_labeler_late_verdict_runs", "runs of late verdicts not answered yet"
         )
+        self._late_kept_bytes = self.gauge(
+            "everspun_labeler_late_verdict_kept_bytes",
+            "records of examples kept for the next late verdict, bytes",
+        )
         self._gone_verdicts = self.gauge(
             "everspun_labeler_gone_verdicts",
             "verdicts that take nothing back, for they are gone (C7): alarm",
@@ -211,6 +215,7 @@ class LabelerMetrics(InputMetrics):
     def look_late(self, retracting: Retracting) -> None:
         """What is still to be taken back."""
         self._late_runs.set(retracting.waiting)
+        self._late_kept_bytes.set(retracting.kept_bytes)
         self._gone_verdicts.set(retracting.gone_verdicts)
 
     @property

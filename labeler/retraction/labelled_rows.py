@@ -1,6 +1,8 @@
 """The rows of `examples`, as every reader folds them, read back from an arrival on (C2)."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import chain as chained
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -60,54 +62,110 @@ def reached_ms(
     return reached
 
 
-def labelled(
-    log: Log,
-    examples: Partition,
-    label_strategies: tuple[LabelStrategy, ...],
-    from_ms: int,
-    poll_records: int,
-    wanted: Callable[[bytes], bool] | None = None,
-) -> Iterator[Labelled]:
-    """Records with rows that arrived at or after `from_ms`, and a few before them, in the order of
-    the log, up to its present end. `wanted`: by its value, whether a record has to be read. Raises
-    Unavailable."""
-    reader = log.reader()
-    try:
-        first = reader.beginning_offsets([examples])[examples]
-        end = reader.end_offsets([examples])[examples]
-        reader.assign([examples])
-        start = _search(reader, examples, first, end, from_ms)
-        chains = {f"{r.kind}/{examples.partition}": Chain() for r in label_strategies}
-        for record in _records(reader, examples, start, end, poll_records):
-            name = (record.header("chain") or b"").decode("ascii", "replace")
-            if name in chains:
-                yield from _added(chains[name], record, examples.partition, start == 0, wanted)
-    finally:
-        reader.close()
+class _Record(NamedTuple):
+    """A record that extends its chain, with rows."""
+
+    kind: str
+    offset: int
+    arrival_max_ms: int
+    before: int  # where its chain ended: rows of positions below are trimmed
+    value: bytes
 
 
-def _added(
-    chain: Chain,
-    record: Record,
-    partition: int,
-    from_first: bool,
-    wanted: Callable[[bytes], bool] | None,
-) -> Iterator[Labelled]:
-    try:
-        header = BatchHeader.from_headers(record.headers)
-    except MalformedRecord:
-        return  # extends no chain
-    if chain.judge(header.start, header.end) is Fold.DANGLES and not from_first:
-        chain.end = header.start  # what lies between is not read
-    kind, before = chain.fold(header.start, header.end)
-    if kind is Fold.EXTENDS and record.value and (wanted is None or wanted(record.value)):
+class LabelledRows:
+    """Reads the rows of a partition of `examples` back. The records that were read last, up to
+    `bytes_max` of them, are kept, and read no second time. Belongs to one thread."""
+
+    def __init__(
+        self,
+        log: Log,
+        examples: Partition,
+        strategies: tuple[LabelStrategy, ...],
+        poll_records: int,
+        bytes_max: int = 0,
+    ):
+        self._at, self._strategies = examples, strategies
+        self._poll_records, self._bytes_max = poll_records, bytes_max
+        self._reader = log.reader()
+        self._reader.assign([examples])
+        self._forget()
+
+    def close(self) -> None:
+        """Drop the reader and what is kept."""
+        self._forget()
+        self._reader.close()
+
+    def _forget(self) -> None:
+        self._kept: deque[_Record] = deque()
+        self.bytes = 0  # of values that are kept
+        self._chains: dict[str, Chain] = {}
+        self._from_first = False
+        self._next: int | None = None  # offset behind the last record that was read
+        self._covers_ms = 0  # all rows up to `_next` that arrived then or later are kept
+
+    def since(
+        self, from_ms: int, wanted: Callable[[bytes], bool] | None = None
+    ) -> Iterator[Labelled]:
+        """Records with rows that arrived at or after `from_ms`, and a few before them, in the
+        order of the log, up to its present end. `wanted`: by its value, whether a record has to be
+        read. Raises Unavailable."""
+        end = self._reader.end_offsets([self._at])[self._at]
+        if self._next is None or end < self._next or from_ms < self._covers_ms:
+            self._begin(from_ms, end)
+        for one in chained(list(self._kept), self._read(end)):
+            if one.arrival_max_ms < from_ms or not (wanted is None or wanted(one.value)):
+                continue
+            try:
+                rows = trim(decode_examples(one.value), one.before)
+            except MalformedRecord:
+                continue  # nobody learned a row of it
+            yield Labelled(one.kind, self._at.partition, one.offset, one.arrival_max_ms, rows)
+
+    def _begin(self, from_ms: int, end: int) -> None:
+        """Read anew, from there on."""
+        self._forget()
+        first = self._reader.beginning_offsets([self._at])[self._at]
+        start = _search(self._reader, self._at, first, end, from_ms)
+        self._chains = {f"{r.kind}/{self._at.partition}": Chain() for r in self._strategies}
+        self._from_first, self._next, self._covers_ms = start == 0, start, from_ms
+
+    def _read(self, end: int) -> Iterator[_Record]:
+        """What the log holds behind what was read, up to `end`."""
+        assert self._next is not None
+        if self._next >= end:
+            return
+        for record in _records(self._reader, self._at, self._next, end, self._poll_records):
+            one = self._folded(record)
+            self._next = record.offset + 1
+            if one is not None:
+                self._keep(one)
+                yield one
+        self._next = end  # offsets that hold no record too
+
+    def _folded(self, record: Record) -> _Record | None:
+        name = (record.header("chain") or b"").decode("ascii", "replace")
+        chain = self._chains.get(name)
+        if chain is None:
+            return None
         try:
-            rows = trim(decode_examples(record.value), before)
+            header = BatchHeader.from_headers(record.headers)
         except MalformedRecord:
-            return  # nobody learned a row of it
-        yield Labelled(
-            header.chain.partition("/")[0], partition, record.offset, header.arrival_max_ms, rows
-        )
+            return None  # extends no chain
+        if chain.judge(header.start, header.end) is Fold.DANGLES and not self._from_first:
+            chain.end = header.start  # what lies between is not read
+        kind, before = chain.fold(header.start, header.end)
+        if kind is not Fold.EXTENDS or not record.value:
+            return None
+        reading = name.partition("/")[0]
+        return _Record(reading, record.offset, header.arrival_max_ms, before, record.value)
+
+    def _keep(self, one: _Record) -> None:
+        self._kept.append(one)
+        self.bytes += len(one.value)
+        while self.bytes > self._bytes_max:
+            gone = self._kept.popleft()
+            self.bytes -= len(gone.value)
+            self._covers_ms = max(self._covers_ms, gone.arrival_max_ms + 1)
 
 
 def _records(

@@ -7,6 +7,7 @@ and in the archive where the history that is given goes on into one. All goes th
 `stream.log.log`; the loop, threads and the clock are the service's.
 """
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
@@ -25,7 +26,7 @@ from labeler.labels import (
     read_verdicts,
     without_contradictions,
 )
-from labeler.retraction.labelled_rows import Labelled, labelled, reached_ms
+from labeler.retraction.labelled_rows import Labelled, LabelledRows, reached_ms
 from labeler.retraction.late_verdicts import LateVerdicts, Run
 from labeler.retraction.rows import Gathered, Late, aligned, record_rows, values_of
 from stream import Partition, StreamConfig, offset_of, position, retract_chain, row_of
@@ -41,6 +42,8 @@ READY_MS = 1_000
 #: After a look at the ends that watermarks claim, `verdicts` rest so many times longer than it
 #: took, and this much at most: they are read to be answered in seconds, and labels need the core.
 LOOK_REST, LOOK_REST_MAX_S = 25.0, 0.5
+#: Of `examples`, kept in memory for the next run, of all partitions together.
+KEPT_BYTES_MAX = 32 << 20
 
 
 @dataclass
@@ -81,6 +84,7 @@ class Retracting:
         self._reader: Reader | None = None
         self._writer: Writer | None = None
         self._late: LateVerdicts | None = None
+        self._rows: dict[int, LabelledRows] = {}  # of partitions that were looked through
         self._owned: frozenset[int] = frozenset()
         self._retry, self._ready = Wait(), Wait()
         self._claimed = ClaimedEnds(stream)
@@ -161,6 +165,11 @@ class Retracting:
         """Runs of late verdicts that have been read, and not yet answered by every partition."""
         return 0 if self._late is None else sum(not run.empty for run in self._late.runs)
 
+    @property
+    def kept_bytes(self) -> int:
+        """Of `examples`, in memory."""
+        return sum(one.bytes for one in self._rows.values())
+
     # --- folding and reading
     # ----------------------------------------------------------------------------------------
 
@@ -212,9 +221,10 @@ class Retracting:
 
     def _forget(self) -> None:
         """C5: everything but the log is forgotten."""
-        for one in (self._reader, self._writer):
+        for one in (self._reader, self._writer, *self._rows.values()):
             if one is not None:
                 one.close()
+        self._rows.clear()
         self._reader, self._writer, self._late = None, None, None
         self.tasks.clear()
 
@@ -311,7 +321,10 @@ class Retracting:
     def _taken(self, p: int, run: Run) -> pa.RecordBatch | None:
         """The rows of a partition that the run takes, in the order of the log; None without any."""
         late, found = Late(run.held, run.first, run.end), []
-        for one in self._labelled(p, run, run.arrived_from_ms, run.may_take_of()):
+        rows = self._rows.get(p) or self._rows.setdefault(
+            p, self._labelled_rows(p, KEPT_BYTES_MAX // len(self._owned))
+        )
+        for one in self._labelled(rows, run, run.arrived_from_ms, run.may_take_of()):
             by_run, _ = late.judge(one.rows, self._waits[one.kind])
             if by_run.any():
                 found.append(one.rows.filter(pa.array(by_run)))
@@ -330,14 +343,19 @@ class Retracting:
         bytes_max = self._stream.record_bytes_max * 3 // 4
         gathered = Gathered(values_of(back), self._labeler.retract_rows_max, bytes_max)
         for p in range(self._stream.partitions):
-            for one in self._labelled(p, run, 0):
-                _, clean = late.judge(one.rows, self._waits[one.kind])
-                gathered.add((one.arrival_max_ms, p, one.offset), one.rows, ~clean, clean)
+            with contextlib.closing(self._labelled_rows(p, 0)) as rows:
+                for one in self._labelled(rows, run, 0):
+                    _, clean = late.judge(one.rows, self._waits[one.kind])
+                    gathered.add((one.arrival_max_ms, p, one.offset), one.rows, ~clean, clean)
         return gathered
+
+    def _labelled_rows(self, p: int, bytes_max: int) -> LabelledRows:
+        examples, poll = Partition(self._stream.examples, p), self._stream.poll_records_max
+        return LabelledRows(self._history, examples, self._strategies, poll, bytes_max)
 
     def _labelled(
         self,
-        p: int,
+        rows: LabelledRows,
         run: Run,
         arrived_from_ms: int,
         wanted: Callable[[bytes], bool] | None = None,
@@ -345,9 +363,7 @@ class Retracting:
         """Rows whose labels were closed before the run, and that arrived at `arrived_from_ms` or
         later, within the horizon before it, of the records that are `wanted`."""
         from_ms = max(arrived_from_ms, run.low_ms - self._labeler.retract_horizon_ms)
-        examples = Partition(self._stream.examples, p)
-        poll = self._stream.poll_records_max
-        for one in labelled(self._history, examples, self._strategies, from_ms, poll, wanted):
+        for one in rows.since(from_ms, wanted):
             arrival_ms = one.rows.column("arrival_ms").to_numpy()
             meant = (arrival_ms >= from_ms) & (arrival_ms + self._waits[one.kind] < run.low_ms)
             if meant.any():

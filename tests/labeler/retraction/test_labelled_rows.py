@@ -5,13 +5,15 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from checkpointer.archive import Archive, ArchivedLog
 from checkpointer.archive.archive import Archiving
 from checkpointer.store.files import MemoryFiles
 from labeler.join import LabelStrategy
 from labeler.retraction import labelled_rows
-from labeler.retraction.labelled_rows import labelled, reached_ms
+from labeler.retraction.labelled_rows import LabelledRows, reached_ms
 from stream import Partition, StreamConfig, position
 from stream.internal_topics import BatchHeader, encode_examples, examples_schema
 from stream.log import Log, MemoryLog
@@ -58,7 +60,7 @@ def log() -> MemoryLog:
 def read(
     log: Log, from_ms: int, label_strategies: tuple[LabelStrategy, ...] = READINGS
 ) -> Iterator[tuple[str, int]]:
-    for one in labelled(log, EXAMPLES, label_strategies, from_ms, 100):
+    for one in LabelledRows(log, EXAMPLES, label_strategies, 100).since(from_ms):
         yield one.kind, one.rows.column("arrival_ms")[0].as_py()
 
 
@@ -85,11 +87,54 @@ def test_what_is_not_wanted_is_folded_and_not_read(log: MemoryLog, monkeypatch: 
     third = {r.value: n for n, r in enumerate(log.records(EXAMPLES)) if n % 3 == 0}
     found = [
         (one.kind, one.rows.column("arrival_ms")[0].as_py())
-        for one in labelled(log, EXAMPLES, READINGS, 0, 100, third.__contains__)
+        for one in LabelledRows(log, EXAMPLES, READINGS, 100).since(0, third.__contains__)
     ]
     assert 0 < len(found) < len(every) // 2
     assert set(found) <= set(every)
     assert len(found) == len(set(found)) == len(reads)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from((0, 3_000, 20_000, 1 << 30)), st.lists(st.integers(0, 120), max_size=6))
+def test_what_is_kept_says_the_same_as_the_log(bytes_max: int, places: list[int]):
+    log = MemoryLog(lambda: 0)
+    log.create("examples", 1)
+    keeps = LabelledRows(log, EXAMPLES, READINGS, 7, bytes_max)
+    for turn, place in enumerate(places):
+        for n in range(20 * turn, 20 * turn + 20):
+            append(log, "label/0", n, n + 1, 10 * n)
+            if n % 7 == 6:
+                append(log, "late/0", n - 6, n + 1, 10 * n - 60)
+            if n % 11 == 10:
+                append(log, "label/0", n - 3, n - 2, 10 * (n - 3))
+        said = [(one.kind, one.offset, one.rows) for one in keeps.since(10 * place)]
+        fresh = LabelledRows(log, EXAMPLES, READINGS, 7)
+        assert said == [(one.kind, one.offset, one.rows) for one in fresh.since(10 * place)]
+        assert keeps.bytes <= bytes_max
+
+
+def test_what_is_kept_is_read_once(log: MemoryLog):
+    rows = LabelledRows(log, EXAMPLES, READINGS, 100, 1 << 30)
+    assert list(rows.since(3_000))
+    reader, polls = rows._reader, []
+    poll = reader.poll
+    reader.poll = lambda *given: polls.append(given) or poll(*given)
+    every = [one.arrival_max_ms for one in rows.since(4_000)]
+    assert (min(every), polls) == (4_000, [])
+    append(log, "label/0", COUNT, COUNT + 1, 10 * COUNT)
+    assert [one.arrival_max_ms for one in rows.since(10 * COUNT)] == [10 * COUNT]
+    assert len(polls) == 1
+    assert len(list(rows.since(0))) > len(every), "what was not read before is read now"
+    rows.close()
+
+
+def test_a_log_that_ends_before_what_was_read_is_read_anew(log: MemoryLog):
+    rows = LabelledRows(log, EXAMPLES, READINGS, 100, 1 << 30)
+    assert list(rows.since(0))
+    log.delete("examples")
+    log.create("examples", 1)
+    append(log, "label/0", 0, 1, 5)
+    assert [one.arrival_max_ms for one in rows.since(0)] == [5]
 
 
 def test_only_asked_for_readings_are_read(log: MemoryLog):
