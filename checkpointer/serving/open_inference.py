@@ -6,6 +6,7 @@ them, as a context is. There is one output, `probability`, FP32 (n). REST takes 
 JSON or as bytes behind it (the binary tensor extension, which Triton's clients use by default).
 """
 
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -54,7 +55,9 @@ class Infer(NamedTuple):
 
 def read_infer(body: bytes, head_length: str) -> Infer:
     """Of `POST v2/models/.../infer`. Raises BadRequest."""
-    size = int(head_length) if head_length.isdigit() else len(body)
+    if head_length and not re.fullmatch(r"[0-9]{1,10}", head_length):
+        raise BadRequest(f"{HEAD_LENGTH} = {head_length!r:.40}: send the bytes of the JSON")
+    size = int(head_length) if head_length else len(body)
     if size > len(body):
         raise BadRequest(f"{HEAD_LENGTH} = {size}: the body has {len(body)} bytes")
     try:

@@ -51,7 +51,16 @@ _NUMBER_TYPES = frozenset({int, float, type(None)})
 
 
 class BadRequest(ValueError):
-    """The request cannot be answered; the message names row, field, value and fix."""
+    """The request cannot be answered; the message names row, field, value and fix. It is UTF-8,
+    whatever halves of characters the request names."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(utf8(reason))
+
+
+def utf8(text: str) -> str:
+    """The same, with halves of characters (surrogates) as they are written in JSON."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class PredictRequest(NamedTuple):
@@ -289,7 +298,7 @@ def _from_rows(rows: Any, features: Features) -> Given:
             ]
     _refuse_unknown(set().union(*rows) - {"features"} if rows else set(), "rows")
     names = {feature.name for feature in features} | {feature.alias for feature in features}
-    ignored = tuple(sorted(set().union(*bags) - names)) if bags else ()
+    ignored = tuple(sorted(map(utf8, set().union(*bags) - names))) if bags else ()
     return Given(fields, {}, len(rows), ignored)
 
 
@@ -321,7 +330,7 @@ def _from_columns(columns: Any, features: Features) -> Given:
         there = [name for name in named if name and name in columns]
         fields[feature.column] = columns[there[0]] if there else missing
         known.update(named)
-    return Given(fields, {}, count, tuple(sorted(columns.keys() - known)))
+    return Given(fields, {}, count, tuple(sorted(map(utf8, columns.keys() - known))))
 
 
 def _refuse_unknown(names: Iterable[str], where: str) -> None:

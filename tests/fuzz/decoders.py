@@ -21,6 +21,7 @@ from kafka.errors import CorruptRecordError
 from kafka.record.default_records import DefaultRecordBatchBuilder
 from produced_events import produced, read_produced
 from registered_made import AnySchema, registered_value
+from requests_made import read_requests, request
 
 from stream import Record, StreamConfig
 from stream.columns import Feature
@@ -217,6 +218,7 @@ DECODERS: dict[str, Decoder] = {
     "internal": Decoder(internal_record, read_internal),
     "producer": Decoder(produced, read_produced),
     "registered": Decoder(registered_value, _read_events),
+    "requests": Decoder(request, read_requests),
 }
 
 

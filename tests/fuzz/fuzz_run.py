@@ -52,6 +52,7 @@ SHARES = {
     "internal": 1_000,
     "producer": 30,
     "registered": 60,
+    "requests": 60,
 }
 
 
