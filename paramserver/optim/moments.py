@@ -8,26 +8,24 @@ from dataclasses import dataclass
 
 from paramserver.messages import DenseSpec, Rows
 from paramserver.optim import kernels
-from paramserver.optim.kernels import Periods, RowNumbers
-from paramserver.optim.optimizers import Optimizer, make_optimizer
+from paramserver.optim.kernels import RowNumbers
+from paramserver.optim.optimizers import (
+    Optimizer,
+    PlainWeights,
+    WithoutDecay,
+    make_optimizer,
+)
 
 #: Begins the name of a dense array that is a running sum; no parameter of a module is called so.
 MOMENTS = "moments:"
 
 
 @dataclass(frozen=True)
-class Moments:
+class Moments(PlainWeights, WithoutDecay):
     """w = (1 - 1/horizon) w + g, so that the sums of the last `horizon` pushes count. State: what
     float32 rounds off w, so that millions of pushes lose nothing."""
 
     horizon: float = 10_000.0
-
-    @property
-    def decay_ms(self) -> float:
-        return 0.0
-
-    def read_size(self, dim: int) -> int:
-        return dim
 
     def state_size(self, dim: int) -> int:
         return dim
@@ -46,14 +44,6 @@ class Moments:
     ) -> None:
         """However stale the push: a sum does not depend on what was read."""
         kernels.moments(row_store, head, rows, gradients, 1.0 - 1.0 / self.horizon)
-
-    def weights(self, row_store: Rows, head: int, rows: RowNumbers, out: Rows) -> None:
-        kernels.gather(row_store, head, rows, out)
-
-    def decay(
-        self, row_store: Rows, head: int, dim: int, rows: RowNumbers, periods: Periods
-    ) -> None:
-        pass
 
 
 def dense_optimizer(spec: DenseSpec, name: str) -> Optimizer:

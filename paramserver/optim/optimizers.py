@@ -86,21 +86,40 @@ def _check_decay(optimizer: str, decay_ms: float, decay_share: float) -> None:
         raise ValueError(f"{optimizer} option decay_share = {decay_share}: must be in (0, 1]")
 
 
+class PlainWeights:
+    """Of optimizers whose rows begin with the weights themselves, where no rule derives them."""
+
+    def read_size(self, dim: int) -> int:
+        """The weights alone."""
+        return dim
+
+    def weights(self, row_store: Rows, head: int, rows: RowNumbers, out: Rows) -> None:
+        """Copied as they stand."""
+        kernels.gather(row_store, head, rows, out)
+
+
+class WithoutDecay:
+    """Of optimizers whose state knows no event time."""
+
+    @property
+    def decay_ms(self) -> float:
+        """Never."""
+        return 0.0
+
+    def decay(
+        self, row_store: Rows, head: int, dim: int, rows: RowNumbers, periods: Periods
+    ) -> None:
+        """Nothing to do."""
+
+
 @dataclass(frozen=True)
-class Sgd:
+class Sgd(PlainWeights, WithoutDecay):
     """w -= rate * g."""
 
     rate: float = 0.05
 
     def __post_init__(self) -> None:
         _positive(self, "rate")
-
-    def read_size(self, dim: int) -> int:
-        return dim
-
-    @property
-    def decay_ms(self) -> float:
-        return 0.0
 
     def state_size(self, dim: int) -> int:
         return 0
@@ -119,17 +138,9 @@ class Sgd:
     ) -> None:
         kernels.sgd(row_store, head, rows, gradients, np.float32(self.rate * scale))
 
-    def weights(self, row_store: Rows, head: int, rows: RowNumbers, out: Rows) -> None:
-        kernels.gather(row_store, head, rows, out)
-
-    def decay(
-        self, row_store: Rows, head: int, dim: int, rows: RowNumbers, periods: Periods
-    ) -> None:
-        pass
-
 
 @dataclass(frozen=True)
-class Adagrad:
+class Adagrad(PlainWeights):
     """G += g^2; w -= rate * g / (sqrt(G) + epsilon), element by element (Duchi et al. 2011). State:
     G.
 
@@ -149,9 +160,6 @@ class Adagrad:
         _check_decay(type(self).__name__, self.decay_ms, self.decay_share)
 
     def state_size(self, dim: int) -> int:
-        return dim
-
-    def read_size(self, dim: int) -> int:
         return dim
 
     def initialize(self, row_store: Rows, dim: int) -> None:
@@ -174,9 +182,6 @@ class Adagrad:
             np.float32(self.rate * scale),
             np.float32(self.epsilon),
         )
-
-    def weights(self, row_store: Rows, head: int, rows: RowNumbers, out: Rows) -> None:
-        kernels.gather(row_store, head, rows, out)
 
     def decay(
         self, row_store: Rows, head: int, dim: int, rows: RowNumbers, periods: Periods
@@ -215,7 +220,7 @@ class RowwiseAdagrad(Adagrad):
 
 
 @dataclass(frozen=True)
-class Adam:
+class Adam(PlainWeights, WithoutDecay):
     """Adam with bias correction (Kingma and Ba 2015). State: m, v, and the row's own step count."""
 
     rate: float = 0.001
@@ -228,13 +233,6 @@ class Adam:
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"Adam option {name} = {getattr(self, name)}: must be in [0, 1)")
-
-    def read_size(self, dim: int) -> int:
-        return dim
-
-    @property
-    def decay_ms(self) -> float:
-        return 0.0
 
     def state_size(self, dim: int) -> int:
         return 2 * dim + 1
@@ -261,14 +259,6 @@ class Adam:
             self.beta2,
             self.epsilon,
         )
-
-    def weights(self, row_store: Rows, head: int, rows: RowNumbers, out: Rows) -> None:
-        kernels.gather(row_store, head, rows, out)
-
-    def decay(
-        self, row_store: Rows, head: int, dim: int, rows: RowNumbers, periods: Periods
-    ) -> None:
-        pass
 
 
 @dataclass(frozen=True)
@@ -342,7 +332,7 @@ class Ftrl:
 
 
 @dataclass(frozen=True)
-class AdaptiveRevision:
+class AdaptiveRevision(PlainWeights, WithoutDecay):
     """AdaptiveRevision (McMahan and Streeter 2014): Adagrad, where nothing was applied `meanwhile`
     (g_b). State: z, z'.
 
@@ -356,13 +346,6 @@ class AdaptiveRevision:
 
     def __post_init__(self) -> None:
         _positive(self, "rate", "accumulator")
-
-    def read_size(self, dim: int) -> int:
-        return dim
-
-    @property
-    def decay_ms(self) -> float:
-        return 0.0
 
     def state_size(self, dim: int) -> int:
         return 2 * dim
@@ -381,14 +364,6 @@ class AdaptiveRevision:
     ) -> None:
         applied = np.zeros_like(gradients) if meanwhile is None else meanwhile
         kernels.adaptive_revision(row_store, head, rows, gradients, applied, self.rate, scale)
-
-    def weights(self, row_store: Rows, head: int, rows: RowNumbers, out: Rows) -> None:
-        kernels.gather(row_store, head, rows, out)
-
-    def decay(
-        self, row_store: Rows, head: int, dim: int, rows: RowNumbers, periods: Periods
-    ) -> None:
-        pass
 
 
 OPTIMIZERS: dict[
