@@ -2,47 +2,22 @@
 and taken over."""
 
 import json
-import threading
 import time
 from pathlib import Path
 
 import pytest
 from labeler_oracle import expected
+from live_labeler import PARTITIONS, Running, examples_from_the_beginning, short_times, show
 
 from everspun.launcher import Broker, TimeLimit
-from labeler.config import LabelerConfig
-from labeler.fraud_config import FraudConfig
-from labeler.process.metrics import LabelerMetrics
-from labeler.process.process import Service
-from stream import Chain, Fold, Partition, StreamConfig
-from stream.hashing import partition_of_key
+from stream import Chain, Fold, Partition
 from stream.internal_topics import BatchHeader, decode_examples
 from stream.log import KafkaLog, create_topics
 
 pytestmark = pytest.mark.kafka
 SHOWN, DEADLINE_S = 60, 60.0
-
-
-def now_ms():
-    return time.time_ns() // 1_000_000
-
-
-class Running:
-    """One labeler on threads of its own."""
-
-    def __init__(self, stream, log, dir):
-        self.stop = threading.Event()
-        settings = LabelerConfig(
-            await_verdicts=False, click_page_rows=4, pending_clicks_bytes_max=500
-        )
-        service = Service(stream, settings, FraudConfig(), log, LabelerMetrics(), now_ms, dir=dir)
-        self.thread = threading.Thread(target=service.run, args=(self.stop,))
-        self.thread.start()
-
-    def end(self):
-        self.stop.set()
-        self.thread.join(30)
-        assert not self.thread.is_alive()
+#: So little at once that clicks are read by pages and the rest waits on the log.
+SETTINGS = {"click_page_rows": 4, "pending_clicks_bytes_max": 500}
 
 
 def labelled(reader, chains, found):
@@ -82,58 +57,35 @@ def by_the_rules(reader, stream, p):
 def test_live_events_are_labelled_once_over_a_handover(
     broker: Broker, topic_prefix: str, tmp_path: Path
 ):
-    stream = StreamConfig(
-        bootstrap_servers=broker.address,
-        topic_prefix=topic_prefix,
-        partitions=2,
-        window_ms=1_000,
-        grace_ms=500,
-        dedup_ms=1_000,
-        flush_ms=200,
-        heartbeat_ms=200,
-        signal_ms=100,
-        skew_ms=5_000,
-        batch_rows_max=7,
-    )
+    stream = short_times(broker, topic_prefix, batch_rows_max=7)
     create_topics(stream)
     log = KafkaLog(stream)
-    first = Running(stream, log, tmp_path)
-    writer, reader, chains, found = log.writer(), log.reader(), {}, {}
-    examples = [Partition(stream.examples, p) for p in range(2)]
-    reader.assign(examples)
-    for at in examples:
-        reader.seek(at, 0)
+    first = running = Running(stream, log, tmp_path, **SETTINGS)
+    writer, reader, chains, found = (
+        log.writer(),
+        examples_from_the_beginning(log, stream),
+        {},
+        {},
+    )
     for n in range(SHOWN):
-        session, ts = f"s{n % 9}", now_ms()
-        p = partition_of_key(session.encode(), 2)
-        view = {
-            "id": str(n),
-            "ts_ms": ts,
-            "session": session,
-            "source": "u",
-            "vendor": "v",
-            "item": "i",
-        }
-        writer.append(
-            Partition(stream.impressions, p), json.dumps(view).encode(), session.encode(), (), ts
-        )
+        p, session, ts_ms = show(writer, stream, n)
         if n % 3 == 0:
-            click = {"id": str(n), "ts_ms": ts + 5, "session": session}
-            writer.append(
-                Partition(stream.clicks, p), json.dumps(click).encode(), session.encode(), (), ts
-            )
+            click = json.dumps({"id": str(n), "ts_ms": ts_ms + 5, "session": session}).encode()
+            writer.append(Partition(stream.clicks, p), click, session.encode(), (), ts_ms)
         time.sleep(0.01)
     writer.flush(10_000)
-    running, limit = first, TimeLimit(DEADLINE_S)
+    limit = TimeLimit(DEADLINE_S)
     while len(found) < SHOWN and not limit.over:
         labelled(reader, chains, found)
         if found and running is first:
             first.end()
-            running = Running(stream, log, tmp_path)
+            running = Running(stream, log, tmp_path, **SETTINGS)
     running.end()
     writer.close()
     assert len(found) == SHOWN
     assert found == {
-        at: label for p in range(2) for at, label in by_the_rules(reader, stream, p).items()
+        at: label
+        for p in range(PARTITIONS)
+        for at, label in by_the_rules(reader, stream, p).items()
     }
     reader.close()
