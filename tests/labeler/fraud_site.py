@@ -2,12 +2,14 @@
 that dies anywhere."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from labeler.counting import SIGNAL_SCHEMA, Signal
+from labeler.fraud.filter import FraudFilter
+from labeler.fraud.tables import TABLES, Tables
 from labeler.fraud_config import FraudConfig
 from stream.internal_topics import Verdict, Watermark, decode_verdict, encode_verdict
 
@@ -117,3 +119,35 @@ class FusedLog(Log):
             self.fuse.burn()
             super().__call__([record])
         self.fuse.burn()
+
+
+def run_over_crashes(
+    make: Callable[[Tables], FraudFilter],
+    site: Site,
+    crashes: Sequence[int],
+    size: int,
+    commit_every: int,
+) -> FusedLog:
+    """What filters sent that died at the given things they did to the world, each in the place of
+    the one before: signals by `size`, a commit after so many steps."""
+    log, stores = FusedLog(), [FusedTable() for _ in TABLES]
+    fuses = [Fuse(left) for left in crashes] + [Fuse(10**9)]
+    done = False
+    while not done:
+        log.fuse = fuses.pop(0)
+        for store in stores:
+            store.fuse = log.fuse
+        try:
+            one = make(Tables(*stores))
+            for at in range(one.next_offset, len(site.log), size):
+                step = one.on_signals(site.log[at : at + size])
+                log(step.verdicts)
+                log(step.watermarks)
+                if at // size % commit_every == 0:
+                    one.save()
+                    one.commit(step)
+            done = True
+        except Crash:
+            continue
+    log.check()
+    return log

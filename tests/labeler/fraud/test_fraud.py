@@ -19,6 +19,7 @@ from fraud_site import (
     Log,
     Site,
     covered,
+    run_over_crashes,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -301,26 +302,8 @@ def test_what_there_is_no_room_for_is_counted_by_vendor_alone_and_convicts_nobod
 )
 def test_crashes_anywhere_lose_nothing(crashes: list[int], size: int, commit_every: int):
     site = attacked()
-    plain, log, stores = run(site, size), FusedLog(), [FusedTable() for _ in TABLES]
-    fuses = [Fuse(left) for left in crashes] + [Fuse(10**9)]
-    done = False
-    while not done:
-        log.fuse = fuses.pop(0)
-        for store in stores:
-            store.fuse = log.fuse
-        try:
-            one = make(Tables(*stores))
-            for at in range(one.next_offset, len(site.log), size):
-                step = one.on_signals(site.log[at : at + size])
-                log(step.verdicts)
-                log(step.watermarks)
-                if at // size % commit_every == 0:
-                    one.save()
-                    one.commit(step)
-            done = True
-        except Crash:
-            continue
-    log.check()
+    plain = run(site, size)
+    log = run_over_crashes(make, site, crashes, size, commit_every)
     assert {v.id for v in log.verdicts} == {v.id for v in plain.verdicts}
     assert final(log) == final(plain)
     assert before_watermarks(log, plain)

@@ -8,13 +8,10 @@ from fraud_site import (
     MINUTE,
     T0,
     VIEWS,
-    Crash,
-    Fuse,
-    FusedLog,
-    FusedTable,
     Log,
     Site,
     covered,
+    run_over_crashes,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +19,7 @@ from hypothesis import strategies as st
 from labeler.fraud.filter import FraudFilter, run_step
 from labeler.fraud.pair_index import Pairs, pair_keys
 from labeler.fraud.scores import Scores
-from labeler.fraud.tables import TABLES, Tables, dict_tables
+from labeler.fraud.tables import Tables, dict_tables
 from labeler.fraud_config import FraudConfig
 
 HOUR = 60 * MINUTE
@@ -121,26 +118,7 @@ PLAIN = judged(SITE)[1]
     commit_every=st.integers(1, 9),
 )
 def test_crashes_anywhere_change_no_score(crashes: list[int], size: int, commit_every: int):
-    log, stores = FusedLog(), [FusedTable() for _ in TABLES]
-    fuses = [Fuse(left) for left in crashes] + [Fuse(10**9)]
-    done = False
-    while not done:
-        log.fuse = fuses.pop(0)
-        for store in stores:
-            store.fuse = log.fuse
-        try:
-            one = make(Tables(*stores))
-            for at in range(one.next_offset, len(SITE.log), size):
-                step = one.on_signals(SITE.log[at : at + size])
-                log(step.verdicts)
-                log(step.watermarks)
-                if at // size % commit_every == 0:
-                    one.save()
-                    one.commit(step)
-            done = True
-        except Crash:
-            continue
-    log.check()
+    log = run_over_crashes(make, SITE, crashes, size, commit_every)
     scores = {verdict.id: verdict.evidence["score"] for verdict in PLAIN.verdicts}
     assert {verdict.id: verdict.evidence["score"] for verdict in log.verdicts} == pytest.approx(
         scores

@@ -6,21 +6,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pushed_cluster import LEARNER, Cluster
 
 from paramserver.messages import (
     DenseSpec,
-    Epoch,
     ModelSpec,
-    Outcome,
     PullRequest,
-    PushRequest,
     TableSpec,
 )
-from paramserver.parts.part import merge, weights
-from paramserver.parts.safetensors_file import decode_part, encode_part
-from paramserver.ports import AllowRequest
-from paramserver.shard import Shard
-from paramserver.slots import SlotMap
+from paramserver.parts.part import weights
 from paramserver.tables import Table, make_layout
 
 SIXTEEN = ("float16", "bfloat16")
@@ -242,7 +236,6 @@ def test_what_float16_cannot_hold_is_its_largest():
 # --- shards
 # --------------------------------------------------------------------------------------------------
 
-LEARNER = Epoch(1, 1)
 MODEL = ModelSpec(
     "m",
     "d",
@@ -254,67 +247,31 @@ MODEL = ModelSpec(
 )
 
 
-class Cluster:
-    """N shards that all get every push, each its keys."""
+def drawn(end: int):
+    rng = np.random.default_rng(end)
+    keys = np.unique(rng.integers(0, 200, 40).astype(np.uint64))
+    return keys, {
+        t.name: rng.normal(0, 1, (len(keys), t.dim)).astype(np.float32) for t in MODEL.tables
+    }
 
-    def __init__(self, shards: int, parts=(), incarnation: int = 1) -> None:
-        self.slot_map = SlotMap.even(shards)
-        self.shards = [Shard(i, incarnation, self.slot_map) for i in range(shards)]
-        for shard in self.shards:
-            shard.allow(AllowRequest(1, 1, (LEARNER,)))
-            shard.restore(parts, "before") if parts else shard.begin(MODEL, {"c": 0}, {})
 
-    def push(self, end: int) -> None:
-        rng = np.random.default_rng(end)
-        keys = np.unique(rng.integers(0, 200, 40).astype(np.uint64))
-        gradients = {
-            t.name: rng.normal(0, 1, (len(keys), t.dim)).astype(np.float32) for t in MODEL.tables
-        }
-        for shard in self.shards:
-            mine = self.slot_map.split(keys)[shard.index]
-            push = PushRequest(
-                "m",
-                LEARNER,
-                1,
-                shard.incarnation,
-                "c",
-                end,
-                end + 1,
-                0,
-                end + 1,
-                0,
-                0,
-                1,
-                1000 * end,
-                keys=dict.fromkeys(gradients, keys[mine]),
-                gradients={n: g[mine] for n, g in gradients.items()},
-            )
-            assert shard.push(push).outcome is Outcome.APPLIED
-
-    def parts(self):
-        return [decode_part(encode_part(shard.snapshot("m"))) for shard in self.shards]
-
-    def rows(self):
-        model = merge(self.parts())
-        return {
-            name: dict(zip(i.keys.tolist(), i.rows.tolist(), strict=True))
-            for name, i in model.tables.items()
-        }
+def cluster_of(shards: int) -> Cluster:
+    return Cluster(MODEL, drawn, shards)
 
 
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 3), (3, 2)])
 def test_the_same_pushes_give_the_same_bits_over_restarts_and_on_any_number_of_shards(n, m):
-    straight, restarted = Cluster(1), Cluster(n)
+    straight, restarted = cluster_of(1), cluster_of(n)
     for end in range(60):
         if end in (3, 31):
-            restarted = Cluster(m if end == 31 else n, restarted.parts(), incarnation=end)
+            restarted = restarted.restarted(m if end == 31 else n, incarnation=end)
         straight.push(end)
         restarted.push(end)
     assert straight.rows() == restarted.rows()
 
 
 def test_a_part_carries_the_bits_and_serves_what_a_pull_answers():
-    cluster = Cluster(1)
+    cluster = cluster_of(1)
     for end in range(20):
         cluster.push(end)
     (part,) = cluster.parts()

@@ -5,20 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from pushed_cluster import LEARNER, Cluster
 
 from paramserver.messages import (
     DenseSpec,
-    Epoch,
     ModelSpec,
-    Outcome,
     PullRequest,
-    PushRequest,
     TableSpec,
 )
 from paramserver.parts import decode_part, encode_part, merge, whole
-from paramserver.ports import AllowRequest
-from paramserver.shard import Shard
-from paramserver.slots import SlotMap
 from paramserver.tables.admission import Admission
 from paramserver.tables.ages import STEP_S
 from paramserver.tables.policy import RowPolicy
@@ -186,7 +181,6 @@ def test_bad_admission_is_named(policy, words):
 # --- shards
 # --------------------------------------------------------------------------------------------------
 
-LEARNER = Epoch(1, 1)
 MODEL = ModelSpec(
     "m",
     "d",
@@ -204,59 +198,21 @@ MODEL = ModelSpec(
 )
 
 
-class Cluster:
-    """N shards that all get every push, each its keys."""
+def drawn(end: int):
+    keys = np.unique(np.random.default_rng(end).zipf(1.2, 40).astype(np.uint64) % np.uint64(300))
+    return keys, {t.name: np.ones((len(keys), t.dim), np.float32) for t in MODEL.tables}
 
-    def __init__(self, shards: int, parts=(), incarnation: int = 1) -> None:
-        self.slot_map, self.end, self.deltas = SlotMap.even(shards), 0, []
-        self.shards = [Shard(i, incarnation, self.slot_map) for i in range(shards)]
-        for shard in self.shards:
-            shard.allow(AllowRequest(1, 1, (LEARNER,)))
-            shard.restore(parts, "before") if parts else shard.begin(MODEL, {"c": 0}, {})
 
-    def push(self, end: int) -> None:
-        keys = np.unique(
-            np.random.default_rng(end).zipf(1.2, 40).astype(np.uint64) % np.uint64(300)
-        )
-        for shard in self.shards:
-            mine = keys[self.slot_map.split(keys)[shard.index]]
-            tables = {t.name: np.ones((len(mine), t.dim), np.float32) for t in MODEL.tables}
-            push = PushRequest(
-                "m",
-                LEARNER,
-                1,
-                shard.incarnation,
-                "c",
-                end,
-                end + 1,
-                0,
-                end + 1,
-                0,
-                0,
-                1,
-                1000 * end,
-                keys=dict.fromkeys(tables, mine),
-                gradients=tables,
-            )
-            assert shard.push(push).outcome is Outcome.APPLIED
-
-    def parts(self):
-        return [decode_part(encode_part(shard.snapshot("m"))) for shard in self.shards]
-
-    def rows(self):
-        model = merge(self.parts())
-        return {
-            name: dict(zip(i.keys.tolist(), i.rows.tolist(), strict=True))
-            for name, i in model.tables.items()
-        }
+def cluster_of(shards: int) -> Cluster:
+    return Cluster(MODEL, drawn, shards)
 
 
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 3), (3, 2)])
 def test_a_restart_admits_no_noise_and_forgets_no_count_whatever_the_number_of_shards(n, m):
-    straight, restarted = Cluster(1), Cluster(n)
+    straight, restarted = cluster_of(1), cluster_of(n)
     for end in range(90):
         if end in (2, 31, 60):
-            restarted = Cluster(m if end == 31 else n, restarted.parts(), incarnation=end)
+            restarted = restarted.restarted(m if end == 31 else n, incarnation=end)
         straight.push(end)
         restarted.push(end)
     assert straight.rows() == restarted.rows()
@@ -265,7 +221,7 @@ def test_a_restart_admits_no_noise_and_forgets_no_count_whatever_the_number_of_s
 
 
 def test_counts_travel_in_deltas():
-    cluster, chain, parent = Cluster(2), [], None
+    cluster, chain, parent = cluster_of(2), [], None
     for cut in range(4):
         for end in range(5 * cut, 5 * cut + 5):
             cluster.push(end)
@@ -285,7 +241,7 @@ def test_counts_travel_in_deltas():
 
 
 def test_counts_of_another_shape_are_not_taken():
-    cluster = Cluster(1)
+    cluster = cluster_of(1)
     cluster.push(0)
     (part,) = cluster.parts()
     odd = {"counted": part.sightings["counted"]._replace(lines=np.full(1, 1 << 40))}
@@ -294,7 +250,7 @@ def test_counts_of_another_shape_are_not_taken():
 
 
 def test_a_pull_of_what_is_not_admitted_is_no_sighting():
-    cluster = Cluster(1)
+    cluster = cluster_of(1)
     shard, keys = cluster.shards[0], np.arange(40, dtype=np.uint64)
     before = shard.snapshot("m").sightings["counted"]
     reply = shard.pull(PullRequest("m", LEARNER, 1, {"counted": keys}))
