@@ -16,12 +16,8 @@ stand in quarantine with their bytes and a reason, and good ones that do. Exit c
 is off. Takes about twenty minutes and 8 GB.
 """
 
-import argparse
 import contextlib
-import json
-import os
 import random
-import shutil
 import sys
 import tempfile
 import time
@@ -37,6 +33,7 @@ from bench.attacks.poison_inputs import Now
 from bench.attacks.poison_writer import Poison
 from bench.failures.recovery import STUCK_S, Failed, Run
 from bench.failures.recovery_check import Events, read_events, wrong_labels
+from bench.failures.recovery_command import arguments, drawn, report, surroundings
 from bench.failures.recovery_plan import BROKER, plan
 from bench.failures.recovery_site import Site
 from bench.failures.recovery_watch import Watch
@@ -230,8 +227,7 @@ def bench(
     process for good."""
     dir = Path(tempfile.mkdtemp(prefix="everspun-poison-"))
     text = Path(__file__).with_suffix(".toml").read_text()
-    before, began = os.getloadavg(), time.monotonic()
-    with contextlib.ExitStack() as stack:
+    with surroundings() as where, contextlib.ExitStack() as stack:
         console.log(f"seed {seed}; run folder {dir}")
         local = LocalRun.begin(dir, text, broker)
         stack.callback(local.stop)
@@ -261,14 +257,7 @@ def bench(
         with console.status("counting"):
             result = whole.judge()
         result = {"seed": seed, **result, **cost}
-        result |= {
-            "broker": f"{local.broker.kind} at {local.broker.address}",
-            "rate": rate,
-            "seconds": round(time.monotonic() - began, 1),
-            "load_before": [round(x, 1) for x in before],
-            "load_after": [round(x, 1) for x in os.getloadavg()],
-            "cpus": os.cpu_count(),
-        }
+        result |= where(local, rate)
     return result, dir
 
 
@@ -279,8 +268,8 @@ def beyond(result: dict[str, Any]) -> list[str]:
     )
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+def main(typed: list[str] | None = None) -> int:
+    parser = arguments(__doc__, RATE)
     parser.add_argument("--good", type=int, default=GOOD, help=f"impressions and clicks ({GOOD:,})")
     parser.add_argument(
         "--bad", type=int, default=BAD, help=f"records that nobody can use ({BAD:,})"
@@ -288,38 +277,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--kills", type=int, default=KILLS, help=f"processes killed meanwhile ({KILLS})"
     )
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=None,
-        help="of everything drawn; a fresh one is drawn and printed",
-    )
-    parser.add_argument("--rate", type=float, default=RATE, help=f"impressions a second ({RATE:g})")
-    parser.add_argument(
-        "--broker",
-        default="kafka",
-        help="kafka (default), or another kind of everspun.launcher.broker",
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument(
-        "--keep", action="store_true", help="keep the run's folder even if all is right"
-    )
-    chosen = parser.parse_args(arguments)
-    seed = random.SystemRandom().randrange(1 << 31) if chosen.seed is None else chosen.seed
+    chosen = parser.parse_args(typed)
+    seed = drawn(chosen.seed)
     console = Console(stderr=True)
     result, dir = bench(
         chosen.good, chosen.bad, chosen.kills, seed, chosen.rate, chosen.broker, console
     )
-    wrong = beyond(result)
-    if chosen.json:
-        print(json.dumps(result))
-    else:
-        for key, value in result.items():
-            print(f"{key:28} {value}")
-    console.log("[green]right" if not wrong else f"[red]WRONG: {', '.join(wrong)}; see {dir}")
-    if not wrong and not chosen.keep:
-        shutil.rmtree(dir, ignore_errors=True)
-    return 1 if wrong else 0
+    return report(result, beyond(result), dir, chosen, console)
 
 
 if __name__ == "__main__":

@@ -21,14 +21,10 @@ Exit code 1 if a target is missed.
 import argparse
 import contextlib
 import json
-import os
-import shutil
 import sys
-import tempfile
 import time
 from collections import deque
 from http.client import HTTPConnection
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +34,14 @@ import numpy.typing as npt
 from bench.end_to_end.pipeline import pids
 from bench.labels.label_lag import BEGIN_IN_MS, Feed, prepared
 from bench.measuring.machine import Meter, machine
+from bench.measuring.own_run import from_the_beginning, own_arguments, own_run
 from bench.measuring.plotting import waits
 from checkpointer.process import LearnedToServed, highest, places_of, served_by
 from checkpointer.store import Catalogue, open_store
 from everspun import Config, LocalRun
 from everspun.status import scrape
 from paramserver.wire import connect
-from stream import Partition, label_chain
+from stream import label_chain
 from stream.internal_topics import BatchHeader, decode_examples
 from stream.log import Log, wall_clock_ms
 
@@ -63,13 +60,10 @@ class Unserved:
     """Impressions of `examples` that no replica answers for yet, by chain."""
 
     def __init__(self, config: Config, log: Log) -> None:
-        self._reader = log.reader()
-        partitions = [Partition(config.stream.examples, p) for p in range(config.stream.partitions)]
-        self._reader.assign(partitions)
-        for at in partitions:
-            self._reader.seek(at, 0)
+        stream = config.stream
+        self._reader = from_the_beginning(log, stream.examples, stream.partitions)
         self._waiting: dict[str, deque[tuple[int, npt.NDArray[np.int64]]]] = {
-            label_chain(at.partition): deque() for at in partitions
+            label_chain(p): deque() for p in range(stream.partitions)
         }
         self.rows = 0
 
@@ -186,30 +180,19 @@ def figures(watch: Watch, from_s: float, plot: Path | None) -> dict[str, Any]:
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", action="store_true", help="one line of JSON (default: indented)")
+    parser = own_arguments(__doc__)
     parser.add_argument(
         "--plot", type=Path, nargs="?", const=PLOT, help=f"write a picture (default {PLOT})"
     )
-    parser.add_argument("--broker", default=os.environ.get("EVERSPUN_KAFKA", "auto"))
     parser.add_argument("--rate", type=float, default=30_000, help="impressions a second")
     parser.add_argument("--seconds", type=float, default=40, help=f"after the first {WARM_S} s")
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     return parser
 
 
 def main() -> int:
     options = arguments().parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="everspun-bench-"))
-    text = files("bench.end_to_end").joinpath("freshness.toml").read_text()
-    local = LocalRun.begin(folder, text, options.broker, tuple(options.set))
-    try:
+    with own_run("bench.end_to_end", "freshness.toml", options.broker, options.set) as local:
         found = measure(local, options)
-    finally:
-        local.stop()
-        shutil.rmtree(folder, ignore_errors=True)
     missed = [name for name, most in AT_MOST.items() if found[name] > most]
     found = {"bench": "freshness", **found, "rate": options.rate, "broker": local.broker.kind,
              "missed": missed, "machine": machine()}  # fmt: skip

@@ -28,6 +28,7 @@ from typing import Any
 
 from bench.end_to_end.pipeline_log import FORMATS, Written, write
 from bench.measuring.machine import Meter, machine
+from bench.measuring.own_run import own_arguments
 from bench.measuring.plotting import cpu_by_role
 from everspun import Config, LocalRun
 from everspun.replay import TrafficConfig, simulate
@@ -237,15 +238,7 @@ def traffic_config(options: argparse.Namespace, **changed: Any) -> TrafficConfig
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", action="store_true", help="one line of JSON (default: indented)")
-    parser.add_argument(
-        "--broker",
-        default=os.environ.get("EVERSPUN_KAFKA", "auto"),
-        help="auto | kafka | embedded | host:port",
-    )
+    parser = own_arguments(__doc__)
     parser.add_argument(
         "--format",
         choices=FORMATS,
@@ -279,9 +272,6 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--batch-rows", type=int, default=4_096, help="most impressions of one training batch"
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one key"
     )
     return parser
 

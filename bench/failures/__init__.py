@@ -13,6 +13,8 @@
 - `recovery`: Is the promise true? Real processes on Apache Kafka, killed with -9 at random while
   events flow, and every event counted afterwards
 - `recovery_check`: What became of every event, counted without the code that is being judged
+- `recovery_command`: What is typed and printed for benches that kill processes and count events
+  afterwards
 - `recovery_plan`: Which process dies when
 - `recovery_site`: A shop's site for `bench.recovery`
 - `recovery_watch`: How far every chain has got on every shard, over time, for `bench.recovery`

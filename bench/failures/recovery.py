@@ -9,12 +9,7 @@ raises by 1. A kill is recovered from once every chain on every shard has moved 
 stood at the kill. Exit code 1 when something is off. Takes about six minutes and 4 GB.
 """
 
-import argparse
 import contextlib
-import json
-import os
-import random
-import shutil
 import signal
 import statistics
 import sys
@@ -37,6 +32,7 @@ from bench.failures.recovery_check import (
     read_events,
     wrong_labels,
 )
+from bench.failures.recovery_command import arguments, drawn, report, surroundings
 from bench.failures.recovery_plan import BROKER, Kill, plan
 from bench.failures.recovery_site import Site
 from bench.failures.recovery_watch import Watch
@@ -305,9 +301,7 @@ def bench(
     process for good."""
     dir = Path(tempfile.mkdtemp(prefix="everspun-recovery-"))
     text = Path(__file__).with_suffix(".toml").read_text()
-    before = os.getloadavg()
-    began = time.monotonic()
-    with contextlib.ExitStack() as stack:
+    with surroundings() as where, contextlib.ExitStack() as stack:
         console.log(f"seed {seed}; run folder {dir}")
         local = LocalRun.begin(dir, text, broker)
         stack.callback(local.stop)
@@ -327,19 +321,12 @@ def bench(
         run.drain()
         with console.status("counting"):
             result = run.judge(seed)
-        result |= {
-            "broker": f"{local.broker.kind} at {local.broker.address}",
-            "rate": rate,
-            "seconds": round(time.monotonic() - began, 1),
-            "load_before": [round(x, 1) for x in before],
-            "load_after": [round(x, 1) for x in os.getloadavg()],
-            "cpus": os.cpu_count(),
-        }
+        result |= where(local, rate)
     return result, dir
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+def main(typed: list[str] | None = None) -> int:
+    parser = arguments(__doc__, RATE)
     parser.add_argument("--kills", type=int, default=KILLS, help=f"how many in all ({KILLS})")
     parser.add_argument(
         "--freezes",
@@ -347,40 +334,13 @@ def main(arguments: list[str] | None = None) -> int:
         default=FREEZES,
         help=f"processes stopped and woken, besides ({FREEZES})",
     )
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=None,
-        help="of kills and traffic; a fresh one is drawn and printed",
-    )
-    parser.add_argument("--rate", type=float, default=RATE, help=f"impressions a second ({RATE:g})")
-    parser.add_argument(
-        "--broker",
-        default="kafka",
-        help="kafka (default), or another kind of everspun.launcher.broker",
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument(
-        "--keep", action="store_true", help="keep the run's folder even if all is right"
-    )
-    chosen = parser.parse_args(arguments)
-    seed = random.SystemRandom().randrange(1 << 31) if chosen.seed is None else chosen.seed
+    chosen = parser.parse_args(typed)
+    seed = drawn(chosen.seed)
     console = Console(stderr=True)
     result, dir = bench(chosen.kills, chosen.freezes, seed, chosen.rate, chosen.broker, console)
-    right = result["audit_right"] and not any(result[key] for key in NOUGHT)
-    if chosen.json:
-        print(json.dumps(result))
-    else:
-        for key, value in result.items():
-            print(f"{key:28} {value}")
-    console.log(
-        "[green]right"
-        if right
-        else f"[red]WRONG: {', '.join(k for k in NOUGHT if result[k])}; see {dir}"
-    )
-    if right and not chosen.keep:
-        shutil.rmtree(dir, ignore_errors=True)
-    return 0 if right else 1
+    wrong = [key for key in NOUGHT if result[key]]
+    wrong += [] if result["audit_right"] else ["audit"]
+    return report(result, wrong, dir, chosen, console)
 
 
 if __name__ == "__main__":

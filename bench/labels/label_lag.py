@@ -18,16 +18,11 @@ impressions that the fraud filter took out.
 import argparse
 import contextlib
 import json
-import os
-import shutil
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
 from dataclasses import replace
-from importlib.resources import files
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +30,7 @@ import numpy.typing as npt
 
 from bench.labels.labeling_log import PRODUCER, Entry, Shop, click_entries, draw, impression_entries
 from bench.measuring.machine import Meter, machine
+from bench.measuring.own_run import from_the_beginning, own_arguments, own_run
 from everspun import Config, LocalRun
 from stream import Partition, StreamConfig
 from stream.internal_topics import decode_examples
@@ -123,11 +119,8 @@ class Labels:
     """Follows `examples` from its beginning."""
 
     def __init__(self, config: Config, log: Log) -> None:
-        self._reader = log.reader()
-        partitions = [Partition(config.stream.examples, p) for p in range(config.stream.partitions)]
-        self._reader.assign(partitions)
-        for at in partitions:
-            self._reader.seek(at, 0)
+        stream = config.stream
+        self._reader = from_the_beginning(log, stream.examples, stream.partitions)
         self.seen: list[Seen] = []
         self.counts: Counter[str] = Counter()
 
@@ -201,15 +194,7 @@ def lags(seen: list[Seen], from_ms: int, wait_ms: int) -> dict[str, Any]:
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", action="store_true", help="one line of JSON (default: indented)")
-    parser.add_argument(
-        "--broker",
-        default=os.environ.get("EVERSPUN_KAFKA", "auto"),
-        help="auto | kafka | host:port",
-    )
+    parser = own_arguments(__doc__)
     parser.add_argument("--format", choices=FORMATS, default=FORMATS[0])
     parser.add_argument(
         "--rate", type=float, default=20_000, help="impressions a second; half of it is written"
@@ -217,22 +202,13 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seconds", type=float, default=40, help=f"of events, after the first {WARM_S} s"
     )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one key"
-    )
     return parser
 
 
 def main() -> int:
     options = arguments().parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="everspun-bench-"))
-    text = files("bench.labels").joinpath("label_lag.toml").read_text()
-    local = LocalRun.begin(folder, text, options.broker, tuple(options.set))
-    try:
+    with own_run("bench.labels", "label_lag.toml", options.broker, options.set) as local:
         found = measure(local, options)
-    finally:
-        local.stop()
-        shutil.rmtree(folder, ignore_errors=True)
     found = {
         "bench": "label_lag",
         **found,

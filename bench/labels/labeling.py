@@ -28,14 +28,10 @@ import argparse
 import contextlib
 import json
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections import Counter
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from bench.labels import labeling_memory
@@ -50,6 +46,7 @@ from bench.labels.labeling_log import (
 )
 from bench.labels.labeling_peer import compare
 from bench.measuring.machine import machine, process_cpu_s
+from bench.measuring.own_run import own_arguments, own_run
 from everspun import Config, LocalRun
 from stream import SIGNALS_PARTITIONS, Partition
 from stream.log import Log, Reader
@@ -179,27 +176,13 @@ def check(written: Written, counts: Counter[str]) -> None:
 
 
 def run_format(form: str, options: argparse.Namespace) -> dict[str, Any]:
-    folder = Path(tempfile.mkdtemp(prefix="everspun-bench-"))
-    text = files("bench.labels").joinpath("labeling.toml").read_text()
     shop = Shop(options.impressions or IMPRESSIONS[form], options.rate, options.click_share)
-    local = LocalRun.begin(folder, text, options.broker, tuple(options.set))
-    try:
+    with own_run("bench.labels", "labeling.toml", options.broker, options.set) as local:
         return measure(local, form, shop) | {"broker": local.broker.kind}
-    finally:
-        local.stop()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", action="store_true", help="one line of JSON (default: indented)")
-    parser.add_argument(
-        "--broker",
-        default=os.environ.get("EVERSPUN_KAFKA", "auto"),
-        help="auto | kafka | embedded | host:port",
-    )
+    parser = own_arguments(__doc__)
     parser.add_argument(
         "--formats", default=",".join(FORMATS), help=f"which of {', '.join(FORMATS)}; may be empty"
     )
@@ -221,9 +204,6 @@ def arguments() -> argparse.ArgumentParser:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="measure memory by window too",
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one key"
     )
     return parser
 

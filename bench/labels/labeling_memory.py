@@ -8,19 +8,15 @@ would all day.
 """
 
 import argparse
-import contextlib
-import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench.labels.labeling_log import ARRIVAL_LAG_MS, Shop, draw, write
+from bench.measuring.own_run import own_run
 from everspun import LocalRun
 from everspun.status import Report, scrape
 
@@ -46,21 +42,10 @@ class Unsteady(RuntimeError):
     """A labeler did not reach the end of its log; the message says where it stands."""
 
 
-@contextlib.contextmanager
-def _site(broker: str, overrides: tuple[str, ...]) -> Iterator[LocalRun]:
-    folder = Path(tempfile.mkdtemp(prefix="everspun-bench-"))
-    text = files("bench.labels").joinpath("labeling.toml").read_text()
-    local = LocalRun.begin(folder, text, broker, (*CALM, *READ_AHEAD, *overrides))
-    try:
-        yield local
-    finally:
-        local.stop()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def measure(broker: str, hours: int, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
     """One labeler with a window of so many hours, full of clicks. Raises Unsteady."""
-    with _site(broker, (f"stream.window_ms={hours * HOUR_MS}", *overrides)) as local:
+    chosen = (*CALM, *READ_AHEAD, f"stream.window_ms={hours * HOUR_MS}", *overrides)
+    with own_run("bench.labels", "labeling.toml", broker, chosen) as local:
         stream = local.config.stream
         share = PENDING / (RATE * (stream.wait_ms + stream.early_ms) / 1000)
         views = draw(Shop(int(SPAN * hours * HOUR_MS / 1000 * RATE), RATE, share))

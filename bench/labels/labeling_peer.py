@@ -4,21 +4,17 @@ measured the same way."""
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from importlib.resources import files
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from bench.labels.labeling_log import WARM_BEFORE_MS, WARM_FIRST_VIEW, Shop, Written, draw, write
 from bench.measuring.machine import process_cpu_s
+from bench.measuring.own_run import own_run
 from everspun import LocalRun
 
 #: A plain app does a few thousand impressions a CPU second: as many as take it some ten of them.
@@ -76,19 +72,6 @@ class App:
         self._thread.join(5)
 
 
-@contextlib.contextmanager
-def _site(broker: str) -> Iterator[LocalRun]:
-    folder = Path(tempfile.mkdtemp(prefix="everspun-bench-"))
-    local = LocalRun.begin(
-        folder, files("bench.labels").joinpath("labeling.toml").read_text(), broker
-    )
-    try:
-        yield local
-    finally:
-        local.stop()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def measure(
     broker: str, rate: float, click_share: float, impressions: int = IMPRESSIONS
 ) -> dict[str, Any]:
@@ -101,7 +84,10 @@ def measure(
     warm = Shop(
         WARM_IMPRESSIONS, rate, start_ms=shop.start_ms - WARM_BEFORE_MS, first_view=WARM_FIRST_VIEW
     )
-    with _site(broker) as local, contextlib.closing(App(local)) as app:
+    with (
+        own_run("bench.labels", "labeling.toml", broker) as local,
+        contextlib.closing(App(local)) as app,
+    ):
         log, stream = local.log(), local.config.stream
         warmed = write(log, stream, draw(warm), "json_single")
         before = app.wait_for(warmed)
