@@ -3,6 +3,7 @@ does it)."""
 
 from typing import NamedTuple
 
+#: How a shard takes gradients that are stale (`paramserver.shard.delay_compensation`).
 WAYS = ("none", "staleness_rate", "dc_asgd", "adaptive_revision")
 
 

@@ -15,6 +15,7 @@ from typing import ClassVar, Generic, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+#: (n,) rising, each once.
 Keys = npt.NDArray[np.uint64]
 Rows = npt.NDArray[np.float32]  # (len(keys), dim)
 Floats = npt.NDArray[np.float32]

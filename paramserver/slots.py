@@ -15,6 +15,7 @@ from paramserver.kernel import plain
 from paramserver.messages import Keys
 from stream.kernels import kernel, mix64
 
+#: Keys fall into so many slots, by their hash; a slot has one shard.
 SLOTS = 1024
 SLOT_SHIFT = np.uint64(
     64 - 10

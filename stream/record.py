@@ -7,6 +7,7 @@ end)`, are what batches cover and what progress is counted in. A whole record at
 
 from typing import NamedTuple
 
+#: Bits of a position that name the row (T4).
 ROW_BITS = 20
 ROWS_PER_RECORD_MAX = 1 << ROW_BITS
 

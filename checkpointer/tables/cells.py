@@ -19,8 +19,11 @@ from paramserver import Keys, Rows, prefetch
 from paramserver.tables import Int, initial_value
 from stream.kernels import kernel, mix64
 
+#: (cells,): the low 32 bits of a key's hash, and slot + 1; 0 = empty.
 Cells = npt.NDArray[np.uint64]
+#: (slots, 4 + weights): rows, as said above.
 Words = npt.NDArray[np.uint32]
+#: (m,): where rows stand in `words`.
 Slots = npt.NDArray[np.int64]
 
 #: Columns of a row before its weights.

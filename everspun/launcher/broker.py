@@ -30,6 +30,7 @@ from kafka.errors import KafkaError
 from everspun.launcher.locks import AlreadyLocked, lock_file, unlock
 from everspun.launcher.time_limit import TimeLimit
 
+#: What `--broker` and `start_broker` take besides an address.
 KINDS = ("auto", "kafka", "embedded")
 #: Which jars Maven takes, by their coordinates.
 POM = Path(__file__).with_name("kafka_jars.xml")

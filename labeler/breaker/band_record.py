@@ -19,6 +19,7 @@ from stream import Record
 from stream.internal_topics import INT64_MIN, HeaderFields, MalformedRecord, read_rows, shown
 from stream.log import Headers
 
+#: Columns of a record of `bands` (docs/contracts.md).
 BAND_SCHEMA = pa.schema(
     [
         pa.field("feature", pa.string(), nullable=False),

@@ -11,6 +11,7 @@ from learners.config import ModelConfig
 from learners.models.features import Encoded, Floats, Keys, Places
 from paramserver import DenseSpec, Rows, TableSpec
 
+#: The model's one table.
 TABLE = "counts"
 
 

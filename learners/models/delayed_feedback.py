@@ -112,6 +112,7 @@ class Correction:
         )
 
 
+#: Answers stay what the model says.
 NONE = Correction()
 
 

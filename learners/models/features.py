@@ -58,7 +58,9 @@ from stream.hashing import (
 )
 from stream.kernels import kernel, mix64
 
+#: (n,) or (n, width): a key for each value of a feature.
 Keys = npt.NDArray[np.uint64]
+#: (n, width): what a model is given as numbers.
 Floats = npt.NDArray[np.float32]
 #: Table -> for every row and column, (n, width), the index of its key among the distinct ones.
 Places = dict[str, npt.NDArray[np.int64]]

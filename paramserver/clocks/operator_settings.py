@@ -49,6 +49,7 @@ class StoredSettings(NamedTuple):
     models: dict[str, OperatorSettings]
 
 
+#: Nobody has ordered anything.
 NO_SETTINGS = StoredSettings(0, {})
 
 

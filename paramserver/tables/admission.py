@@ -26,6 +26,7 @@ from paramserver.tables.arena import zeroed
 from paramserver.tables.policy import RowPolicy, make_policy
 from stream.kernels import kernel, mix64
 
+#: Bytes of a line, and counters of it that a key has.
 LINE = 64
 LINE_COUNTERS = 4
 #: Halving this often leaves nothing of 8 bits.

@@ -30,7 +30,9 @@ BASE_STEP = 1 << 30
 
 #: What kernels pass on: outside a whole number, inside 64 bits with a sign.
 Int = int | np.int64
+#: (n, HEAD + payload): rows as said above.
 Words = npt.NDArray[np.uint32]
+#: (m,): which rows of a store; -1 = none.
 RowNumbers = npt.NDArray[np.int64]
 
 

@@ -31,6 +31,7 @@ from paramserver.tables.row_header import (
 from paramserver.tables.tombstones import Tombstones
 from stream.kernels import kernel
 
+#: Rows that a new store has room for.
 ROWS_MIN = 16
 #: Records looked at by the sweep for each row that is asked room for.
 SWEPT_PER_ROW = 8

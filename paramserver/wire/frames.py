@@ -31,6 +31,7 @@ METHODS = {"Pull": 1, "Stage": 2, "Push": 3}
 _PAD = memoryview(bytes(ALIGNMENT))
 
 Array = npt.NDArray[Any]
+#: (bytes,): a body, as it came.
 Buffer = npt.NDArray[np.uint8]
 
 

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from stream.record import Partition, Record
 
+#: Of a record: names and values, in order; a name may come twice.
 Headers = tuple[tuple[str, bytes], ...]
 #: Called with the partitions that a group gave to, or took from, this member.
 OnPartitions = Callable[[list[Partition]], None]

@@ -33,6 +33,7 @@ ENTRY = np.dtype(
     ],
     align=True,
 )
+#: (records,) of ENTRY.
 Entries = npt.NDArray[np.void]
 
 _NOTHING = np.zeros(0, np.uint8)

@@ -7,6 +7,7 @@ from stream.kernels import I64, Bools
 from stream.log import RecordColumns
 from stream.registry.schema import SchemaFault
 
+#: What begins a value with a schema: this byte, then the schema's id in 4 bytes.
 MAGIC = 0
 HEADER_BYTES = 5
 #: Messages within messages: no file nests deeper than this by hand.
