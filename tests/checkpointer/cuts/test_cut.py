@@ -132,6 +132,16 @@ def test_a_shard_behind_is_waited_for_and_the_hold_says_how_far():
     assert kinds(settle(cut, shards, cut.tick(20), 20))[-1] == "Marked"
 
 
+def test_a_hold_is_renewed_at_a_third_of_its_lease_and_not_before():
+    cut = Cut("m", "c1", [0, 1], 0, Pace(lease_ms=300, poll_ms=300))
+    shards = stands(7, 9)
+    settle(cut, shards, cut.tick(0), 0)
+    assert cut.state is State.WAITING
+    assert "AskHold" not in kinds(cut.tick(99))
+    assert kinds(cut.tick(100)) == ["AskHold"]
+    assert cut.tick(101) == [], "the renewal is under way"
+
+
 def marks_of(cut: Cut, shards: dict[int, Stand]) -> list[Mark]:
     """Bring a cut of agreeing shards to where the marks are under way."""
     cut.tick(0)

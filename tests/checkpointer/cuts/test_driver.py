@@ -43,15 +43,18 @@ def test_a_cut_holds_what_was_pushed_and_names_its_parent(system):
 def test_deltas_follow_a_base_until_the_next_and_a_restarted_shard_goes_on_from_them():
     system = System(deltas_max=2)
     system.begin()
-    kinds, rows = [], []
+    kinds, rows, deltas = [], [], []
     for number in range(1, 5):
         system.push("label/0", 99 + number, 100 + number, key=number)
-        assert system.later().outcome == "published"
+        step = system.later()
+        assert step.outcome == "published"
+        deltas.append(step.deltas)
         head = system.driver.catalogue.head()
         kinds.append({part.kind for part in head.parts})
         rows.append(sum(part.rows for part in head.parts))
     assert kinds == [{"delta"}, {"delta"}, {"full"}, {"delta"}]
     assert rows == [1, 1, 3, 1]
+    assert deltas == [1, 2, 0, 1]
     system.restart(0, incarnation=2)
     system.clock.tell(system.shards)
     system.push("label/0", 104, 105, key=9)

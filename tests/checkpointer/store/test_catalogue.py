@@ -94,6 +94,11 @@ def test_pointer_and_hold(catalogue, write):
     first, second = write(catalogue, 0), write(catalogue, 1)
     catalogue.write_published(first)
     assert catalogue.published() == second
+    catalogue.files.write(
+        "clicks/published.json", catalogue.files.read("clicks/published.json") + b" "
+    )
+    catalogue.write_published(second)
+    assert catalogue.files.read("clicks/published.json").endswith(b" "), "it points there already"
     catalogue.write_hold(Hold(1, first, "bad"))
     assert catalogue.hold() == Hold(1, first, "bad")
     catalogue.files.write("clicks/hold.json", b"{")
