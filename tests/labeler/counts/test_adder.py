@@ -38,7 +38,7 @@ def counted(records: list[CountRecord]) -> list[tuple[int, int, dict[str, list[l
     ]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=settings.default.max_examples * 30 // 100, deadline=None)
 @given(st.integers(0, 1 << 30))
 def test_buckets_are_a_function_of_examples_and_equal_a_recount(seed: int):
     partitions = random_partitions(random.Random(seed), 25)
@@ -58,7 +58,7 @@ def test_buckets_are_a_function_of_examples_and_equal_a_recount(seed: int):
                 assert got[k] == pytest.approx(expected, abs=0.0101)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=settings.default.max_examples // 5, deadline=None)
 @given(st.integers(0, 1 << 30))
 def test_an_adder_that_begins_again_goes_on_with_the_same_buckets(seed: int):
     rng = random.Random(seed)

@@ -38,7 +38,7 @@ def impressions(arrivals: list[int], items: list[str]) -> Impressions:
     return Impressions(np.arange(n), times, times, hashes, hashes, hashes, table)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=settings.default.max_examples * 30 // 100, deadline=None)
 @given(st.integers(0, 1 << 30))
 def test_values_are_as_of_arrival_whatever_was_read_beyond(seed: int):
     rng = random.Random(seed)
@@ -70,7 +70,7 @@ def test_values_are_as_of_arrival_whatever_was_read_beyond(seed: int):
         assert row.column("f_shows")[0].as_py() == pytest.approx(sum(plain), abs=1e-5)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=settings.default.max_examples // 5, deadline=None)
 @given(st.integers(0, 1 << 30))
 def test_a_labeler_that_begins_again_gives_the_same(seed: int):
     """From any resume point, and told of anything that happens to stand behind it."""

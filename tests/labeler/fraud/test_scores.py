@@ -1,5 +1,7 @@
 """What is remembered of sources: days add up, fade, survive a crash anywhere, and have a limit."""
 
+from functools import cache
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -107,8 +109,10 @@ def test_a_full_memory_forgets_those_with_the_fewest_clicks_and_says_so():
     assert len({verdict.source for verdict in log.verdicts}) <= 4
 
 
-SITE = dripping()
-PLAIN = judged(SITE)[1]
+@cache
+def undisturbed() -> tuple[Site, Log]:
+    site = dripping()
+    return site, judged(site)[1]
 
 
 @settings(max_examples=settings.default.max_examples // 10)
@@ -118,8 +122,9 @@ PLAIN = judged(SITE)[1]
     commit_every=st.integers(1, 9),
 )
 def test_crashes_anywhere_change_no_score(crashes: list[int], size: int, commit_every: int):
-    log = run_over_crashes(make, SITE, crashes, size, commit_every)
-    scores = {verdict.id: verdict.evidence["score"] for verdict in PLAIN.verdicts}
+    site, plain = undisturbed()
+    log = run_over_crashes(make, site, crashes, size, commit_every)
+    scores = {verdict.id: verdict.evidence["score"] for verdict in plain.verdicts}
     assert {verdict.id: verdict.evidence["score"] for verdict in log.verdicts} == pytest.approx(
         scores
     )
