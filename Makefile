@@ -16,16 +16,19 @@ demo: $(READY)            ## the main job on a real log, with an audit and a rep
 # each with brokers, ports and folders of its own. On a busy machine one may run out of time. What failed there is tried once
 # more, alone, and must pass then. Tests of the cores get no second try. Those of the longest time limit begin first.
 OUTSIDE := (kafka or processes) and not soak and not slow
+OUTSIDE_FILES = $(shell grep -rlE "mark\.(kafka|processes)" tests --include="test_*.py")
 CORES   := not kafka and not processes and not soak and not slow and not simulator and not planted
 
 test: $(READY)            ## every test but slow, planted and soak: 10 to 15 minutes on 2 cores
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "$(CORES)"
 	$(BIN)/python -m pytest -q -m simulator tests/simulation
-	$(BIN)/python -m pytest -q -n 3 --dist load --maxschedchunk=1 -m "$(OUTSIDE)" || $(BIN)/python -m pytest -q --last-failed -m "$(OUTSIDE)"
+	$(BIN)/python -m pytest -q -n 3 --dist load --maxschedchunk=1 -m "$(OUTSIDE)" $(OUTSIDE_FILES) \
+		|| $(BIN)/python -m pytest -q --last-failed -m "$(OUTSIDE)"
 
-quick: $(READY)           ## the cores alone, with few examples of each property
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal --hypothesis-profile=quick -m "$(CORES)" \
-		--ignore=tests/bench --ignore=tests/simulation --ignore=tests/fuzz
+# What takes near half a second is marked `long`: less than a tenth of these tests, and most of their time.
+quick: $(READY)           ## the cores alone, with few examples of each property and without what is long: under a minute
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal --hypothesis-profile=quick -m "$(CORES) and not long" \
+		tests/stream tests/labeler tests/paramserver tests/learners tests/checkpointer
 
 slow: $(READY)            ## what has a smaller sibling in `make test`, and properties over ten times as many examples
 	$(BIN)/python -m pytest -q -m slow

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from labeler.counting import SIGNAL_SCHEMA, Signal
-from labeler.fraud.filter import FraudFilter
+from labeler.fraud import FraudFilter
 from labeler.fraud.tables import TABLES, Tables
 from labeler.fraud_config import FraudConfig
 from stream.internal_topics import Verdict, Watermark, decode_verdict, encode_verdict

@@ -139,6 +139,7 @@ def test_a_checkpoint_answers_as_it_was_learned():
 EPOCHS = 200
 
 
+@pytest.mark.long
 def test_attention_learns_what_a_mean_cannot():
     """A click where the item shown was among those seen, whatever it is."""
     rng = np.random.default_rng(5)

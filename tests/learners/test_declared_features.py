@@ -234,6 +234,7 @@ def bits(encoded):
     return encoded.keys.tobytes(), encoded.numbers.tobytes(), bags, pictures, dict(encoded.clipped)
 
 
+@pytest.mark.long
 @settings(max_examples=settings.default.max_examples * 6, deadline=None)
 @given(features)
 @example({})

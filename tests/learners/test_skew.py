@@ -14,6 +14,7 @@ from learners.models import Encoder
 from stream.columns import DESCRIBES, Feature
 
 
+@pytest.mark.long
 def test_random_events_are_the_same_bits_in_training_and_in_serving():
     found = skew.run(2_000, seed=1)
     assert found["equal"] + found["refused"] == 2_000

@@ -201,6 +201,7 @@ def encoded(texts: TextEncoder, values: Values) -> Encoded:
     return Encoded(np.array(keys, np.uint64), texts.numbers(values.numbers))
 
 
+@pytest.mark.long
 @settings(max_examples=settings.default.max_examples * 15, deadline=None)
 @given(events)
 @example({"source": "", "vendor": "", "item": "i"})

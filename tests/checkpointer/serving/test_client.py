@@ -256,6 +256,7 @@ def test_the_process_says_where_it_is_serves_and_drains(root, catalogue, train):
     assert not process.is_alive()
 
 
+@pytest.mark.long
 def test_a_request_holds_one_model_for_its_whole_life(server, catalogue, train):
     """Requests while checkpoints are swapped: every answer equals that of the version it names
     (I6)."""

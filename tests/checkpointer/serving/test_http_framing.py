@@ -144,6 +144,7 @@ def test_what_would_make_too_much_is_refused_before_it_is_made(server, body, wor
     assert words in json.loads(answer.split(b"\r\n\r\n", 1)[1])["error"]
 
 
+@pytest.mark.long
 def test_who_sends_slowly_is_closed_for_who_is_new_and_the_others_are_answered(tmp_path):
     config = configured(connections_max=8, request_timeout_s=1.0)
     with (
@@ -163,6 +164,7 @@ def test_who_sends_slowly_is_closed_for_who_is_new_and_the_others_are_answered(t
                     pass
 
 
+@pytest.mark.long
 def test_who_does_not_read_is_not_read_either(tmp_path):
     """A client that sends and reads nothing fills its own buffers, and not the replica's memory."""
     config = configured(request_rows_max=100_000)

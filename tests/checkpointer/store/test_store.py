@@ -213,6 +213,7 @@ def test_a_call_that_fails_is_tried_again_and_told():
     assert told == [("read", "ok"), ("read", "failed"), ("read", "failed"), ("read", "absent")]
 
 
+@pytest.mark.long
 def test_calls_that_hang_are_given_up_and_bounded():
     class Hanging(MemoryFiles):
         answers = threading.Event()

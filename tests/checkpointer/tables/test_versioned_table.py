@@ -125,6 +125,7 @@ def test_a_version_that_is_held_keeps_its_rows_and_no_more():
     assert table.slots_used == before
 
 
+@pytest.mark.long
 def test_cells_grow_bit_by_bit_while_versions_from_before_are_read():
     table = VersionedTable(1, 10)
     rng = np.random.default_rng(5)

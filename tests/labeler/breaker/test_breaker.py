@@ -213,11 +213,13 @@ def cells(first, last):
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("per_cell", [50.0, 900.0, 20_000.0])
 def test_nights_and_days_trip_nothing(per_cell):
     assert run([], 4, per_cell=per_cell).verdicts == []
 
 
+@pytest.mark.long
 def test_a_sale_day_with_five_times_the_traffic_trips_nothing_nor_does_the_day_after():
     def sale(counts, progress):
         counts["load"] *= 5
@@ -231,6 +233,7 @@ def test_a_sale_day_with_five_times_the_traffic_trips_nothing_nor_does_the_day_a
 # -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_payments_outage_of_one_language_withholds_that_language_and_no_other():
     outage = (2 * DAY + 66, 2 * DAY + 76)
     log = run([(*outage, lose("fi"))], 3)
@@ -264,6 +267,7 @@ def test_a_key_that_changes_bit_by_bit_over_two_weeks_is_found_before_all_is_los
     assert min(log.withheld()) < FIRST + 14 * DAY
 
 
+@pytest.mark.long
 def test_discounted_purchases_that_cannot_be_read_after_a_format_change_withhold_everything():
     """A quarter of the clicks are unreadable: which ones is not known before somebody reads
     them."""
@@ -275,6 +279,7 @@ def test_discounted_purchases_that_cannot_be_read_after_a_format_change_withhold
     assert log.withheld(("", "")) <= cells(change[0] - 5, change[1] + 5)
 
 
+@pytest.mark.long
 def test_discounted_purchases_that_silently_stop_withhold_the_discounted():
     change = (2 * DAY + 50, 2 * DAY + 60)
     log = run([(*change, lose("yes", raw=0.0))], 3)
@@ -282,6 +287,7 @@ def test_discounted_purchases_that_silently_stop_withhold_the_discounted():
     assert log.withheld() >= cells(*change)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("raw", "rule"), [(0.0, "breaker/click_outage"), (1.0, "breaker/join_finds_nothing")]
 )
@@ -293,6 +299,7 @@ def test_an_outage_of_clicks_and_a_changed_id_format_are_told_apart(raw, rule):
     assert cells(*outage) <= log.withheld() <= cells(outage[0] - 2, outage[1] + 3)
 
 
+@pytest.mark.long
 def test_an_outage_of_impressions_shows_by_clicks_without_impressions():
     def lost(counts, progress):
         counts["fewer"] = 0.1
@@ -304,6 +311,7 @@ def test_an_outage_of_impressions_shows_by_clicks_without_impressions():
     assert cells(outage[0], outage[1]) <= log.withheld()
 
 
+@pytest.mark.long
 def test_a_country_that_vanishes_is_withheld():
     def gone(counts, progress):
         counts["gone"]["de"] = 0.99
@@ -314,12 +322,14 @@ def test_a_country_that_vanishes_is_withheld():
     assert cells(3 * DAY + 50, 3 * DAY + 66) <= log.withheld() <= cells(3 * DAY + 49, 3 * DAY + 69)
 
 
+@pytest.mark.long
 def test_a_few_people_who_like_nothing_are_no_outage():
     """The same impressions without a click, of three people: nothing is known of all the others."""
     shop = Shop(1, stories=[(FIRST + DAY + 34, FIRST + DAY + 40, lose("all"))])
     assert Log(groups=3).feed(shop, FIRST, FIRST + int(1.6 * DAY)).verdicts == []
 
 
+@pytest.mark.long
 def test_a_small_slice_needs_longer_to_be_sure_and_is_found():
     log = run([(2 * DAY + 50, 2 * DAY + 66, lose("fi"))], 3, per_cell=1_500.0)
     assert log.scopes == {("language", "fi")}
@@ -330,6 +340,7 @@ def test_a_small_slice_needs_longer_to_be_sure_and_is_found():
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_what_is_withheld_is_said_before_any_label_of_it_waits_no_longer():
     """L3: the verdict stands before the watermarks that pass the deadline of the first bad cell."""
     log = Log()
@@ -344,6 +355,7 @@ def test_what_is_withheld_is_said_before_any_label_of_it_waits_no_longer():
     assert n - FIRST - 2 * DAY - 40 <= 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("every", [3, 40])
 def test_a_restored_breaker_says_the_same(every):
     stories = [(DAY + 34, DAY + 42, lose("fi")), (DAY + 60, DAY + 64, lose("all", raw=0.0))]
@@ -358,6 +370,7 @@ def test_a_restored_breaker_says_the_same(every):
     assert [band.value for band in log.bands] == [band.value for band in whole.bands]
 
 
+@pytest.mark.long
 def test_verdicts_that_were_sent_and_not_remembered_are_sent_again_the_same():
     log = run([(DAY + 34, DAY + 60, lose("all", raw=0.0))], 1.5)
     before = [v.id for v in log.verdicts]
@@ -373,6 +386,7 @@ def test_verdicts_that_were_sent_and_not_remembered_are_sent_again_the_same():
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_an_operators_release_ends_it_and_the_new_level_becomes_the_band():
     shop = Shop(1, stories=[(FIRST + DAY + 34, FIRST + 9 * DAY, lose("acme", 0.8))])
     log = Log().feed(shop, FIRST, FIRST + DAY + 44)

@@ -172,6 +172,7 @@ def test_tallies_count_every_impression_once_with_its_early_clicks():
     assert not log.records(Partition(STREAM.quarantine, 0)), "side records are the labeler's"
 
 
+@pytest.mark.long
 def test_labels_wait_for_the_breaker_and_a_healthy_log_loses_nothing():
     log = shop(fault="none")
     label = labelling(log)
@@ -184,6 +185,7 @@ def test_labels_wait_for_the_breaker_and_a_healthy_log_loses_nothing():
     assert len(rows) == 45 * 60 == sum(header.impressions for header in headers)
 
 
+@pytest.mark.long
 def test_an_outage_of_one_slice_is_withheld_before_it_is_labelled():
     log = shop()
     work([tallying(log), judging(log), labelling(log)])
@@ -204,6 +206,7 @@ def test_an_outage_of_one_slice_is_withheld_before_it_is_labelled():
     assert [w.watermark_ms for w in watermarks] == sorted(w.watermark_ms for w in watermarks)
 
 
+@pytest.mark.long
 def test_clicks_that_cannot_be_read_withhold_everything():
     log = shop(fault="format")
     work([tallying(log), judging(log), labelling(log)])
@@ -220,6 +223,7 @@ def calm():
     return log
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(3))
 def test_whoever_dies_when_the_same_verdicts_stand_there_in_the_end(seed):
     stormy, clock, rng = shop(), Clock(), random.Random(seed)
@@ -238,6 +242,7 @@ def test_whoever_dies_when_the_same_verdicts_stand_there_in_the_end(seed):
     assert examples(stormy)[1] == examples(calm())[1]
 
 
+@pytest.mark.long
 def test_a_failed_send_begins_again_from_what_the_log_holds(monkeypatch):
     log, clock = shop(), Clock()
     work([tallying(log)])

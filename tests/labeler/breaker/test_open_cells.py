@@ -65,6 +65,7 @@ def settled(seed, read, restart=0.0):
     return out
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(5))
 def test_a_cell_counts_the_same_however_far_it_was_read_and_whoever_settles_it(seed):
     straight = settled(seed, 0)

@@ -274,6 +274,7 @@ def test_whatever_the_copy_holds_no_byte_changes(seed, fraud, crash, poll_max, w
     ]
 
 
+@pytest.mark.long
 def test_a_restart_takes_clicks_from_the_copy_and_spills_what_is_too_much():
     restored = spilled = 0
     for seed in range(20):

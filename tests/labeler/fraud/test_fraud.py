@@ -261,6 +261,7 @@ def test_behind_signals_that_are_gone_the_filter_goes_on(first: int, gone: int, 
     assert one.counts.dangling == 0
 
 
+@pytest.mark.long
 def test_cells_and_rows_are_forgotten():
     site, tables = Site(), dict_tables()
     one, log = make(tables), Log()
@@ -278,6 +279,7 @@ def test_cells_and_rows_are_forgotten():
     assert one.rows["vendors"] == 3
 
 
+@pytest.mark.long
 def test_what_there_is_no_room_for_is_counted_by_vendor_alone_and_convicts_nobody():
     site, tables, most = attacked(), dict_tables(), 8 + 3  # and one a vendor
     config = FraudConfig(rate_prior_views=20, rate_prior=0.5, pairs_max=8)

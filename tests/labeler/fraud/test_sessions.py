@@ -95,6 +95,7 @@ def slowly_framed(minute):
     )
 
 
+@pytest.mark.long
 def test_who_is_framed_slowly_keeps_a_visit_after_it():
     verdicts = [v for v in said_of(site_with(slowly_framed, minutes=1_010)) if v.source == "victim"]
     assert {v.rule for v in verdicts} >= {"slow_clicks"}

@@ -90,6 +90,7 @@ def test_polls_and_restarts_change_no_byte_of_a_later_reading(seed, fraud, crash
     assert broken == straight
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("config", [EAGER, CORRECT, RELEASE])
 def test_random_logs_hold_late_clicks_and_releases(config):
     late = on_time = negatives = 0

@@ -112,6 +112,7 @@ def clicks_of(offset: int, rows: int, length: int, at_ms: int) -> Record:
     return Record(offset, at_ms, b"s", sink.getvalue().to_pybytes())
 
 
+@pytest.mark.long
 def test_signals_fit_and_a_reader_that_begins_within_a_record_goes_on():
     log = [
         clicks_of(0, 5, 10, ZERO),

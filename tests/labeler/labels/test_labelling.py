@@ -300,6 +300,7 @@ def test_a_watermark_that_contradicts_the_log_counts_for_nothing(ahead_ms: int, 
     assert log.records(EXAMPLES)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("partitions", [1, 2])
 def test_verdicts_of_an_outage_are_read_as_labels_come_to_them(monkeypatch, partitions):
     """An index that is full is read on only while a partition waits for it: never so much at once,

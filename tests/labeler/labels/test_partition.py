@@ -5,6 +5,7 @@ import json
 import random
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from labeler_oracle import expected
@@ -301,6 +302,7 @@ def test_polls_and_restarts_change_no_byte(seed, fraud, crash, poll_max):
     assert broken == straight
 
 
+@pytest.mark.long
 def test_random_logs_hold_what_they_are_to_test():
     """Without this the two tests above could pass on empty logs."""
     total = dict.fromkeys(

@@ -64,6 +64,7 @@ def read(
         yield one.kind, one.rows.column("arrival_ms")[0].as_py()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("from_ms", [0, 5, 2_000, 5_985, 99_999])
 def test_every_row_from_then_on_comes_once_and_few_before(log: MemoryLog, from_ms: int):
     every = list(read(log, 0))
@@ -77,6 +78,7 @@ def test_every_row_from_then_on_comes_once_and_few_before(log: MemoryLog, from_m
         assert len(found) < len(every) - 200, "it begins where those rows are"
 
 
+@pytest.mark.long
 def test_what_is_not_wanted_is_folded_and_not_read(log: MemoryLog, monkeypatch: pytest.MonkeyPatch):
     """Repeats are told from what they repeat, whether that was read or not."""
     every, reads = list(read(log, 0)), []
@@ -141,6 +143,7 @@ def test_only_asked_for_readings_are_read(log: MemoryLog):
     assert {kind for kind, _ in read(log, 0, READINGS[:1])} == {"label"}
 
 
+@pytest.mark.long
 def test_what_retention_took_is_found_in_the_archive(log: MemoryLog):
     archive = Archive(MemoryFiles())
     core = Archiving.resumed(0, None, 100_000, 1, "t")

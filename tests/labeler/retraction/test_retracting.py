@@ -198,6 +198,7 @@ def test_every_row_of_the_source_is_taken_back_once_in_its_own_partition():
     assert [len(shop.records(p)) for p in range(2)] == [1, 1]
 
 
+@pytest.mark.long
 def test_looks_at_a_slow_broker_are_few_and_change_nothing():
     """While verdicts rest the loop waits, and what they took back is the same."""
     shop, slow, clock_s = late_shop(), late_shop(), [0.0]
@@ -264,6 +265,7 @@ def test_of_a_verdict_between_only_what_was_closed_before_it_is_taken_back():
         assert max(positions) < max(at for at, _ in shop.rows(p)), "later ones were rejected"
 
 
+@pytest.mark.long
 def test_a_repeat_and_a_second_verdict_on_the_same_rows_take_nothing_more():
     shop = late_shop()
     say(shop.log, verdict("a", "u0"), verdict("b", "u0", first_s=1), verdict("c", "u1"))
@@ -297,6 +299,7 @@ def test_nothing_is_decided_before_the_labels_have_come_so_far():
     assert all(shop.back(p) for p in range(2))
 
 
+@pytest.mark.long
 def test_a_large_retraction_comes_in_numbered_parts_and_goes_on_in_the_middle():
     small = replace(LABELER, retract_rows_max=3)
     shop = late_shop()
@@ -316,6 +319,7 @@ def test_a_large_retraction_comes_in_numbered_parts_and_goes_on_in_the_middle():
     assert again.records(0) == shop.records(0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fate", [Fate.LOST, Fate.UNACKNOWLEDGED])
 def test_after_a_failed_send_the_log_is_folded_and_every_row_is_taken_back_once(fate):
     shop = late_shop()
@@ -340,6 +344,7 @@ def test_a_labeler_thought_dead_writes_the_same_bytes_which_count_once():
     assert shop.back(0) == [row for row in shop.rows(0) if row[1] == "u0"]
 
 
+@pytest.mark.long
 def test_verdicts_that_retention_took_are_passed_over(caplog):
     caplog.set_level(
         logging.ERROR, "labeler.retraction.runner"
@@ -357,6 +362,7 @@ def test_verdicts_that_retention_took_are_passed_over(caplog):
         assert {source for _, source in shop.back(p)} >= {"u0"}
 
 
+@pytest.mark.long
 def test_a_lost_tail_of_verdicts_is_said_and_what_comes_behind_is_taken_back():
     shop = late_shop()
     assert shop.retract().gone_verdicts == 0

@@ -50,6 +50,7 @@ def test_of_a_sequence_the_estimate_is_nothing():
     assert core.rows_spent <= core.rows_live + 100 * CONFIG.window_batches
 
 
+@pytest.mark.long
 def test_it_leaves_a_bad_setting_and_the_clocks_obey_until_it_dies():
     governor, world, core = run(8, 16, rate=0.4)
     slower = [d for d in governor.decisions if d["action"] == "slower"]
@@ -71,6 +72,7 @@ def test_it_leaves_a_bad_setting_and_the_clocks_obey_until_it_dies():
     assert sum(late) < sum(early) / 2
 
 
+@pytest.mark.long
 def test_it_comes_back_while_data_age_grows():
     def grow(governor: VirtualGovernor) -> None:
         assert governor.service is not None
@@ -130,6 +132,7 @@ def test_evaluations_without_an_end_do_not_hold_a_turn_for_ever(monkeypatch: pyt
     assert next(now_ms) >= CONFIG.poll_ms
 
 
+@pytest.mark.long
 def test_a_cut_that_is_gone_and_records_that_are_gone_cost_one_comparison():
     def lose_cuts(governor: VirtualGovernor) -> None:
         governor.cuts.kept.clear()
@@ -182,6 +185,7 @@ def test_what_waits_is_told_from_the_log_and_the_shards():
     assert waiting == [len(WORKS) - n for n in range(1, len(WORKS) + 1)]
 
 
+@pytest.mark.long
 def test_a_word_is_taken_back_at_the_end_of_an_orderly_life():
     governor, world, _ = run(
         4, 0, GovernorConfig(window_batches=12, share_max=1.0, begin="slowest")

@@ -358,6 +358,7 @@ def test_a_definition_is_a_function_of_its_config() -> None:
     assert make_model(ModelConfig(seed=1)).spec.digest != make_model(ModelConfig()).spec.digest
 
 
+@pytest.mark.long
 def test_closed_forms_do_not_load_torch() -> None:
     code = "import sys; from learners import config; from learners.models import model"
     code += "; [model.make_model(config.ModelConfig(kind=kind)) for kind in ('lr', 'fm')]"

@@ -245,6 +245,7 @@ def test_over_tcp_on_loopback(tmp_path: Path):
         assert client.push(a_push(3)).outcome is Outcome.APPLIED
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
 def test_over_tls(tmp_path: Path):
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"

@@ -109,6 +109,7 @@ def test_killed_processes_come_back_as_new_incarnations(tmp_path: Path):
         assert [process.wait(timeout=20) for process in processes] == [0, 0]
 
 
+@pytest.mark.long
 def test_a_silent_learner_is_fenced_on_every_shard(tmp_path: Path):
     config = ParamServerConfig(lease_ms=300, stated_max_ms=300, allow_ms=20)
     stop = threading.Event()
@@ -143,6 +144,7 @@ def test_a_silent_learner_is_fenced_on_every_shard(tmp_path: Path):
             thread.join(timeout=10)
 
 
+@pytest.mark.long
 def test_a_service_writes_its_role_and_stops(tmp_path: Path):
     stop = threading.Event()
     thread = threading.Thread(target=run, args=(ParamServerConfig(), 1, 0, 4, str(tmp_path), stop))

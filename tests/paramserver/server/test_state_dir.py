@@ -102,6 +102,7 @@ def test_a_folder_that_is_lost_is_made_up_for_by_the_store(tmp_path):
     again.close()
 
 
+@pytest.mark.long
 def test_a_store_that_fails_delays_nothing_where_the_folder_knows(tmp_path):
     stored = Stored()
     stored.reads = stored.writes = DOWN
@@ -144,6 +145,7 @@ def test_a_full_disk_stops_no_start_where_the_store_takes_it(tmp_path, monkeypat
     state.close()
 
 
+@pytest.mark.long
 def test_what_operators_ordered_is_found_in_the_store(tmp_path):
     stored, said = Stored(), {"m": OperatorSettings(paused=True, concurrency=3)}
     state = opened(tmp_path, stored)

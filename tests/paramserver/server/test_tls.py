@@ -100,6 +100,7 @@ def renew(config: ParamServerConfig, made: Path, name: str, *kinds: str) -> None
             draft.rename(target)
 
 
+@pytest.mark.long
 def test_pulls_and_pushes_take_a_data_channel_of_tls(tmp_path: Path, secured: ParamServerConfig):
     with served(tmp_path, secured) as (service, client):
         assert client.push(a_push(20_000)).outcome is Outcome.APPLIED

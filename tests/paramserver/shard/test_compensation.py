@@ -131,6 +131,7 @@ def test_delay_compensation_adds_the_guess_of_what_the_gradient_would_be_now(opt
     run(optimizer, Compensation("dc_asgd", 0.05), step, 1, 4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [5, 6])
 def test_adaptive_revision_revises_what_was_applied_meanwhile(seed: int):
     def step(w, state, g, rows, applied, moved, tau):

@@ -149,6 +149,7 @@ def test_a_heartbeat_without_a_clock_judges_nothing():
     assert it.admit([heartbeat(3, 9030)]).arrival_ms.tolist() == [9000, 9001, 9001, 9030]
 
 
+@pytest.mark.long
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch):
     it = clock(1000)
     many = [record(i, 9_000 + i % 7) for i in range(arrival_module.HELD_MAX)]

@@ -257,6 +257,7 @@ LARGE = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("make", "says"), [pytest.param(make, says, id=name) for name, make, says in LARGE]
 )
@@ -308,6 +309,7 @@ SLOW = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SLOW)
 def test_no_bad_record_takes_much_time(name: str):
     value = SLOW[name]()
@@ -331,6 +333,7 @@ def cpu_s(value: bytes) -> float:
     return min(taken)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name",
     [
@@ -380,6 +383,7 @@ def test_of_a_large_record_the_parser_says_which_field_is_wrong():
     assert "string" in why
 
 
+@pytest.mark.long
 def test_an_arrow_stream_that_is_cut_anywhere_is_bad_or_whole():
     """Behind its schema it would read as a stream of no rows, and those that it held were gone
     without a word."""

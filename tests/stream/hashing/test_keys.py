@@ -114,6 +114,7 @@ def test_a_pair_is_its_id_behind_the_hash_of_its_key(pairs: list[tuple[str, str]
     assert session_of(found).tolist() == sessions
 
 
+@pytest.mark.long
 def test_a_name_made_for_the_hash_without_its_secret_falls_on_nobodys_key():
     """Of 64 bits nobody can aim at; of what one can, the lowest 16 here, a secret leaves nothing
     of the aim."""

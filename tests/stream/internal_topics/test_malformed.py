@@ -192,6 +192,7 @@ def test_what_is_right_is_read():
     assert Partition("examples", 0).partition == 0
 
 
+@pytest.mark.long
 def test_rows_that_unpack_to_too_much_are_refused_before_they_are():
     one = [
         pa.array(["" if pa.types.is_string(f.type) else 0] * 1_000, f.type) for f in SIGNAL_SCHEMA

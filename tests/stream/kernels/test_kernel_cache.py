@@ -55,6 +55,7 @@ def run(root: Path) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.long
 def test_an_edit_in_another_file_is_in_force_and_none_elsewhere_compiles_again(rooms: Path):
     assert run(rooms) == "42 []"
     assert run(rooms) == "42 [1]"  # loaded
@@ -141,6 +142,7 @@ if __name__ != "__main__":
 """
 
 
+@pytest.mark.long
 def test_what_was_compiled_for_a_class_of_another_name_is_not_looked_into(rooms: Path):
     """An upgrade leaves the compiled files where they are. The class that they name is gone."""
 

@@ -79,6 +79,7 @@ FIELDS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("kind", "text"), EXAMPLES)
 def test_schema_and_decoder_agree_on_every_field(kind: str, text: str):
     """Each field of each example, at the top and inside a page view, replaced by values of every

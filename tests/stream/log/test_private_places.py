@@ -54,6 +54,7 @@ assert not [p for p in changed if p[-1] not in ("__abstractmethods__", "_abc_imp
 """
 
 
+@pytest.mark.long
 def test_the_producer_library_changes_nothing_in_a_sites_process():
     run = subprocess.run([sys.executable, "-c", SITE], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr

@@ -274,6 +274,7 @@ def around(broken: bytes) -> bytes:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("codec", CODECS)
 def test_every_codec_is_read_up_to_the_bound_and_not_beyond(codec: str):
     data = batch(random_records(random.Random(7), 0), CODECS[codec])
@@ -325,6 +326,7 @@ def test_damage_is_asked_for_again_and_then_costs_its_batch():
     assert BatchReader(around(broken), 10, damaged=damaged).read().offset.tolist() == [10, 11, 12]
 
 
+@pytest.mark.long
 def test_a_bad_batch_is_given_once_wherever_reading_begins():
     data = around(bomb("gzip", 50))
     for begin, expected in ((0, [0, 11, 12]), (10, [11, 12]), (11, [11, 12]), (12, [12])):
@@ -368,6 +370,7 @@ def test_a_damaged_batch_leaves_no_memory_behind(codec: int):
         tracemalloc.stop()
 
 
+@pytest.mark.long
 def test_a_fetch_is_unpacked_piece_by_piece():
     one = 6 << 20
     data, drained = bytearray(), []

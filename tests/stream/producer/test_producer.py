@@ -374,6 +374,7 @@ def test_a_forked_process_sends_its_own_events_and_not_its_parents():
     assert [str(row["id"]) for row in decoded(made)] == ["i1"]
 
 
+@pytest.mark.long
 def test_a_site_does_not_load_torch():
     code = "import stream.producer.producer, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, env=os.environ).returncode == 0

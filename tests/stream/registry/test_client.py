@@ -242,6 +242,7 @@ def test_an_outage_is_told_from_the_first_failure_to_the_answer():
     assert known.away is None
 
 
+@pytest.mark.long
 def test_what_is_kept_is_bounded():
     known = KnownSchemas(schemas_max=2, unknown_ms=0)
     for id in (1, 2):

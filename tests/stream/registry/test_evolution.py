@@ -251,6 +251,7 @@ def test_a_schema_that_is_no_protobuf_is_refused():
         assert bad[0].field == "value"
 
 
+@pytest.mark.long
 def test_a_value_is_refused_before_it_takes_more_memory_than_it_may():
     few = {"type": "array", "items": {"type": "record", "name": "P", "fields": [
         {"name": "b", "type": "boolean"}]}}  # fmt: skip

@@ -89,6 +89,7 @@ pages = st.builds(
 )
 
 
+@pytest.mark.long
 @given(st.lists(single | pages, min_size=1, max_size=5))
 @settings(max_examples=settings.default.max_examples // 2)
 def test_avro_and_protobuf_give_the_columns_of_json(events: list[dict[str, Any]]):
