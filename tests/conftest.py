@@ -11,6 +11,10 @@ from everspun.launcher import Broker, start_broker
 from everspun.launcher.broker import why_not_embedded, why_not_kafka
 from everspun.launcher.time_limit import processes_per_core
 
+# torch's threads wait for each other by spinning: beside other workers, a gradient of few rows took
+# ten times as many CPU seconds. It is not loaded yet, and what tests start inherits this.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Kernels compile on first use and tests share small machines: an example is never failed for its
 # time.
 settings.register_profile("everspun", deadline=None)
