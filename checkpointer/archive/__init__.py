@@ -4,6 +4,7 @@
 - `archive_file`: one file of the archive
 - `archived_log`: the log whose topic `examples` goes on below what the broker still holds
 - `archiver`: the archiver process
+- `backfill`: a copy of the archive with a feature that was declared later
 """
 
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from checkpointer.archive.archive import Archive, first_offset_of
     from checkpointer.archive.archive_file import FORGOTTEN
     from checkpointer.archive.archived_log import ArchivedLog
+    from checkpointer.archive.backfill import Backfill, BackfillError, joined_with
 else:
     __getattr__ = on_demand(__name__)
 
@@ -22,6 +24,9 @@ __all__ = [
     "FORGOTTEN",
     "Archive",
     "ArchivedLog",
+    "Backfill",
+    "BackfillError",
     "archiver",
     "first_offset_of",
+    "joined_with",
 ]

@@ -10,7 +10,7 @@ that went in, and the digest says so (I7).
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -344,3 +344,30 @@ def _relabelled(headers: list[list[str]], labels: npt.NDArray[np.int8]) -> list[
     counted = {"labelled": len(labels), "positives": int((labels > 0).sum())}
     left = {name: base64.b64encode(str(count).encode()).decode() for name, count in counted.items()}
     return [[name, left.get(name, raw)] for name, raw in headers]
+
+
+def rewritten(
+    data: bytes, path: str, change: Callable[[pa.RecordBatch], pa.RecordBatch]
+) -> tuple[bytes, int]:
+    """The file with other columns in each of its records, and how many rows it has. `change`: of
+    the rows of one record, as many and in the same order. Every row is read and held against its
+    digest before. Raises Damaged, and what `change` raises."""
+    said, (_, records) = _metadata(_open(data, path), path), decode_file(data, path)
+    batches, listed = [], []
+    for record, one in zip(records, said["records"], strict=True):  # type: ignore[call-overload]
+        rows = decode_examples(record.value) if one[2] else None
+        if rows is not None:
+            rows = change(rows)
+            if rows.num_rows != one[2]:
+                raise ValueError(f"{rows.num_rows} rows of {one[2]}")
+            name = base64.b64encode(schema_id(rows.schema).encode()).decode()
+            headers = [[key, name if key == "schema_id" else value] for key, value in one[6]]
+            one = [*one[:3], _digest(encode_examples(rows)), *one[4:6], headers]
+            offsets = pa.array(np.full(rows.num_rows, record.offset, np.int64))
+            batches.append(
+                rows.append_column(pa.field(RECORD, pa.int64(), nullable=False), offsets)
+            )
+        listed.append(one)
+    schema = batches[0].schema.remove(len(batches[0].schema) - 1) if batches else None
+    said |= {"records": listed, "schema_id": schema_id(schema) if schema else said["schema_id"]}
+    return _parquet(batches, {k: v for k, v in said.items() if k != "digest"}), int(said["rows"])  # type: ignore[call-overload]

@@ -1,17 +1,26 @@
 """What the archive of examples holds: how far each partition is archived, its files, and whether
 they read as they were written. `[run] archivers = 1` keeps it; `[archive] read = true` lets
-learners read it."""
+learners read it. `backfill` makes a copy in which older examples have a feature that was declared
+later."""
 
 import argparse
+import importlib
 import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
+import pyarrow as pa
+from pyarrow import csv, json, parquet
 from rich.progress import track
 from rich.table import Table
 
-from checkpointer.archive import Archive
+from checkpointer.archive import Archive, Backfill, BackfillError, joined_with
 from checkpointer.store import Damaged, open_store
 from everspun.commands import options as shared
+from everspun.config import Config
 from stream import show_ms
+from stream.columns import Features
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +35,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         ),
     ):
         shared.config_options(commands.add_parser(name, help=help_line))
+    fill = commands.add_parser("backfill", help="a copy with a feature that older examples lack")
+    fill.add_argument("feature", help="a declared feature")
+    fill.add_argument("--to", required=True, metavar="ROOT", help="where the copy is made")
+    how = fill.add_mutually_exclusive_group(required=True)
+    how.add_argument(
+        "--by", metavar="MODULE:FUNCTION", help="called with the rows of a record (Arrow)"
+    )
+    how.add_argument("--join", type=Path, metavar="FILE", help=".parquet, .csv or .jsonl")
+    fill.add_argument("--on", default="item", help="with --join: the column of both (item)")
+    shared.config_options(fill)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -33,6 +52,8 @@ def run(options: argparse.Namespace) -> int:
     archive = Archive(open_store(config.archive.root))
     partitions = range(config.stream.partitions)
     try:
+        if options.action == "backfill":
+            return _backfill(config, archive, partitions, options)
         if options.action == "status":
             return _status(archive, partitions, config.archive.file_age_max_ms)
         return {"list": _list, "verify": _verify}[options.action](archive, partitions)
@@ -42,6 +63,67 @@ def run(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 1
+
+
+def _backfill(
+    config: Config, archive: Archive, partitions: range, options: argparse.Namespace
+) -> int:
+    try:
+        columns = _columns_of(config, options.feature)
+        give = _function(options.by) if options.by else _joined(options.join, columns, options.on)
+        if options.to == config.archive.root:
+            raise BackfillError(f"--to {options.to}: is the archive itself; take another folder")
+        work = Backfill(archive, Archive(open_store(options.to)), columns, give)
+        total = sum(len(archive.paths(p)) for p in partitions)
+        counts: Counter[str] = Counter()
+        for one in track(work.run(partitions), "files", total, console=shared.console()):
+            counts.update({one.outcome: 1, "rows": one.rows})
+    except BackfillError as error:
+        print(f"everspun archive backfill: {error}", file=sys.stderr)
+        return 2
+    said = ", ".join(f"{counts[name]} {name}" for name in ("filled", "had it", "was there"))
+    print(
+        f"{total} files, {counts['rows']:,} rows: {said}. To train from it: "
+        f"archive.root = {options.to!r}, archive.read = true"
+    )
+    return 0
+
+
+def _columns_of(config: Config, name: str) -> Features:
+    declared = config.stream.declared.get(name)
+    if declared is None:
+        known = [f for f in config.stream.features if f.name == name]
+        if not known:
+            raise BackfillError(f"{name}: is not declared; say [features.{name}]")
+        return tuple(known)
+    columns = (*declared.columns(name), *declared.catalogue_columns(name))
+    if not columns:
+        raise BackfillError(f"{name}: is a {declared.kind} that nothing sends; nothing to fill")
+    return columns
+
+
+def _function(name: str) -> Callable[[pa.RecordBatch], dict[str, pa.Array]]:
+    module, _, function = name.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: Callable[[pa.RecordBatch], dict[str, pa.Array]] = getattr(
+            importlib.import_module(module), function
+        )
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BackfillError(f"--by {name}: {error}; expected MODULE:FUNCTION") from error
+    return found
+
+
+def _joined(
+    path: Path, columns: Features, on: str
+) -> Callable[[pa.RecordBatch], Mapping[str, pa.Array]]:
+    readers = {".parquet": parquet.read_table, ".csv": csv.read_csv, ".jsonl": json.read_json}
+    if path.suffix not in readers:
+        raise BackfillError(f"--join {path}: expected {', '.join(readers)}")
+    try:
+        return joined_with(readers[path.suffix](str(path)), columns, on)
+    except (OSError, pa.ArrowException) as error:
+        raise BackfillError(f"--join {path}: {error}") from error
 
 
 def _status(archive: Archive, partitions: range, age_max_ms: int) -> int:
