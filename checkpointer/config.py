@@ -235,6 +235,10 @@ class ServingConfig:
     popularity_half_life_ms: int = option(
         86_400_000, "with fallback 'popularity', an event counts half after this long, ms"
     )
+    catalogue_bytes_max: int = option(
+        268_435_456,
+        "rows of a catalogue held in memory, bytes; those above it lie on disk under run.dir (A5)",
+    )
     request_bytes_max: int = option(16_777_216, "largest request body, bytes")
     request_rows_max: int = option(50_000, "most rows in one request")
     store_timeout_ms: int = option(

@@ -39,13 +39,20 @@ class Access:
     administers: bool = False
 
 
-def access(model: str) -> dict[str, Access]:
-    """Principal -> what it may do. Shards take no part in the log: they need no principal."""
+def access(model: str, catalogues: tuple[str, ...] = ()) -> dict[str, Access]:
+    """Principal -> what it may do. Shards take no part in the log: they need no principal. Who
+    writes `catalogues` (topics without the prefix) is the site as well."""
     return {
-        SITE: Access(writes=INPUTS),
+        SITE: Access(writes=(*INPUTS, *catalogues)),
         "labeler": Access(
-            writes=(*INPUTS, "signals", "counts", "examples", "rejected", "quarantine"),
-            reads=(*INPUTS, "signals", "verdicts", "counts", "examples", "rejected", "quarantine"),
+            writes=(
+                *(*INPUTS, "signals", "counts", "examples", "rejected", "quarantine"),
+                *catalogues,
+            ),
+            reads=(
+                *(*INPUTS, "signals", "verdicts", "counts", "examples", "rejected", "quarantine"),
+                *catalogues,
+            ),
             group="labelers",
         ),
         "fraud": Access(writes=("verdicts",), reads=("signals", "verdicts"), own=FRAUD_APP),
@@ -62,10 +69,10 @@ def access(model: str) -> dict[str, Access]:
         ),
         "governor": Access(reads=("examples", "evaluations")),
         "archiver": Access(reads=("examples",)),
-        "replica": Access(reads=("checkpoints",)),
+        "replica": Access(reads=("checkpoints", *catalogues)),
         OPERATOR: Access(
             writes=(*INPUTS, "verdicts", "rejected", "quarantine", "checkpoints"),
-            reads=TOPICS,
+            reads=(*TOPICS, *catalogues),
             administers=True,
         ),
     }
@@ -96,7 +103,7 @@ def grants(stream: StreamConfig, model: str, principals: str = "User:{role}") ->
     """Every right of every principal; `{role}` in `principals` stands for each."""
     return [
         grant
-        for role, may in access(model).items()
+        for role, may in access(model, tuple(stream.catalogues)).items()
         for grant in _grants(principals.replace("{role}", role), may, stream.topic_prefix)
     ]
 
@@ -113,6 +120,6 @@ def _grants(who: str, may: Access, prefix: str) -> Iterator[Grant]:
             yield Grant(who, operation, "topic", prefix + may.own, prefixed=True)
         yield Grant(who, "Read", "group", prefix + may.own)
     if may.administers:
-        for topic in TOPICS:
+        for topic in may.reads:
             for operation in ("Create", "DescribeConfigs"):
                 yield Grant(who, operation, "topic", prefix + topic)

@@ -20,7 +20,7 @@ from labeler import BreakerConfig, FraudConfig, LabelerConfig, check_room
 from learners import GovernorConfig, LearnerConfig, ModelConfig
 from paramserver import ParamServerConfig, is_loopback
 from stream import StreamConfig
-from stream.columns import COUNTER, LIST_VALUES_MAX, Feature
+from stream.columns import LIST_VALUES_MAX, Feature
 from stream.registry import RegistryConfig
 
 
@@ -329,7 +329,7 @@ class Config:
             return
         object.__setattr__(self, "stream", replace(self.stream, declared=known))
         names = [name for name in self.model.uses if name in known]
-        names += [known[n].of for n in names if known[n].kind == COUNTER and known[n].of in known]
+        names += [by for n in names if (by := known[n].looked_up_by) in known]
         used = {name: known[name].to_dict() for name in names}
         object.__setattr__(self, "model", replace(self.model, declared=used))
 

@@ -59,7 +59,9 @@ Why not ...
 - `click_cache`: A local copy of waiting clicks, so that a start does not read a whole window again
   (C4)
 - `counting`: The counting reader
+- `catalogues`: Catalogues, joined to impressions as of their arrival
 - `counts`: Counters
+- `joined_inputs`: where the partitions of a labeler read what is joined to impressions
 - `fraud`: The fraud filter
 - `io`: What a labelling process reads and writes
 - `join`: The join of clicks to impressions (L1, L2)

@@ -36,6 +36,10 @@ class LabelerConfig:
     )
     clicks_copy: bool = option(True, "keep a local copy of waiting clicks under run.dir (C4)")
     click_page_rows: int = option(4_096, "clicks of a page of the copy")
+    catalogue_bytes_max: int = option(
+        268_435_456,
+        "rows of a catalogue held in memory, bytes; those above it lie on disk under run.dir (A3)",
+    )
     orphan_share_max: float = option(
         0.5,
         "alarm when a larger share of clicks finds no impression (T5): often a wrong partitioner",
@@ -100,6 +104,7 @@ _POSITIVE = (
     "read_ahead_bytes_max",
     "pending_clicks_bytes_max",
     "click_page_rows",
+    "catalogue_bytes_max",
     "feed_records_max",
     "feed_bytes_max",
     "take_records_max",
@@ -127,6 +132,9 @@ def label_config_hash(stream: StreamConfig, labeler: LabelerConfig) -> str:
     ]
     decides += [f"{f.name}:{f.kind}:{f.integers}:{f.width}" for f in stream.features]
     decides += [f"{name}:{one.to_dict()}" for name, one in stream.counters.items()]
+    decides += [f"{name}:{one.to_dict()}" for name, one in stream.catalogued.items()]
+    if stream.catalogued:
+        decides.append(f"catalogue_row_bytes_max={stream.catalogue_row_bytes_max}")
     if stream.counters:
         decides += [f"{name}={getattr(stream, name)}" for name in _COUNTERS_DECIDE]
     return hashlib.blake2b(";".join(decides).encode(), digest_size=8).hexdigest()

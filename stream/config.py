@@ -6,12 +6,9 @@ from typing import Any
 
 from stream.chain import LABEL, LATE
 from stream.columns import (
-    CATEGORICAL,
-    COMPONENT,
-    NUMERIC,
+    DeclaredCatalogues,
+    DeclaredFeatures,
     Feature,
-    FeatureColumn,
-    Features,
     check_aliases,
     check_names,
 )
@@ -28,7 +25,7 @@ WATERMARK_AHEAD_MAX_MS = 604_800_000
 
 
 @dataclass(frozen=True)
-class StreamConfig(DeclaredCounters):
+class StreamConfig(DeclaredFeatures, DeclaredCatalogues, DeclaredCounters):
     """One section of the config file. Labeler, fraud filter, learners and replayer read the same
     one."""
 
@@ -183,6 +180,10 @@ class StreamConfig(DeclaredCounters):
     counts_values_max: int = option(
         1_000_000, "values of a feature that are counted; above, those shown least are forgotten"
     )
+    catalogue_row_bytes_max: int = option(
+        2_048,
+        "what the declared attributes of one row of a catalogue may take in an example, bytes (A1)",
+    )
     verdict_max_ms: int = option(
         86_400_000, "longest interval of a verdict, ms; a longer one is renewed (C4)"
     )
@@ -268,6 +269,7 @@ class StreamConfig(DeclaredCounters):
         columns = self.examples_features
         check_names(columns, self.declared, self.categorical_features, self.personal_features)
         self.check_counters()
+        self.check_catalogues()
 
     @property
     def hash_key(self) -> HashKey:
@@ -311,27 +313,6 @@ class StreamConfig(DeclaredCounters):
     def barrier_kinds(self) -> tuple[str, ...]:
         """Kinds of chains in which a labeler answers barriers (E3)."""
         return (LABEL, LATE) if self.reads_again else (LABEL,)
-
-    @property
-    def features(self) -> Features:
-        """The columns of the declared features, in their order: categorical and numeric ones of
-        the short form, then the others, as declared."""
-        personal = set(self.personal_features)
-        return (
-            *(FeatureColumn(n, CATEGORICAL, n in personal) for n in self.categorical_features),
-            *(FeatureColumn(n, NUMERIC) for n in self.numeric_features),
-            *(column for name, one in self.declared.items() for column in one.columns(name)),
-        )
-
-    @property
-    def categories(self) -> tuple[str, ...]:
-        """Names of the categorical features."""
-        return tuple(f.name for f in self.features if f.kind == CATEGORICAL)
-
-    @property
-    def components(self) -> dict[str, Feature]:
-        """Declared components, by name."""
-        return {name: one for name, one in self.declared.items() if one.kind == COMPONENT}
 
     @property
     def impressions(self) -> str:
@@ -397,6 +378,7 @@ _POSITIVE = (
     "counts_bucket_ms",
     "counts_slices",
     "counts_values_max",
+    "catalogue_row_bytes_max",
     "verdict_max_ms",
     "record_bytes_max",
     "decoded_bytes_max",

@@ -14,7 +14,10 @@ from stream.registry import Away
 #: Characters of a reason that stand in its series.
 REASON_CHARS_MAX = 300
 #: What a role may wait for; exactly one is 1 at a time.
-WAITS = ("window", "verdicts", "counts", "staleness", "cut", "paused", "breaker", "idle", "none")
+WAITS = (
+    *("window", "verdicts", "counts", "catalogue", "staleness", "cut", "paused", "breaker"),
+    *("idle", "none"),
+)
 
 
 class RoleMetrics:

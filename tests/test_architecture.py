@@ -56,6 +56,7 @@ SHELL_FILES = {
     "checkpointer.store.fsspec_store",
     "checkpointer.store.kept_threads",
     "checkpointer.store.timed_store",  # a thread for each call to a store
+    "checkpointer.tables.catalogue_follower",  # a thread that reads catalogues
     "labeler.click_cache.rocks",
     "labeler.fraud.app",
     "labeler.fraud.faust_app",
@@ -74,6 +75,7 @@ SHELL_FILES = {
     "paramserver.wire.data_channel",
     "paramserver.wire.tls",  # certificates from files
     "paramserver.wire.token",  # a file that says who may call a shard
+    "stream.decoding.catalogues.disk_rows",  # a folder of rows
     "stream.columns.picture_store",  # reads files of pictures
     "stream.kernels.cache",  # where Numba keeps what it compiled; only the decorator asks it
     "stream.log.kafka",

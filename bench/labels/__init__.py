@@ -1,5 +1,6 @@
 """Impressions and clicks to labelled batches.
 
+- `catalogue_rows`: A catalogue with more rows than memory is given
 - `click_spill`: A window of 30 days, whose clicks do not fit in memory
 - `delayed_feedback`: Which label strategy to choose when
 - `delayed_traffic`: Simulated traffic whose every click is known, with a given share of late

@@ -24,9 +24,17 @@ from checkpointer.metrics import NAN, ReplicaMetrics, Served
 from checkpointer.serving.loading import load
 from checkpointer.serving.replica import Follower
 from checkpointer.serving.request import Given, count_rows, given, given_rows, items_of, request_of
-from checkpointer.serving.serving import Answer, Fallback, ServedModel, ages, prior, reply_to, warm
+from checkpointer.serving.serving import (
+    Answer,
+    Fallback,
+    ServedModel,
+    ages,
+    prior,
+    reply_to,
+    warm,
+)
 from checkpointer.store import Catalogue, Damaged, Ref, StoreTimeouts, decode, open_store
-from checkpointer.tables import CountsReader
+from checkpointer.tables import RequestFills
 from learners.models import Encoder
 from stream import Backoff, Partition, Record
 from stream.columns import Features, PictureStore
@@ -88,7 +96,7 @@ class Replica:
         self._source, self._topic = log, topic
         self._reader: Reader | None = None
         self._partitions: list[Partition] = []
-        self._counts = CountsReader(self._files)
+        self.fills = RequestFills(self._files)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._thread_lock = threading.Lock()
@@ -101,6 +109,7 @@ class Replica:
 
     def start(self) -> Self:
         """Look into the store once, then follow it from a thread of its own."""
+        self.fills.start()
         self._attempt(first=True)
         self._begin_thread()
         return self
@@ -118,6 +127,7 @@ class Replica:
             self._thread.join(timeout=10)
         if self._reader is not None:
             self._reader.close()
+        self.fills.close()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -144,6 +154,8 @@ class Replica:
         served, age_max_s = self.served, self.config.ready_age_max_s
         if served is None:
             return f"no model yet: {self.following.fault or 'none is published'}"
+        if why := self.fills.not_ready():
+            return why
         age_s = float(ages(served.manifest, now_ms())["model_age_s"] or 0.0)
         if age_max_s and age_s > age_max_s:
             return (
@@ -181,7 +193,7 @@ class Replica:
         served, rows_max = self.served, self.config.request_rows_max
         if served is None:
             return self._fallback(given(body, self._features, rows_max))
-        answer = served.answer(body, rows_max, now_ms(), self._counts.newest)
+        answer = served.answer(body, rows_max, now_ms(), self.fills)
         if isinstance(self.by_item, ItemAnswers):
             self._remember(self.by_item, body, answer, served.version)
         return self._reply(served, answer)
@@ -203,7 +215,7 @@ class Replica:
     def predict_given(self, asked: Given, served: ServedModel | None) -> dict[str, Any]:
         """The same of a request in another form, made for the features of `served`."""
         if served is not None:
-            answer = served.answer_given(asked, now_ms(), self._counts.newest)
+            answer = served.answer_given(asked, now_ms(), self.fills)
             return self._reply(served, answer)
         return self._fallback(asked)
 
@@ -238,8 +250,7 @@ class Replica:
         rows = len(answer.probabilities)
         self.metrics.records_in.inc(rows)
         self.metrics.records_out.inc(rows)
-        counts = self._counts.newest if isinstance(served, ServedModel) else None
-        aged = {} if counts is None else {"counters_age_s": counts.age_s(now_ms())}
+        aged = self.fills.ages_s(now_ms()) if isinstance(served, ServedModel) else {}
         return reply_to(served, answer, now_ms()) | aged
 
     def describe(self) -> dict[str, Any]:
@@ -337,7 +348,7 @@ class Replica:
             self._take(wanted)
         if self.served is not None:
             config = self.served.scorer.model.encoder.config
-            self._counts.look(self.follower.model, config, now_ms())
+            self.fills.look(self.follower.model, config, now_ms())
         if failure is not None:  # what could be seen was followed all the same
             raise failure
 

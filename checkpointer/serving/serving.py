@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,16 @@ from checkpointer.serving.answer import Answerer, TooLong, Values, is_answerable
 from checkpointer.serving.request import Given, given, of_rows, request_of, with_times
 from checkpointer.serving.typed_request import RequestDecoder
 from checkpointer.store import Manifest, Ref, ref
-from checkpointer.tables import ModelTables, ModelVersion, ServedCounts
+from checkpointer.tables import ModelTables, ModelVersion
 from learners.models import Scorer
 from stream.columns import STRING_BYTES_MAX, Features
+
+
+class Fills(Protocol):
+    """What knows features that no request needs to say: counters, catalogues."""
+
+    def filled(self, table: pa.Table) -> pa.Table:
+        """A request's rows with what they do not say themselves."""
 
 
 class Answers(NamedTuple):
@@ -50,13 +57,13 @@ class ServedModel:
         body: bytes,
         rows_max: int,
         now_ms: int | None = None,
-        counts: ServedCounts | None = None,
+        fills: Fills | None = None,
     ) -> Answer:
         """The answer to the body of `POST /predict`. Raises BadRequest. `now_ms`: the time of
-        impressions that say none; None = when the checkpoint was cut. `counts`: what counters
-        are given by where the request does not say them (J5)."""
+        impressions that say none; None = when the checkpoint was cut. `fills`: what gives a request
+        the features that it does not say itself (J5, A5)."""
         if self.answers is None:
-            return self.answer_given(given(body, self.features, rows_max), now_ms, counts)
+            return self.answer_given(given(body, self.features, rows_max), now_ms, fills)
         decoded = self.answers.decoder.decode(body, rows_max)
         try:
             return Answer(self._predict(decoded.values), decoded.ignored)
@@ -65,12 +72,12 @@ class ServedModel:
             raise
 
     def answer_given(
-        self, asked: Given, now_ms: int | None = None, counts: ServedCounts | None = None
+        self, asked: Given, now_ms: int | None = None, fills: Fills | None = None
     ) -> Answer:
         """The answer to a request of any form. Raises BadRequest."""
         if self.answers is None:
             columns = request_of(asked, self.features, self.is_timed).columns
-            columns = columns if counts is None else counts.filled(columns)
+            columns = columns if fills is None else fills.filled(columns)
             return Answer(self.predict(columns, now_ms), asked.ignored)
         decoded = self.answers.decoder.of_given(asked)
         try:

@@ -1,5 +1,7 @@
 """The tables of a served model in memory.
 
+- `catalogue_follower`: the thread that reads catalogues to their newest rows
+- `request_fills`: features that a request does not need to say
 - `served_counts`: the counters that a request is given
 - `cells`: kernels over the cells and rows of a table
 - `model_tables`: all tables and dense arrays of a served model, at one cut after another
@@ -11,8 +13,10 @@ from typing import TYPE_CHECKING
 from stream.on_demand import on_demand
 
 if TYPE_CHECKING:
+    from checkpointer.tables.catalogue_follower import CatalogueFollower
     from checkpointer.tables.cells import HEAD, Cells, Words, find, gather
     from checkpointer.tables.model_tables import ModelTables, ModelVersion
+    from checkpointer.tables.request_fills import RequestFills
     from checkpointer.tables.served_counts import CountsReader, ServedCounts
     from checkpointer.tables.versioned_table import Allocate, TableVersion, private_memory
 else:
@@ -21,10 +25,12 @@ else:
 __all__ = [
     "HEAD",
     "Allocate",
+    "CatalogueFollower",
     "Cells",
     "CountsReader",
     "ModelTables",
     "ModelVersion",
+    "RequestFills",
     "ServedCounts",
     "TableVersion",
     "Words",

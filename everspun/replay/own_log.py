@@ -26,6 +26,8 @@ NAMES_MAX = 500_000
 LINE_BYTES_MAX = 16 * 1024 * 1024
 #: The field that says what an event of a mixed file is; the pipeline passes over it.
 EVENT = "event"
+#: The field that says that a row of a catalogue is no more.
+DELETED = "deleted"
 _KIND_OF = {"impression": IMPRESSIONS, "page_view": IMPRESSIONS, "click": CLICKS}
 _OF_IMPRESSIONS_ONLY = ("impressions", "position", "prediction", "model_version", "features")
 _OF_IMPRESSIONS = ("source", "vendor", "item")
@@ -36,13 +38,14 @@ class OwnLogError(ValueError):
 
 
 class Event(NamedTuple):
-    """One record to be: an event, a page view, or a line that nobody can read (`ts_ms` is then that
-    of what stands before it). `number` counts lines from 1."""
+    """One record to be: an event, a page view, a row of a catalogue, or a line that nobody can read
+    (`ts_ms` is then that of what stands before it). `session` of a row: its key. `number` counts
+    lines from 1."""
 
     ts_ms: int
     kind: str
     session: str | None
-    value: bytes
+    value: bytes | None  # None = a row that is deleted
     file: str
     number: int
     rows: int
@@ -51,10 +54,12 @@ class Event(NamedTuple):
 @dataclass
 class OwnFile:
     """One file. `kind` is what all of it holds; None = each event says, by its fields, or by
-    `event`."""
+    `event`. With `is_catalogue` it holds rows of the catalogue `kind`, each with a `key` and a
+    `ts_ms`, or `deleted`."""
 
     path: Path
     kind: str | None = None
+    is_catalogue: bool = False
     bytes_read: int = 0  # of the file as it stands on the disk, for progress
     unknown_clicks: int = (
         0  # taken for clicks by their fields, on no impression that stood before them
@@ -102,10 +107,10 @@ class OwnFile:
         for one in said:
             yield self._event(one, json.dumps(one, separators=(",", ":")).encode(), number)
 
-    def _unreadable(self, text: bytes, number: int) -> Event:
+    def _unreadable(self, text: bytes | None, number: int) -> Event:
         return Event(self._last_ms, self.kind or IMPRESSIONS, None, text, self.path.name, number, 0)
 
-    def _event(self, said: Any, text: bytes, number: int) -> Event:
+    def _event(self, said: Any, text: bytes | None, number: int) -> Event:
         if not isinstance(said, dict):
             return self._unreadable(text, number)
         kind, session, ts_ms = self._kind(said, number), said.get("session"), said.get("ts_ms")
@@ -115,7 +120,14 @@ class OwnFile:
             or not TS_MS_MIN <= ts_ms < TS_MS_MAX
         ):
             ts_ms = self._last_ms
+        if not ts_ms and self.is_catalogue:
+            raise OwnLogError(
+                f"{self.path} line {number}: says no ts_ms, from when on the row holds; send "
+                f"milliseconds since 1970"
+            )
         self._last_ms = ts_ms
+        if self.is_catalogue:
+            session, text = said.get("key"), None if said.get(DELETED) is True else text
         shown = said.get("impressions")
         rows = len(shown) if isinstance(shown, list) else 1
         known = session if isinstance(session, str) and _is_text(session) else None

@@ -24,6 +24,7 @@ from everspun.replay.plan import PRODUCER
 from everspun.replay.writer import AnnouncedCuts, ReplayWriter, wait_until
 from stream import Partition, Record, show_ms
 from stream.decoding import decode_clicks, decode_impressions
+from stream.decoding.catalogues import CatalogueColumns, WrongRow
 from stream.hashing import partition_of_key
 from stream.log import Log
 
@@ -42,6 +43,7 @@ class OwnProgress:
     passed_over: int = 0  # of earlier runs
     impressions: int = 0
     clicks: int = 0
+    rows: int = 0  # of catalogues
     bad: Counter[tuple[str, str, str]] = field(
         default_factory=Counter
     )  # (kind, field, reason) -> records
@@ -77,7 +79,7 @@ class OwnReplay:
             Partition(t, p)
             for t in (stream.impressions, stream.clicks)
             for p in range(stream.partitions)
-        ]
+        ] + [Partition(topic, 0) for topic in stream.catalogues.values()]
         step = config.replay.barrier_ms
         if step % stream.signal_ms or step % stream.flush_ms:
             raise OwnLogError(
@@ -94,7 +96,10 @@ class OwnReplay:
         self._there: dict[
             Partition, set[int]
         ] = {}  # numbers that stand behind the place to go on from
-        self._waiting: dict[str, list[Event]] = {IMPRESSIONS: [], CLICKS: []}
+        kinds = (IMPRESSIONS, CLICKS, *stream.catalogues)
+        self._waiting: dict[str, list[Event]] = {kind: [] for kind in kinds}
+        limits = (stream.record_bytes_max, stream.catalogue_row_bytes_max)
+        self._rows = CatalogueColumns(stream.declared, *limits).readers
 
     def run(self, stop: threading.Event) -> OwnProgress:
         """Replay all of it, or until `stop`. Raises OwnLogError, Stuck, and what the log raises."""
@@ -160,8 +165,12 @@ class OwnReplay:
     def _send(self, event: Event, number: int, at_ms: int, writer: ReplayWriter) -> None:
         stream = self.config.stream
         key = None if event.session is None else event.session.encode()
-        p = partition_of_key(key, stream.partitions) if key else 0
-        partition = Partition(stream.impressions if event.kind == IMPRESSIONS else stream.clicks, p)
+        topics = {IMPRESSIONS: stream.impressions, CLICKS: stream.clicks, **stream.catalogues}
+        keyed = key and event.kind in (IMPRESSIONS, CLICKS)
+        p = partition_of_key(key, stream.partitions) if key and keyed else 0
+        partition = Partition(topics[event.kind], p)
+        if key is None and event.kind in stream.catalogues:
+            return  # no broker takes it; `_judge_rows` says so
         if number in self._there.get(partition, ()):
             return  # by a run that was cut short
         headers = (("producer", PRODUCER.encode()), (NUMBER, str(number).encode()))
@@ -192,6 +201,8 @@ class OwnReplay:
         """Which records the labeler will quarantine, and why: by its own decoder, so that it can
         be said at once."""
         events, self._waiting[kind] = self._waiting[kind], []
+        if kind in self._rows:
+            return self._judge_rows(kind, events)
         records = [
             Record(i, 0, (one.session or "").encode(), one.value) for i, one in enumerate(events)
         ]
@@ -202,11 +213,24 @@ class OwnReplay:
         else:
             self.progress.clicks += len(rows)
         for one in bad:
-            named = (kind, one.field, _general(one.reason))
-            if named not in self.progress.bad and len(self.progress.bad) >= REASONS_MAX:
-                named = (kind, "", "of other reasons")
-            self.progress.bad[named] += 1
-            self.progress.first_line.setdefault(named, events[one.record.offset].number)
+            self._count_bad(kind, one.field, one.reason, events[one.record.offset].number)
+
+    def _judge_rows(self, kind: str, events: list[Event]) -> None:
+        """The same of rows of a catalogue."""
+        for one in events:
+            try:
+                self._rows[kind].read(Record(0, 0, (one.session or "").encode(), one.value))
+            except WrongRow as error:
+                self._count_bad(kind, error.name, error.reason, one.number)
+            else:
+                self.progress.rows += 1
+
+    def _count_bad(self, kind: str, field: str, reason: str, line: int) -> None:
+        named = (kind, field, _general(reason))
+        if named not in self.progress.bad and len(self.progress.bad) >= REASONS_MAX:
+            named = (kind, "", "of other reasons")
+        self.progress.bad[named] += 1
+        self.progress.first_line.setdefault(named, line)
 
     # --- going on
     # ----------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from everspun.config import Config
 from stream import BARRIER, CLOCK_MS, CONTROL, HEARTBEAT, Partition
+from stream.decoding.catalogues import HEARTBEAT_KEY
 from stream.internal_topics import MalformedRecord, json_object
 from stream.log import Append, Headers, Log, OffsetOutOfRange
 
@@ -45,13 +46,15 @@ class ReplayWriter:
             self.flush()
 
     def heartbeat(self, arrival_ms: int, barrier: int = 0) -> None:
-        """One in every partition of both topics (T2)."""
+        """One in every partition of both topics (T2), and in every catalogue (A2)."""
         headers = [(CONTROL, HEARTBEAT.encode()), (CLOCK_MS, str(arrival_ms).encode())]
         if barrier:
             headers.append((BARRIER, str(barrier).encode()))
         for topic in (self.stream.impressions, self.stream.clicks):
             for p in range(self.stream.partitions):
                 self.append(Partition(topic, p), None, None, tuple(headers), arrival_ms)
+        for topic in self.stream.catalogues.values():
+            self.append(Partition(topic, 0), None, HEARTBEAT_KEY, tuple(headers), arrival_ms)
 
     def flush(self) -> None:
         """Return once everything sent is in the log."""

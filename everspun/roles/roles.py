@@ -104,6 +104,7 @@ def replica(config: Config, index: int, stop: threading.Event) -> None:
     from checkpointer.fallback import ItemRates, PopularityReader
     from checkpointer.serving import Replica
     from checkpointer.serving import http_server as http
+    from checkpointer.tables import CatalogueFollower
 
     replica = Replica(
         config.checkpointer.root,
@@ -114,6 +115,9 @@ def replica(config: Config, index: int, stop: threading.Event) -> None:
         log=KafkaLog(config.stream) if config.serving.follow_topic else None,
         topic=config.stream.checkpoints,
     )
+    if config.stream.catalogues:
+        room = (config.serving.catalogue_bytes_max, Path(config.run.dir) / f"replica-{index}")
+        replica.fills.catalogues = CatalogueFollower(config.stream, KafkaLog(config.stream), *room)
     with contextlib.ExitStack() as beside:
         if isinstance(replica.by_item, ItemRates):
             log = KafkaLog(config.stream)

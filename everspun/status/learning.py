@@ -46,7 +46,8 @@ def learning_faults(limits: LimitsConfig, reports: Mapping[str, Report]) -> list
 
 
 def missing_faults(components: Mapping[str, Feature], reports: Mapping[str, Report]) -> list[str]:
-    """Components that too many of the last minutes' impressions lack, by labeler."""
+    """Components, and features of catalogues, that too many of the last minutes' impressions lack,
+    by labeler."""
     found = []
     for process, report in reports.items():
         for name, share in sorted(report.by_label(_MISSING, "feature").items()):

@@ -202,6 +202,8 @@ def _behind(one: CatchUp, shot: StatusSnapshot) -> str:
         "verdicts": "it waits for verdicts: is the fraud filter up? its log; run.fraud = 0 labels "
         "without",
         "counts": "it waits for counters of all partitions (J4): which of them stands still?",
+        "catalogue": "it waits for heartbeats of a catalogue (A3): is the labeler of partition 0 "
+        "up, and may it write there?",
         "breaker": "it waits for the breaker: its log",
         "paused": "everspun resume",
         "cut": "it waits for a cut: the checkpointer's log",

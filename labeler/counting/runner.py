@@ -179,7 +179,8 @@ class Head:
             headers = heartbeat_headers(now_ms)
             for at in self._heartbeats.due(self._owned, now_ms):
                 if at not in self._beating or self._beating[at].done:
-                    self._beating[at] = self._beats.append(at, None, None, headers, now_ms)
+                    key = self._heartbeats.key(at)
+                    self._beating[at] = self._beats.append(at, None, key, headers, now_ms)
                     self.totals.heartbeats += 1
         except LogError as error:
             logger.warning("heartbeat: %s", error)

@@ -10,7 +10,7 @@
 - `verdict_records`: records of `verdicts` as they were read
 - `impressions`: impressions that were read and not yet labelled, and the ids of those before them
   (L2, L5)
-- `lost_range`: ranges of input that are gone, on an operator's override
+- `lost_range`: ranges of input that are gone, on an operator's override, and where one stopped
 - `partition`: the labeler of one partition
 - `range_labels`: which impressions of a range become rows, by one strategy
 - `remade_topics`: topics that were deleted and made anew while a labeler was not looking (C7)
@@ -32,13 +32,14 @@ if TYPE_CHECKING:
     from labeler.labels.label_inputs import awaited_inputs
     from labeler.labels.lost_range import (
         LostRange,
+        PartitionStop,
         lost_command,
         lost_headers,
         lost_key,
         lost_ranges,
     )
     from labeler.labels.operator_overrides import OverrideSearch
-    from labeler.labels.partition import PartitionLabeler, PartitionStop
+    from labeler.labels.partition import PartitionLabeler
     from labeler.labels.runner import Labelling
     from labeler.labels.verdict_index import NO_WATERMARK, VerdictPoint
     from labeler.labels.verdict_records import (

@@ -3,9 +3,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +55,14 @@ def quarantine_records(
     (a record costs at most itself).
     """
     return [quarantine_record(topic, partition, one, bytes_max) for one in bad]
+
+
+def rows_quarantined(
+    bad: Mapping[str, Iterable[BadRecord]], bytes_max: int
+) -> tuple[SideRecord, ...]:
+    """The same of rows of catalogues, by topic (A1)."""
+    by_topic = (quarantine_records(topic, 0, some, bytes_max) for topic, some in bad.items())
+    return tuple(chain.from_iterable(by_topic))
 
 
 def quarantine_record(topic: str, partition: int, one: BadRecord, bytes_max: int) -> SideRecord:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from stream import ROW_BITS, Record, position
+from stream import ROW_BITS, Record, offset_of, position
 from stream.internal_topics import INT64_MAX, HeaderFields, MalformedRecord, OnMalformed
 from stream.log import Headers
 
@@ -172,4 +172,30 @@ class Missing:
             f"offsets {self.range.first} to {self.left_from - 1} are still needed and gone "
             f"(retention, or records "
             "deleted)"
+        )
+
+
+@dataclass(frozen=True)
+class PartitionStop:
+    """The record at which a partition stopped (L7), or what it needs and is gone (C7)."""
+
+    topic: str
+    partition: int
+    position: int
+    reason: str
+    gone: LostRange | None = None  # what an operator has to declare lost ...
+    force: bool = False  # ... though records stand there
+
+    @property
+    def command(self) -> str:
+        """What an operator types to go on."""
+        if self.gone is not None:
+            return lost_command(self.gone, self.force)
+        return f"everspun quarantine add {self.topic} {self.partition} {offset_of(self.position)}"
+
+    def __str__(self) -> str:
+        to_go_on = "without this record" if self.gone is None else "without them"
+        return (
+            f"{self.topic}[{self.partition}] at position {self.position}: {self.reason}; "
+            f"to go on {to_go_on}: {self.command}"
         )

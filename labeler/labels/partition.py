@@ -7,55 +7,37 @@ logs, the config and the resume point; how records were polled changes nothing (
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
+from labeler.catalogues import JoinedCatalogues, PartitionCatalogues
 from labeler.click_cache import ClickCopy, PagesFailed
 from labeler.config import LabelerConfig, label_config_hash
 from labeler.counts import JoinedCounts, PartitionCounts
 from labeler.join import ResumePoint, clicks_intake, impressions_intake, label_strategies
 from labeler.labels.batching import BatchRange
 from labeler.labels.clicks import ClickBuffer, Passed
-from labeler.labels.emission import Emission, SideRecord, quarantine_records, rejected_records
+from labeler.labels.emission import (
+    Emission,
+    SideRecord,
+    quarantine_records,
+    rejected_records,
+    rows_quarantined,
+)
 from labeler.labels.emitter import ExamplesEmitter, Reading
 from labeler.labels.impressions import ImpressionBuffer, RangeContents
-from labeler.labels.lost_range import LostRange, lost_command
+from labeler.labels.lost_range import LostRange, PartitionStop
 from labeler.labels.operator_overrides import NO_OVERRIDES, OperatorOverrides
 from labeler.labels.range_labels import RangeLabeler
 from labeler.labels.verdict_index import Ruling, VerdictIndex
 from stream import Record, StreamConfig, offset_of, position
 from stream.decoding import ArrivalClock, MissingShares
+from stream.decoding.catalogues import CatalogueFailed
 from stream.internal_topics import BatchHeader, examples_schema, input_name, overrides_of, schema_id
 
 #: Emissions of one `step` unless told otherwise.
 STEP_MAX = 16
-
-
-@dataclass(frozen=True)
-class PartitionStop:
-    """The record at which a partition stopped (L7), or what it needs and is gone (C7)."""
-
-    topic: str
-    partition: int
-    position: int
-    reason: str
-    gone: LostRange | None = None  # what an operator has to declare lost ...
-    force: bool = False  # ... though records stand there
-
-    @property
-    def command(self) -> str:
-        """What an operator types to go on."""
-        if self.gone is not None:
-            return lost_command(self.gone, self.force)
-        return f"everspun quarantine add {self.topic} {self.partition} {offset_of(self.position)}"
-
-    def __str__(self) -> str:
-        to_go_on = "without this record" if self.gone is None else "without them"
-        return (
-            f"{self.topic}[{self.partition}] at position {self.position}: {self.reason}; "
-            f"to go on {to_go_on}: {self.command}"
-        )
 
 
 class PartitionLabeler:
@@ -94,7 +76,8 @@ class PartitionLabeler:
         # a batch itself could not be made; a record that cannot be read only ends the reading
         self._broken = False
         self.counts: PartitionCounts | None = None  # where counters are declared (J4)
-        # | "window" | "verdicts" | "counts" | "stopped": why the last `step` ended
+        self.catalogues: PartitionCatalogues | None = None  # where any is declared (A3)
+        # | "window" | "verdicts" | "counts" | "catalogue" | "stopped": why the last `step` ended
         self.waiting = "idle"
         self._stream, self._labeler = stream, labeler
         self._config_hash = label_config_hash(stream, labeler)
@@ -164,6 +147,12 @@ class PartitionLabeler:
                 counts, self.partition, at.arrival_max_ms, at.counts_offset, begins
             )
 
+    def use_catalogues(self, catalogues: JoinedCatalogues | None) -> None:
+        """Join what these say (A3)."""
+        if catalogues is not None:
+            arrival_ms, flush_ms = self.point.arrival_max_ms, self._stream.flush_ms
+            self.catalogues = PartitionCatalogues(catalogues, self.partition, arrival_ms, flush_ms)
+
     def on_impressions(self, records: Sequence[Record]) -> None:
         """The next records of `impressions[p]`; behind an unreadable one they are passed over
         (L7)."""
@@ -214,6 +203,8 @@ class PartitionLabeler:
     def on_acknowledged(self, header: BatchHeader) -> None:
         """The record is in the log: nobody starts below its resume point again."""
         self.clicks.forget(header.clicks_offset)
+        if self.catalogues is not None:
+            self.catalogues.on_acknowledged(header.arrival_max_ms)
 
     # --- what is asked
     # -------------------------------------------------------------------------------------------
@@ -254,10 +245,14 @@ class PartitionLabeler:
 
     def wants_counts(self) -> bool:
         """Whether the next range needs totals that were not read yet (J4)."""
+        arrival_ms, counts = self.next_arrival_ms, self.counts
+        return counts is not None and arrival_ms > 0 and counts.wants(arrival_ms)
+
+    @property
+    def next_arrival_ms(self) -> int:
+        """Of the end of the next range; 0 while the log has not closed it."""
         batch_range = self._impressions_buffer.boundaries.first()
-        if self.counts is None or batch_range is None:
-            return False
-        return self.counts.wants(batch_range.arrival_max_ms)
+        return 0 if batch_range is None else batch_range.arrival_max_ms
 
     @property
     def rows_read(self) -> int:
@@ -282,7 +277,7 @@ class PartitionLabeler:
         while len(out) < limit:
             try:
                 emission = self._next()
-            except PagesFailed:  # no record's fault: the caller goes on without the copy
+            except (PagesFailed, CatalogueFailed):  # no record's fault: the caller's to answer
                 raise
             except Exception as error:  # L7: this partition stops, the process goes on
                 self.stop(self._stream.impressions, self._first_kept(), repr(error))
@@ -317,6 +312,8 @@ class PartitionLabeler:
             return self._wait("verdicts")
         if self.counts is not None and self.counts.waits(batch_range.arrival_max_ms):
             return self._wait("counts")
+        if self.catalogues is not None and self.catalogues.waits(batch_range.arrival_max_ms):
+            return self._wait("catalogue")
         return self._batch(batch_range)
 
     def _wait(self, reason: str) -> Emission | None:
@@ -359,10 +356,14 @@ class PartitionLabeler:
         value = b""
         if len(rows):
             rows = rows if self.counts is None else self.counts.joined(rows)
+            rows = rows if self.catalogues is None else self.catalogues.joined(rows)
             late = None if said.late_rows is None else said.late_rows[said.rows]
             value = self._emitter.value(rows, label, matches.delay_ms[said.rows], late)
         passed = self.clicks.passed(batch_range.arrival_max_ms)
         before = self._side_records(taken, ruling, passed) if is_first else ()
+        if is_first and self.catalogues is not None:
+            bad_rows = self.catalogues.bad_until(batch_range.arrival_max_ms)
+            before += rows_quarantined(bad_rows, self._stream.record_bytes_max)
         passed_ms = batch_range.arrival_max_ms - (
             self.point.arrival_max_ms or batch_range.arrival_max_ms
         )
@@ -442,6 +443,8 @@ class PartitionLabeler:
         if self.counts is not None:
             at = self.counts.move(batch_range.arrival_max_ms)
             self.point = replace(self.point, counts_offset=at)
+        if self.catalogues is not None:
+            self.catalogues.move(batch_range.arrival_max_ms)
 
     def _state_need(self, verdict_index: VerdictIndex) -> None:
         """What is still to come arrives at or after `arrival_max_ms`, with event times not older

@@ -10,26 +10,27 @@ from dataclasses import dataclass, field
 
 from labeler.click_cache import Pages, PagesFailed
 from labeler.config import LabelerConfig
-from labeler.counts import CountsFeed
 from labeler.io import FetchQueue, Message, Outbox, Outgoing, SetAside, TailReader, Wait
 from labeler.join import LabelStrategy, label_strategies
+from labeler.joined_inputs import JoinedInputs
 from labeler.labels.emission import REJECTED, Emission, SideRecord
 from labeler.labels.emitter import Emitter, ExamplesEmitter, Reading
 from labeler.labels.folding import ChainFolding, Totals, inputs_of
 from labeler.labels.label_inputs import awaited_inputs
-from labeler.labels.lost_range import LostRange, Missing, behind
+from labeler.labels.lost_range import LostRange, Missing, PartitionStop, behind
 from labeler.labels.operator_overrides import OperatorOverrides, OverrideSearch
-from labeler.labels.partition import PartitionLabeler, PartitionStop
+from labeler.labels.partition import PartitionLabeler
 from labeler.labels.remade_topics import Remade
 from labeler.labels.verdict_index import VerdictIndex
 from labeler.labels.verdict_queue import VerdictQueue
 from stream import Partition, StreamConfig, offset_of, position
+from stream.decoding.catalogues import CatalogueFailed
 from stream.internal_topics import BatchHeader, PassedOver
 from stream.log import Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
 
 logger = logging.getLogger(__name__)
 
-_REASONS = ("window", "verdicts", "counts", "idle")
+_REASONS = ("window", "verdicts", "counts", "catalogue", "idle")
 #: How often operators' words are looked for (L7, C7, T3).
 OVERRIDE_POLL_MS = 2_000
 
@@ -85,7 +86,7 @@ class Labelling:
         self._retry, self._overrides_wait = Wait(), Wait()
         self._verdict_queue = VerdictQueue(stream, elapsed_s)  # read, and not taken yet
         self.passed_over = passed_over or PassedOver(logger)
-        self.counts = CountsFeed(stream, self.passed_over)
+        self.joined = JoinedInputs(stream, self.passed_over, labeler.catalogue_bytes_max)
         self._search = OverrideSearch(log, stream, labeler.fold_orders_max, self.passed_over)
         self._acknowledged: list[BatchHeader] = []
         self.tasks: dict[int, PartitionTask] = {}
@@ -125,6 +126,12 @@ class Labelling:
             logger.warning("fold again in %d ms: %s", self._labeler.retry_ms, error)
             self._forget(now_ms)
             return False
+        except CatalogueFailed as error:
+            logger.error("labels wait: %s", error)
+            self.totals.catalogue_failures += 1
+            self._forget(now_ms)
+            self.joined.close()
+            return False
         except PagesFailed as error:
             logger.error("fold again, and on without the local copy: %s", error)
             self._pages = None
@@ -153,6 +160,7 @@ class Labelling:
             self._pages.close()
         if self._writer is not None:
             self._writer.close()
+        self.joined.close()
 
     def take_acknowledged(self) -> list[BatchHeader]:
         """Headers of the batches that reached the log since this was last asked."""
@@ -194,14 +202,14 @@ class Labelling:
         try:
             overrides = self._search.all(tail, new)
             found = self._folding.fold(tail, new, overrides.lost)
-            first_count = tail.first(self.counts.at) if self.counts.on else 0
+            firsts = self.joined.firsts(tail)
         finally:
             tail.close()
         points = {p: one.point for p, one in found.items()}
         held = [task.core.point for task in self.tasks.values()]
-        self.counts.start([*points.values(), *held], first_count)
+        self.joined.start([*points.values(), *held], firsts)
         for task in self.tasks.values():
-            task.core.use_counts(self.counts.joined)
+            self.joined.use(task.core)
         if self._inputs:
             self.verdict_index = VerdictIndex.at(
                 self._inputs, [*points.values(), *held], self._stream.hash_key
@@ -222,7 +230,7 @@ class Labelling:
             self.tasks[p] = PartitionTask(
                 core, self._feed(), self._feed(), self._outbox(), overrides
             )
-            core.use_counts(self.counts.joined)
+            self.joined.use(core)
             core.never_read(found[p].never_read)
             for one in found[p].remade:
                 self._lack(self.tasks[p], one, position(one.end))
@@ -241,7 +249,7 @@ class Labelling:
 
     def _drop(self, p: int) -> None:
         del self.tasks[p]
-        self.counts.drop(p)
+        self.joined.drop(p)
 
     def _look_for_overrides(self) -> None:
         stopped = [p for p, task in self.tasks.items() if task.core.stopped is not None]
@@ -303,8 +311,7 @@ class Labelling:
             new or not gone
         ):  # a new line is to hear that they are gone
             wanted.append(self._verdicts)
-        if self.counts.joined is not None:
-            wanted.append(self.counts.at)
+        wanted += self.joined.offsets
         self._reader.assign(wanted)
         for p in new:
             core = self.tasks[p].core
@@ -320,8 +327,8 @@ class Labelling:
         if self.verdict_index is not None and new:
             self._reader.seek(self._verdicts, self.verdict_index.next_offset)
             self._verdict_queue.forget()
-        if self.counts.joined is not None and new:
-            self._reader.seek(self.counts.at, self.counts.joined.next_offset)
+        for at, offset in self.joined.offsets.items() if new else ():
+            self._reader.seek(at, offset)
 
     def _forget(self, now_ms: int) -> None:
         """C5: the writer is dropped unflushed, every position is forgotten, and the log is
@@ -330,7 +337,7 @@ class Labelling:
             self._writer.close()
         self._writer, self.verdict_index = None, None
         self._verdict_queue.forget()
-        self.counts.forget()
+        self.joined.forget()
         self.tasks.clear()
         self._reader.assign(())
         self._retry.begin(now_ms, self._labeler.retry_ms)
@@ -351,9 +358,8 @@ class Labelling:
             # labels stand still.
             rests = self._verdict_queue.full or (self.verdict_index.is_full and self._labels_move)
             (full if rests else open_).add(self._verdicts)
-        if self.counts.joined is not None:
-            rests = self.counts.rests(task.core for task in self.tasks.values())
-            (full if rests else open_).add(self.counts.at)
+        full |= self.joined.rests([task.core for task in self.tasks.values()])
+        open_ |= self.joined.offsets.keys() - full
         self._reader.pause(full)
         self._reader.resume(open_)
         try:
@@ -364,9 +370,7 @@ class Labelling:
         for at, records in polled.items():
             if at == self._verdicts:
                 self._verdict_queue.put(records, now_ms)
-            elif at == self.counts.at:
-                self.counts.take(records)
-            elif at.partition in self.tasks:
+            elif not self.joined.take(at, records) and at.partition in self.tasks:
                 task = self.tasks[at.partition]
                 (task.impressions if at.topic == self._stream.impressions else task.clicks).put(
                     records
@@ -386,8 +390,8 @@ class Labelling:
         """Input that a partition still needs is gone: it stops with an alarm; an operator's
         override is needed (C7)."""
         at = error.partition
-        if at == self.counts.at:
-            return self._reader.seek(at, self.counts.skip(error.first))
+        if (offset := self.joined.skip(error)) is not None:
+            return self._reader.seek(at, offset)
         lines = [
             task for p, task in self.tasks.items() if at in (self._verdicts, *self._inputs_of(p))
         ]
@@ -441,8 +445,7 @@ class Labelling:
                 task.core.on_clicks(task.clicks.take(take))
                 given = True
             emissions = task.core.step(self._labeler.outbox_max)
-            self.counts.stands(task.core.partition, task.core.waiting == "stopped")
-            task.restarts |= task.core.counts is not None and task.core.counts.left_behind
+            task.restarts |= self.joined.left_behind(task.core)
             self._say_stops(task)
             for emission in emissions:
                 task.outbox.put(self._outgoing(task.core.partition, emission))

@@ -26,6 +26,7 @@ class LabelerMetrics(InputMetrics):
         self._make_late_verdicts()
         self._make_clicks()
         self._make_stops()
+        self._make_catalogues()
         self._make_clocks()
         self._make_inputs()
         self._make_log()
@@ -99,6 +100,27 @@ class LabelerMetrics(InputMetrics):
             "everspun_labeler_queue_bytes", "memory of queues and feeds, bytes"
         )
 
+    def _make_catalogues(self) -> None:
+        """Of catalogues (A1)."""
+        self._catalogue_rows = self.gauge(
+            "everspun_labeler_catalogue_rows", "rows of a catalogue", "catalogue"
+        )
+        self._catalogue_on_disk = self.gauge(
+            "everspun_labeler_catalogue_disk_rows", "of those, rows on disk", "catalogue"
+        )
+        self._catalogue_bytes = self.gauge(
+            "everspun_labeler_catalogue_bytes", "memory of its rows, about", "catalogue"
+        )
+        self._catalogue_wrong = self.gauge(
+            "everspun_labeler_catalogue_wrong_records", "records that are no row", "catalogue"
+        )
+        self._catalogue_time_ms = self.gauge(
+            "everspun_labeler_catalogue_time_ms", "arrival that it is read up to", "catalogue"
+        )
+        self._catalogue_failures = self.gauge(
+            "everspun_labeler_catalogue_failures", "rows could not be held: alarm"
+        )
+
     def _make_stops(self) -> None:
         """Of partitions, and where they stopped."""
         self._partitions = self.gauge("everspun_labeler_partitions", "partitions owned")
@@ -109,7 +131,7 @@ class LabelerMetrics(InputMetrics):
         )
         self._missing = self.gauge(
             "everspun_labeler_missing_share",
-            "share of the last minutes' impressions without a component",
+            "share of the last minutes' impressions without a component or a row's attribute",
             "feature",
         )
         self._missing_max = self.gauge(
@@ -252,6 +274,7 @@ class LabelerMetrics(InputMetrics):
         for name in sorted(undeclared)[:NAMES_MAX]:
             self._undeclared.labels(name).set(undeclared[name])
         self._show_missing([core.missing for core in cores])
+        self._show_catalogues(labelling)
         self._stopped.set(sum(core.stopped is not None for core in cores))
         self._uncounted.set(len(head.totals.stopped))
         self._show_clocks(cores, head)
@@ -280,6 +303,20 @@ class LabelerMetrics(InputMetrics):
                 missing = sum(one.counts[name] for one in parts)
                 self._missing.labels(name).set(missing / rows if rows else 0.0)
                 self._missing_max.labels(name).set(declared.missing_max)
+
+    def _show_catalogues(self, labelling: Labelling) -> None:
+        """Of the first reading."""
+        self._catalogue_failures.set(labelling.totals.catalogue_failures)
+        joined = labelling.joined.catalogues.joined
+        if joined is None:
+            return
+        self._show_missing([joined.missing])
+        for name, one in joined.of.items():
+            self._catalogue_rows.labels(name).set(len(one.held))
+            self._catalogue_on_disk.labels(name).set(one.held.on_disk)
+            self._catalogue_bytes.labels(name).set(one.bytes)
+            self._catalogue_wrong.labels(name).set(one.wrong)
+            self._catalogue_time_ms.labels(name).set(one.arrival_ms)
 
     def _show_clocks(self, cores: list[PartitionLabeler], head: Head) -> None:
         """What the counting readers see, which stand at the head; without them, what labels have

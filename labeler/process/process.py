@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from labeler.click_cache import Pages, RocksPages
@@ -34,6 +35,7 @@ from labeler.process.threads import (
 )
 from labeler.retraction import Retracting
 from stream import StreamConfig, start_metrics
+from stream.decoding.catalogues import DiskRows
 from stream.internal_topics import BatchHeader, PassedOver
 from stream.log import KafkaLog, Log, wall_clock_ms
 from stream.registry import RegistryConfig, log_with_schemas, registry_client
@@ -80,6 +82,11 @@ def _share_heaps() -> None:
         libc.mallopt(_M_ARENA_MAX, ARENAS_MAX)
 
 
+def _catalogue_dir(dir: Path, strategy: LabelStrategy, name: str) -> DiskRows:
+    """Where a reading's rows of a catalogue lie that memory has no room for."""
+    return DiskRows(dir / f"catalogue-{name}-{strategy.kind}")
+
+
 class Service:
     """One labeler over any log."""
 
@@ -110,6 +117,11 @@ class Service:
             for strategy in label_strategies(stream)
         )
         self._late = later[0] if later else None
+        if dir is not None:
+            for strategy, one in zip(
+                label_strategies(stream), (self._labelling, *later), strict=True
+            ):
+                one.joined.catalogues.disk = partial(_catalogue_dir, dir, strategy)
         self._head = Head(stream, labeler, fraud, log, self._passed_over())
         self._group = Membership(
             log.group_reader(stream.topic_prefix + GROUP, dir.name if dir else ""),

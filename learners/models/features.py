@@ -26,7 +26,6 @@ from learners.declared_features import CROSS
 from stream.columns import (
     CATEGORICAL,
     COMPONENT,
-    COUNTER,
     FEATURE_PREFIX,
     IMAGE,
     NO_POSITION,
@@ -198,17 +197,17 @@ class Encoder:
                 declared = self.config.feature(name)
                 columns += declared.columns(name) if declared else [FeatureColumn(name, kind)]
                 columns += declared.joined_columns(name) if declared else ()
-                columns += self._counted_columns(declared)
+                columns += declared.catalogue_columns(name) if declared else ()
+                columns += self._columns_of(declared)
         return tuple(dict.fromkeys(columns))
 
-    def _counted_columns(self, declared: Feature | None) -> Features:
-        """Of what a counter is: by that a replica knows it."""
-        if declared is None or declared.kind != COUNTER or declared.of in STRINGS:
+    def _columns_of(self, declared: Feature | None) -> Features:
+        """Of what a counter is of, or a catalogue's key: by that a replica knows it."""
+        name = "" if declared is None else declared.looked_up_by
+        if not name or name in STRINGS:
             return ()
-        counted = self.config.feature(declared.of)
-        return (
-            counted.columns(declared.of) if counted else (FeatureColumn(declared.of, CATEGORICAL),)
-        )
+        known = self.config.feature(name)
+        return known.columns(name) if known else (FeatureColumn(name, CATEGORICAL),)
 
     def check_declared(self, declared: Features) -> None:
         """Raises ValueError naming a feature that the model uses and the stream does not declare

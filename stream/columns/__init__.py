@@ -6,6 +6,8 @@
   all of them
 - `counters`: Counters
 - `declaration`: the registry of features
+- `declared_catalogues`: the features of catalogues that a configuration declares
+- `declared_features`: the features that a configuration declares, and events send
 - `derived`: what a model reads of a declared feature's column
 - `events`: impressions and clicks in memory
 - `feature_names`: which names features may have
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
         TS_MS,
         Feature,
     )
+    from stream.columns.declared_catalogues import KEYS, DeclaredCatalogues, catalogued
+    from stream.columns.declared_features import DeclaredFeatures
     from stream.columns.derived import (
         categories,
         list_values,
@@ -120,6 +124,7 @@ __all__ = [
     "INT32",
     "INT64",
     "INTEGER",
+    "KEYS",
     "LIST",
     "LIST_VALUES_MAX",
     "NO_POSITION",
@@ -139,6 +144,8 @@ __all__ = [
     "WEIGHTS",
     "WEIGHTS_SUFFIX",
     "Clicks",
+    "DeclaredCatalogues",
+    "DeclaredFeatures",
     "Feature",
     "FeatureColumn",
     "Features",
@@ -148,6 +155,7 @@ __all__ = [
     "PictureStore",
     "Placed",
     "StreamSize",
+    "catalogued",
     "categories",
     "check_aliases",
     "check_names",

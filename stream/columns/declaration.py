@@ -6,6 +6,7 @@ declarations of the features that it uses, so a checkpoint is read as it was tra
 """
 
 import math
+import re
 from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from itertools import pairwise
@@ -45,8 +46,12 @@ QUARANTINE, MISSING = UNREADABLE = ("quarantine", "missing")
 RATE, SHOWS, CLICKS = GIVES = ("rate", "shows", "clicks")
 #: `of` of a time that is the impression's own.
 TS_MS = "ts_ms"
+ITEM = "item"
+_TOPIC = re.compile("[A-Za-z0-9._-]{1,200}")
 TOKENS_MAX, CHARACTERS_MAX, QUANTILES_MAX = 4_096, 16, 64
 
+#: Kinds whose values may stand in a catalogue.
+LOOKED_UP = (CATEGORICAL, NUMERIC, LIST, TEXT, TIME, VECTOR, IMAGE, COMPONENT)
 #: Options by the kinds that have them; the others belong to every kind.
 _OF_KIND = {
     "type": (CATEGORICAL, LIST),
@@ -78,6 +83,8 @@ _OF_KIND = {
     "missing_max": (COMPONENT,),
     "unreadable": (IMAGE,),
     "store": (IMAGE,),
+    "catalogue": LOOKED_UP,
+    "key": LOOKED_UP,
 }
 #: What says whose a feature is, and changes no number.
 DESCRIBES = ("source", "owner", "since", "doc", "personal", "missing_max", "alias", "retired")
@@ -97,6 +104,16 @@ class Feature:
     owner: str = option("", "who answers for it, for people")
     since: str = option("", "since when it is sent, for people")
     doc: str = option("", "what it means, for people")
+    catalogue: str = option(
+        "",
+        "the compacted topic of one partition that holds it, as 'items': it is joined to events, "
+        "which do not send it (docs/features.md)",
+    )
+    key: str = option(
+        "item",
+        "with catalogue: the categorical feature (or item, vendor, source) whose value is the key "
+        "of a row there",
+    )
     alias: str = option("", "the name that it had: events and older records are read by it as well")
     retired: str = option(
         "", "since when it is no more: events may still send it, and no model may read it"
@@ -178,8 +195,8 @@ class Feature:
     width: int = option(0, "vector: how many numbers; component: 0 = one number alone")
     missing_max: float = option(
         0.5,
-        "component: share of the last minutes' impressions without it above which `everspun "
-        "status` and an alert say so",
+        "component, and with catalogue: share of the last minutes' impressions without it above "
+        "which `everspun status` and an alert say so",
     )
     unreadable: str = option(
         QUARANTINE,
@@ -209,7 +226,8 @@ class Feature:
         _one_of(self, "kind", KINDS)
         for f in fields(self):
             kinds, value = _OF_KIND.get(f.name, KINDS), getattr(self, f.name)
-            if value != f.default and self.kind not in kinds:
+            watched = f.name == "missing_max" and self.catalogue
+            if value != f.default and self.kind not in kinds and not watched:
                 raise ValueError(
                     f"{f.name} = {value!r}: kind {self.kind!r} has none; leave it out, or make it "
                     f"a {' or '.join(kinds)}"
@@ -252,6 +270,25 @@ class Feature:
                 f"none; leave it out"
             )
         self._check_default()
+        self._check_catalogue()
+
+    def _check_catalogue(self) -> None:
+        if not self.catalogue:
+            if self.key != ITEM:
+                raise ValueError(f"key = {self.key!r}: of a feature of a catalogue alone")
+            return
+        if not _TOPIC.fullmatch(self.catalogue):
+            raise ValueError(
+                f"catalogue = {self.catalogue!r}: allowed are letters, digits, '.', '_' and '-', "
+                f"the name of a topic without stream.topic_prefix"
+            )
+        for name in ("of", "personal"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"{name} = {getattr(self, name)!r}: a feature of a catalogue has none"
+                )
+        if self.kind == IMAGE and not self.store:
+            raise ValueError("catalogue: pictures stand there by the SHA-256 of a store's file")
 
     def _check_steps(self) -> None:
         allowed = (NFC, NFKC, LOWER) + ((DIGITS,) if self.kind == TEXT else ())
@@ -326,6 +363,13 @@ class Feature:
 
     def columns(self, name: str) -> tuple[FeatureColumn, ...]:
         """What of it an event sends: one column, a second one of weights, or none."""
+        return () if self.catalogue else self._sent_columns(name)
+
+    def catalogue_columns(self, name: str) -> tuple[FeatureColumn, ...]:
+        """What of it stands in a catalogue, and no event sends (A3)."""
+        return self._sent_columns(name) if self.catalogue else ()
+
+    def _sent_columns(self, name: str) -> tuple[FeatureColumn, ...]:
         if self.of or self.retired:
             return ()
         forgiving, kind = self.unreadable == MISSING, self.kind
@@ -351,6 +395,13 @@ class Feature:
         return (FeatureColumn(name, NUMERIC),) if self.kind == COUNTER else ()
 
     @property
+    def looked_up_by(self) -> str:
+        """The feature by whose value it is known; "" = an event sends it."""
+        if self.catalogue:
+            return self.key
+        return self.of if self.kind == COUNTER else ""
+
+    @property
     def is_bag(self) -> bool:
         """Whether a row has any number of keys of it."""
         return self.kind in (LIST, TEXT)
@@ -358,6 +409,8 @@ class Feature:
     @property
     def is_plain(self) -> bool:
         """Whether its value is hashed as it is sent, or is a number alone."""
+        if self.catalogue:
+            return False
         if self.kind == CATEGORICAL:
             return self.type == STRING and not self.steps and not self.default
         read_otherwise = self.buckets or self.piecewise or self.is_scaled

@@ -2,6 +2,7 @@
 
 - `arrival`: when a record arrived (T1), and which stamps and event times are believed (T3)
 - `arrow_values`: Arrow IPC values of many records read into one set of flat columns
+- `catalogues`: Catalogues
 - `cloud_events`: events in an envelope, which is taken off
 - `decode`: from records to columns
 - `event_faults`: what is wrong with one event, in words

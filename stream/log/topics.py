@@ -1,7 +1,7 @@
 """The topics: how each is to be, and what is wrong with one that is otherwise (T6)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stream.config import SIGNALS_PARTITIONS, StreamConfig
 
@@ -67,6 +67,10 @@ def topic_specs(config: StreamConfig) -> list[TopicSpec]:
     people_ms = max(30 * DAY_MS, models_ms)
     once, each = config.record_bytes_max, config.partitions
     counts = [_spec(config, config.counts, 1, models_ms, once)] if config.counters else []
+    catalogues = [
+        _catalogue(_spec(config, name, 1, FOREVER_MS, once, stamps), config)
+        for name in config.catalogues.values()
+    ]
     return [
         _spec(config, config.impressions, each, inputs_ms, once, stamps),
         _spec(config, config.clicks, each, inputs_ms, once, stamps),
@@ -75,12 +79,20 @@ def topic_specs(config: StreamConfig) -> list[TopicSpec]:
         _spec(config, config.bands, 1, max(BANDS_MS, models_ms), once),
         _spec(config, config.verdicts, 1, models_ms, once),
         *counts,
+        *catalogues,
         _spec(config, config.examples, each, models_ms, 2 * once),
         _spec(config, config.rejected, each, people_ms, 2 * once),
         _spec(config, config.quarantine, each, people_ms, 2 * once),  # the original bytes, and why
         _spec(config, config.evaluations, 1, models_ms, once),
         _spec(config, config.checkpoints, 1, FOREVER_MS, once),
     ]
+
+
+def _catalogue(spec: TopicSpec, config: StreamConfig) -> TopicSpec:
+    """A4: compacted, and no row while an impression may need it that is still there."""
+    kept_ms = LONG_MAX if config.replayed else config.wait_last_ms + config.outage_max_ms
+    more = {"cleanup.policy": "compact", "min.compaction.lag.ms": str(kept_ms)}
+    return replace(spec, settings={**spec.settings, **more})
 
 
 def _spec(
@@ -99,6 +111,12 @@ def _spec(
         **more,
     }
     return TopicSpec(name, partitions, config.replication, retention_ms, settings)
+
+
+_AT_LEAST = (
+    *("max.message.bytes", "min.insync.replicas", "message.timestamp.after.max.ms"),
+    "min.compaction.lag.ms",
+)
 
 
 def check_topic(
@@ -152,15 +170,13 @@ def _suffices(name: str, found: str, wanted: str, spec: TopicSpec) -> bool:
         return int(found) == FOREVER_MS or (
             spec.retention_ms != FOREVER_MS and int(found) >= spec.retention_ms
         )
-    if name in ("max.message.bytes", "min.insync.replicas", "message.timestamp.after.max.ms"):
+    if name in _AT_LEAST:
         return int(found) >= int(wanted)
     return found.lower() == wanted.lower()
 
 
 def _expected(name: str, wanted: str) -> str:
-    if name in ("max.message.bytes", "min.insync.replicas", "retention.ms") and wanted != str(
-        FOREVER_MS
-    ):
+    if name in (*_AT_LEAST, "retention.ms") and wanted != str(FOREVER_MS):
         return f"{wanted} or more"
     return wanted
 

@@ -6,6 +6,7 @@ from typing import Any
 from unittest.mock import patch
 
 import sim_bugs_breaker  # noqa: F401, registers its bugs
+import sim_bugs_catalogues  # noqa: F401, so does this
 import sim_bugs_clocks  # noqa: F401, so does this
 import sim_bugs_copy  # noqa: F401, so does this
 import sim_bugs_counts  # noqa: F401, and this

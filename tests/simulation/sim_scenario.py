@@ -62,6 +62,8 @@ LOSES_FOLDERS = 11
 STORE_FAILS = 22
 #: Seeds of these remainders by 12 that label with 'window' have counters (J1).
 COUNTERS_SEEDS = (5, 10)
+#: Seeds of these remainders by 24 have a catalogue of items (A1).
+CATALOGUE_SEEDS = (18, 21)
 #: Seeds up to here are those that catch planted bugs.
 PLANTED_MAX = 1_000
 #: Of these seeds of 64, all clocks are two days ahead for some seconds.
@@ -166,6 +168,11 @@ class Scenario:
         return bool(self.stream.counters)
 
     @property
+    def catalogue(self) -> bool:
+        """Whether items stand in a catalogue."""
+        return bool(self.stream.catalogues)
+
+    @property
     def transactions(self) -> bool:
         """Whether some of what stands in the inputs is no record: markers, and what was aborted
         (T6)."""
@@ -193,7 +200,14 @@ class Scenario:
             "copies",
             "governed",
         )
-        switches += ("counters", "retention", "transactions", "clocks_ahead", "store_fails")
+        switches += (
+            "counters",
+            "catalogue",
+            "retention",
+            "transactions",
+            "clocks_ahead",
+            "store_fails",
+        )
         on = [name for name in switches if getattr(self, name)]
         if self.late:
             on.append(s.label_strategy)
@@ -237,7 +251,7 @@ def scenario(seed: int, faultless: bool = False) -> Scenario:
     ]
     return Scenario(
         seed=seed,
-        stream=_strategy(seed, stream),
+        stream=_catalogued(seed, _strategy(seed, stream)),
         staleness=(0, 1, 4, -1)[(seed // 2) % 4],
         fraud=(seed // 8) % 2 == 0,
         tuning=("nothing", "bounds", "learners", "shards", "turns")[seed % 5],
@@ -291,6 +305,13 @@ def _counting(stream: StreamConfig) -> StreamConfig:
         "item_clicks": Feature(kind="counter", of="item", half_life_ms=0, gives="clicks"),
     }
     return replace(stream, declared=declared, counts_bucket_ms=2000, counts_slices=4)
+
+
+def _catalogued(seed: int, stream: StreamConfig) -> StreamConfig:
+    if seed % 24 not in CATALOGUE_SEEDS or seed % 64 == CLOCKS_AHEAD:
+        return stream
+    title = Feature(kind="text", catalogue="items")
+    return replace(stream, declared={**stream.declared, "title": title})
 
 
 def _has_breaker(seed: int) -> bool:

@@ -9,6 +9,7 @@ import random
 from dataclasses import replace
 from typing import Any
 
+from sim_catalogue import drawn
 from sim_log import Broker, Message
 from sim_network import Process, World
 from sim_poison import is_junk
@@ -16,6 +17,7 @@ from sim_scenario import Scenario
 from sim_site_plan import VENDORS, Planner
 
 from stream import BARRIER, CLOCK_MS, CONTROL, HEARTBEAT
+from stream.decoding.catalogues import HEARTBEAT_KEY
 from stream.internal_topics import BatchHeader, Verdict, encode_verdict
 
 HISTORY_MS = 1_600_000_000_000
@@ -35,6 +37,9 @@ class Site(Process):
         self.zero_ms = HISTORY_MS if scenario.replayed else world.time.now_ms
         self.began_ms = world.time.now_ms
         self.plan = Planner(scenario, self.zero_ms).draw()
+        if scenario.catalogue:
+            self.plan.events += drawn(scenario)
+            self.plan.events.sort(key=lambda event: event[0])
         self.unsent = 0
         self.lines: dict[tuple[str, int], list[Message]] = {}
         self.busy: set[tuple[str, int]] = set()
@@ -196,7 +201,11 @@ class Site(Process):
         if barrier:
             headers.append((BARRIER, str(barrier).encode()))
         pairs = [(topic, p) for topic in (c.impressions, c.clicks) for p in range(c.partitions)]
-        return [Message(topic, p, None, None, tuple(headers), stamp) for topic, p in pairs]
+        beats = [Message(topic, p, None, None, tuple(headers), stamp) for topic, p in pairs]
+        key = HEARTBEAT_KEY
+        return beats + [
+            Message(t, 0, key, None, tuple(headers), stamp) for t in c.catalogues.values()
+        ]
 
     def _advance(self) -> None:
         """Queue what is due, up to a barrier; there, wait until it is lifted (E3)."""

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from sim_admitted import WORDS, AdmittedKeysByModel
 from sim_bands import BandsWatch
+from sim_catalogue import CatalogueWatch
 from sim_counted import CountedWatch
 from sim_governor import Leased
 from sim_log import Message
@@ -160,6 +161,7 @@ class Watch:
         self.recount = Recount()
         self.bands = BandsWatch(scenario)
         self.counted = CountedWatch(scenario)
+        self.catalogue = CatalogueWatch(scenario)
         self.lexicons = AdmittedKeysByModel()
         self.holds: set[str] = set()
         self.shards = SHARDS  # as ordered
@@ -184,6 +186,7 @@ class Watch:
             self.count("examples")
         self.bands.landed(message, record)
         self.counted.landed(message, record)
+        self.catalogue.landed(message, record)
         if message.topic == self.verdicts:
             self.recount.landed(record)
             self.count("verdicts")

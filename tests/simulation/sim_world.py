@@ -153,6 +153,9 @@ class Simulation:
         self.check_shards()
         if self.scenario.counters:
             self.watch.counts["rows with counters"] = self.watch.counted.joined
+        self.watch.catalogue.check_quarantine(self.broker)
+        if self.scenario.catalogue:
+            self.watch.counts["rows of a catalogue"] = self.watch.catalogue.joined
         self.watch.counts["store failures"] = self.files.failures
         for folded in self.watch.folded.values():
             self.watch.counts["repeats"] = self.watch.counts.get("repeats", 0) + folded.repeats

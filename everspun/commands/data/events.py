@@ -1,7 +1,8 @@
 """Check events before or after they are sent: field, value and fix for each bad record.
 
 FILE: JSON lines, one event, page view or array a line. TOPIC: `impressions` or `clicks` of the
-config's Kafka.
+config's Kafka, or one of its catalogues. In a file of a catalogue, a line is a row: an object of
+the key, as `key`, and of attributes.
 """
 
 import argparse
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import orjson
 from rich.table import Table
 
 from everspun.audit import read_all
@@ -18,6 +20,7 @@ from everspun.commands import options as shared
 from everspun.config import Config
 from stream import Partition, Record, StreamConfig
 from stream.decoding import count_undeclared, decode_clicks, decode_impressions
+from stream.decoding.catalogues import CatalogueColumns, WrongRow
 from stream.log import KafkaLog, RecordColumns
 from stream.registry import RegistryAway, RegistryConfig, registry_client, with_schemas
 
@@ -31,12 +34,11 @@ WAIT_MS = 100
 def arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="action", required=True, metavar="check")
     check = commands.add_parser("check", help="check a file or a topic")
-    check.add_argument("what", help="a JSON-lines file, or impressions | clicks")
+    check.add_argument("what", help="a JSON-lines file, or impressions | clicks | a catalogue")
     check.add_argument(
         "--kind",
-        choices=("impressions", "clicks"),
         default="impressions",
-        help="what the file holds",
+        help="what the file holds: impressions, clicks, a catalogue",
     )
     check.add_argument("--limit", type=int, default=20, help="bad records shown (all are counted)")
     shared.config_options(check)
@@ -46,9 +48,16 @@ def run(options: argparse.Namespace) -> int:
     path, checked = Path(options.what), Checked(options.limit)
     if path.is_file():
         config = shared.load(options) if options.config.exists() else Config()
+        known = ("impressions", "clicks", *config.stream.catalogues)
+        if options.kind not in known:
+            print(f"--kind {options.kind}: allowed are {', '.join(known)}")
+            return 2
         _check_file(path, options.kind, config.stream, checked)
-    elif options.what in ("impressions", "clicks"):
+    elif options.what in ("impressions", "clicks") or options.config.exists():
         config = shared.load(options)
+        if options.what not in ("impressions", "clicks", *config.stream.catalogues):
+            print(f"{options.what}: neither a file nor 'impressions', 'clicks' or a catalogue")
+            return 2
         try:
             _check_topic(options.what, config.stream, config.registry, checked)
         except RegistryAway as error:
@@ -75,6 +84,8 @@ class Checked:
         self, where: str, records: Sequence[Record], kind: str, partition: int, config: StreamConfig
     ) -> None:
         """The decoder of the labeler, on these records."""
+        if kind in config.catalogues:
+            return self._add_rows(where, records, kind, config)
         arrivals = np.array([r.timestamp_ms for r in records], dtype=np.int64)
         decode = decode_impressions if kind == "impressions" else decode_clicks
         rows, bad = decode(records, partition, arrivals, config)
@@ -83,6 +94,17 @@ class Checked:
             self.add_bad(where, one.record.offset, one.field, one.reason)
         if kind == "impressions":
             count_undeclared(self.undeclared, records, config)
+
+    def _add_rows(
+        self, where: str, records: Sequence[Record], name: str, config: StreamConfig
+    ) -> None:
+        limits = (config.record_bytes_max, config.catalogue_row_bytes_max)
+        reader = CatalogueColumns(config.declared, *limits).readers[name]
+        for record in records:
+            try:
+                self.good += reader.read(record) is not None
+            except WrongRow as error:
+                self.add_bad(where, record.offset, error.name, error.reason)
 
     def add_bad(self, where: str, at: int, name: str, reason: str) -> None:
         self.bad += 1
@@ -120,13 +142,24 @@ def _check_file(path: Path, kind: str, config: StreamConfig, checked: Checked) -
             )
             checked.add_bad("line", number, "value", text)
         elif line.strip():
-            chunk.append(Record(number, 0, None, line))
+            chunk.append(
+                Record(number, 0, _key_of(line) if kind in config.catalogues else None, line)
+            )
             size += len(line)
         if len(chunk) == CHUNK or size > CHUNK_BYTES:
             checked.add("line", chunk, kind, 0, config)
             chunk, size = [], 0
     if chunk:
         checked.add("line", chunk, kind, 0, config)
+
+
+def _key_of(line: bytes) -> bytes | None:
+    """Of a row in a file; None = it says none."""
+    try:
+        key = orjson.loads(line)["key"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None
+    return key.encode() if isinstance(key, str) else None
 
 
 def _lines(path: Path, bytes_max: int) -> Iterator[tuple[int, bytes | None]]:
@@ -147,11 +180,12 @@ def _lines(path: Path, bytes_max: int) -> Iterator[tuple[int, bytes | None]]:
 def _check_topic(
     kind: str, config: StreamConfig, registry: RegistryConfig, checked: Checked
 ) -> None:
-    topic = config.impressions if kind == "impressions" else config.clicks
+    topics = {"impressions": config.impressions, "clicks": config.clicks, **config.catalogues}
+    topic, partitions = topics[kind], 1 if kind in config.catalogues else config.partitions
     schemas = Registered(registry)
     reader = KafkaLog(config).reader()
     try:
-        for p in range(config.partitions):
+        for p in range(partitions):
             chunk, size = [], 0
             for record in read_all(reader, Partition(topic, p)):
                 if not record.is_heartbeat:

@@ -53,6 +53,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="the clicks, where they stand in a file of their own",
     )
     parser.add_argument(
+        "--catalogue",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="rows of a catalogue: JSON lines of key, ts_ms (from when on it holds), attributes, "
+        "or key, ts_ms and deleted; may be given again for another",
+    )
+    parser.add_argument(
         "--disorder-s",
         type=float,
         default=300.0,
@@ -81,6 +89,7 @@ def run(options: argparse.Namespace) -> int:
         )
     try:
         files = own_files(config.replay.source, options.clicks, options.attacks)
+        files = [*catalogue_files(options.catalogue, config, bool(files)), *files]
         if problems := check_topics(config.stream):
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             raise OwnLogError(
@@ -120,6 +129,22 @@ def own_files(source: str, clicks: Path | None, planted: bool) -> list[OwnFile]:
     return [OwnFile(path, IMPRESSIONS), OwnFile(clicks, CLICKS)]
 
 
+def catalogue_files(said: list[str], config: Config, own: bool) -> list[OwnFile]:
+    """Those of `--catalogue`. Raises OwnLogError."""
+    found = []
+    for one in said:
+        name, _, path = one.partition("=")
+        if name not in config.stream.catalogues or not path:
+            known = ", ".join(config.stream.catalogues) or "none: no feature says `catalogue`"
+            raise OwnLogError(f"--catalogue {one}: expected NAME=FILE; declared are {known}")
+        if not own:
+            raise OwnLogError(f"--catalogue {one}: beside a file of your own alone")
+        if not Path(path).is_file():
+            raise OwnLogError(f"--catalogue {one}: no such file")
+        found.append(OwnFile(Path(path), name, True))
+    return found
+
+
 def _own(config: Config, files: list[OwnFile], disorder_ms: int) -> int:
     console = shared.console()
     replay = OwnReplay(config, files, KafkaLog(config.stream), Path(config.run.dir), disorder_ms)
@@ -130,6 +155,7 @@ def _own(config: Config, files: list[OwnFile], disorder_ms: int) -> int:
         moment = f", at {show_ms(p.now_ms)}" if p.now_ms else ""
         bad = f", {sum(p.bad.values()):,} to quarantine" if p.bad else ""
         events = f"{p.records:,} records: {p.impressions:,} impressions, {p.clicks:,} clicks"
+        events += f", {p.rows:,} rows of catalogues" if p.rows else ""
         return f"{share:.0%}  {events}{bad}{moment}: {p.doing}"
 
     stop = stop_on_signals()

@@ -171,7 +171,8 @@ def breaches(
                 "everspun fraud ban says again what still holds"
             )
     found += learning_faults(limits, reports)
-    found += missing_faults(config.stream.components, reports)
+    watched = {**config.stream.components, **config.stream.catalogued}
+    found += missing_faults(watched, reports)
     if not reports:
         found.append(f"no process of {config.run.dir} answers: is it running?")
     return found

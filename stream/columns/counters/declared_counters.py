@@ -26,6 +26,11 @@ class DeclaredCounters(ABC):
 
     @property
     @abstractmethod
+    def catalogue_columns(self) -> Features:
+        """The columns that catalogues give."""
+
+    @property
+    @abstractmethod
     def categories(self) -> tuple[str, ...]:
         """Names of the categorical features."""
 
@@ -52,7 +57,7 @@ class DeclaredCounters(ABC):
     @property
     def examples_features(self) -> Features:
         """The columns of features in `examples`, in their order."""
-        return (*self.features, *self.joined)
+        return (*self.features, *self.joined, *self.catalogue_columns)
 
     @property
     def counter_columns(self) -> CounterColumns:

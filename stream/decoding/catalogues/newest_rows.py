@@ -1,0 +1,73 @@
+"""The newest rows of catalogues, for replicas (A5). One thread reads the log; others look up."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import pyarrow as pa
+
+from stream.columns import WEIGHTS, is_missing
+from stream.decoding.catalogues.catalogue_columns import CatalogueColumns, FoundRows, found_of
+from stream.decoding.catalogues.held_rows import HeldRows
+from stream.decoding.catalogues.rows import WrongRow
+from stream.kernels import Bools
+from stream.record import Record
+
+
+class NewestRows:
+    """Of all catalogues that are declared."""
+
+    def __init__(self, columns: CatalogueColumns, held: Mapping[str, HeldRows]) -> None:
+        """`held`: empty, by catalogue."""
+        self.columns, self.held = columns, held
+        self.told_ms = dict.fromkeys(held, 0)  # time of the newest record, by catalogue
+        self.wrong = 0  # records that could not be read
+
+    def read(self, name: str, records: Iterable[Record]) -> None:
+        """The next records of a catalogue. Raises CatalogueFailed."""
+        reader, held = self.columns.readers[name], self.held[name]
+        for record in records:
+            self.told_ms[name] = max(self.told_ms[name], record.timestamp_ms)
+            try:
+                row = reader.read(record)
+            except WrongRow:  # the labeler puts it into quarantine
+                self.wrong += 1
+                continue
+            if row is not None:
+                held.put(row.key, row.value)
+
+    def filled(self, table: pa.Table) -> pa.Table:
+        """A request's rows with what they do not say themselves. Raises CatalogueFailed."""
+        asked, found = table, self.columns.columns(table, self._find, table.schema.names)
+        for feature in self.columns.features:
+            if feature.column not in found:
+                continue
+            at, decides = table.schema.get_field_index(feature.column), feature.column
+            if feature.kind == WEIGHTS:  # they belong to their list, whoever says that
+                decides = feature.weighted_column
+            missing = is_missing(_whole(asked, decides))
+            both = _chosen(_whole(asked, feature.column), found[feature.column], missing)
+            table = table.set_column(at, table.schema.field(at), both)
+        return table
+
+    def age_s(self, now_ms: int) -> float | None:
+        """Seconds since the newest record of the catalogue that is furthest behind; None = one was
+        never read."""
+        oldest = min(self.told_ms.values(), default=0)
+        return (now_ms - oldest) / 1_000 if oldest else None
+
+    def _find(self, name: str, keys: pa.Array) -> FoundRows:
+        return found_of(keys, self.held[name].get)
+
+
+def _whole(table: pa.Table, name: str) -> pa.Array:
+    column = table.column(name)
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+
+
+def _chosen(given: pa.Array, found: pa.Array, missing: Bools) -> pa.Array:
+    """What was found where the request says nothing."""
+    if missing.all():
+        return found
+    places = np.arange(len(given))
+    both = pa.concat_arrays([given, found])
+    return both.take(pa.array(np.where(missing, places + len(given), places)))
