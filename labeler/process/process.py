@@ -211,9 +211,9 @@ class Service:
             head.own(self._group.owned)
             moved = head.run_once(self._now(), wait_ms)
             wait_ms = 0 if moved or head.in_flight else self._labeler.poll_ms
-            if head.in_flight and not moved:
-                head.wait(IN_FLIGHT_MS)
-            if not head.in_flight and (moved or not head.counts):
+            if head.in_flight:
+                head.wait(turns.wait_ms(moved))
+            elif moved or not head.counts:
                 ending.wait(turns.rest_s)
         head.close()
 

@@ -11,7 +11,7 @@ from stream.internal_topics import BatchHeader
 
 logger = logging.getLogger(__name__)
 
-#: How long to wait for an acknowledgement before looking for new records again.
+#: How long to wait for an acknowledgement at least before looking for new records again.
 IN_FLIGHT_MS = 5
 
 Work = Callable[[threading.Event], None]
@@ -58,9 +58,9 @@ class ThreadGroup:
 
 
 class Turns:
-    """When the next turn begins: not sooner after the last one began than `every_ms`, while nothing
-    is on its way to the log. Where records come few at a time, each look at them costs more than
-    they do; and where they come in masses, a turn takes longer than this."""
+    """When the next turn begins: not sooner after the last one began than `every_ms`, or than an
+    acknowledgement that is waited for. Where records come few at a time, each look at them costs
+    more than they do; and where they come in masses, a turn takes longer than this."""
 
     def __init__(self, every_ms: int, elapsed_s: Callable[[], float] = time.monotonic):
         self._every_s, self._elapsed_s = every_ms / 1000, elapsed_s
@@ -73,6 +73,10 @@ class Turns:
     def rest_s(self) -> float:
         """How long to wait before the next."""
         return max(0.0, self._began_s + self._every_s - self._elapsed_s())
+
+    def wait_ms(self, moved: bool) -> int:
+        """How long to wait for what is on its way, if the turn `moved` anything or did not."""
+        return max(0 if moved else IN_FLIGHT_MS, int(self.rest_s * 1_000))
 
 
 class LabellingStep(Protocol):
@@ -119,8 +123,8 @@ class LabellingLoop:
             labelling.own(self._owned())
             moved = labelling.run_once(now_ms, wait_ms)
             wait_ms = 0 if moved or labelling.in_flight else self._poll_ms
-            if labelling.in_flight and not moved:
-                labelling.wait(IN_FLIGHT_MS)
-            if labelling.idle(now_ms) or (moved and not labelling.in_flight):
+            if labelling.in_flight:
+                labelling.wait(turns.wait_ms(moved))
+            elif moved or labelling.idle(now_ms):
                 ending.wait(turns.rest_s)
             heard(labelling.take_acknowledged())

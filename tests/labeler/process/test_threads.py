@@ -24,6 +24,7 @@ class Step:
 
     def __init__(self, sending: bool, turns: int):
         self.in_flight, self._left, self.ending = sending, turns, Ending()
+        self.waits_ms: list[int] = []
 
     def own(self, partitions):
         pass
@@ -35,7 +36,7 @@ class Step:
         return True
 
     def wait(self, timeout_ms):
-        pass
+        self.waits_ms.append(timeout_ms)
 
     def idle(self, now_ms):
         return False
@@ -56,12 +57,20 @@ class Ending(threading.Event):
         return self.is_set()
 
 
-@pytest.mark.parametrize(("sending", "rests"), [(False, 5), (True, 0)])
-def test_what_comes_a_little_at_a_time_is_read_together_unless_the_log_is_waited_for(
-    sending, rests
-):
+@pytest.mark.parametrize("sending", [False, True])
+def test_what_comes_a_little_at_a_time_is_read_together_or_once_the_log_has_what_was_sent(sending):
     step = Step(sending, turns=5)
     loop = LabellingLoop(step, lambda: [0], lambda: 0, poll_ms=60_000)
     loop.run(step.ending, lambda headers: None, lambda: False)
-    assert len(step.ending.waits_s) == rests
-    assert all(59 < s <= 60 for s in step.ending.waits_s)
+    waits_s = [ms / 1_000 for ms in step.waits_ms] if sending else step.ending.waits_s
+    assert len(waits_s) == 5
+    assert all(59 < s <= 60 for s in waits_s)
+    assert not (step.ending.waits_s if sending else step.waits_ms)
+
+
+def test_a_long_turn_waits_for_what_is_on_its_way_where_it_moved_nothing():
+    now_s = [0.0]
+    turns = Turns(50, lambda: now_s[0])
+    turns.begin()
+    now_s[0] = 0.2
+    assert (turns.wait_ms(moved=True), turns.wait_ms(moved=False)) == (0, 5)
