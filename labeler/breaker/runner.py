@@ -1,10 +1,9 @@
 """The breaker's reader and writer: `tallies` and operators' words in; verdicts, bands and
 watermarks out (C5, F2).
 
-One process judges, the one that owns partition 0 of the group. What it knows stands in `bands`; it
-is restored from there at every start and after every failed send. One that was replaced and does
-not know it yet may still write there: whoever finds a record of `bands` where its own should stand
-begins again, and says no watermark before (L9).
+What it knows stands in `bands` (`labeler.io.sole_writer`). One that was replaced and does not know
+it yet may still write there: whoever finds its record says no watermark before it begins again
+(L9).
 """
 
 import functools
@@ -15,7 +14,7 @@ from labeler.breaker.band_record import BandRecord, decode_band
 from labeler.breaker.breaker import Breaker, BreakerStep
 from labeler.breaker.early_join import decode_tally
 from labeler.breaker_config import BreakerConfig
-from labeler.io import TailReader, Wait
+from labeler.io import SoleWriter, TailReader, WriterTotals
 from stream import Partition, Record, StreamConfig
 from stream.internal_topics import (
     BatchHeader,
@@ -25,7 +24,7 @@ from stream.internal_topics import (
     decode_verdict,
     encode_verdict,
 )
-from stream.log import Append, Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
+from stream.log import Append, Log, OffsetOutOfRange
 
 logger = logging.getLogger(__name__)
 
@@ -34,20 +33,21 @@ MEMORY = 1.2
 
 
 @dataclass
-class JudgingTotals:
+class JudgingTotals(WriterTotals):
     """Counted since the process started."""
 
     tallies: int = 0
     cells: int = 0
     verdicts: dict[str, int] = field(default_factory=dict)  # by rule
     watermarks: int = 0
-    restarts: int = 0
     unreadable: int = 0
     gone: int = 0  # partitions of tallies of which a part was gone before it was judged: an alarm
 
 
-class Judging:
+class Judging(SoleWriter):
     """Drives the core over a log. Belongs to one thread."""
+
+    totals: JudgingTotals
 
     def __init__(
         self,
@@ -58,42 +58,17 @@ class Judging:
         passed_over: PassedOver | None = None,
     ):
         """`stream` is that of the early join (`labeler.breaker.early_join.tally_stream`)."""
-        self._stream, self._config, self._log, self._retry_ms = stream, config, log, retry_ms
+        bands = Partition(stream.bands, 0)
+        super().__init__(log, bands, retry_ms, passed_over or PassedOver(logger), "the breaker")
+        self._stream, self._config = stream, config
         self._tallies = [Partition(stream.tallies, p) for p in range(stream.partitions)]
-        self._verdicts, self._bands = Partition(stream.verdicts, 0), Partition(stream.bands, 0)
-        self._reader: Reader | None = None
-        self._writer: Writer | None = None
-        self._owned = False
-        self.passed_over = passed_over or PassedOver(logger)
-        self._retry = Wait()
-        self._bands_end = 0  # where the next record of `bands` must stand
+        self._verdicts, self._bands = Partition(stream.verdicts, 0), bands
         self.breaker: Breaker | None = None
         self.totals = JudgingTotals()
 
-    def own(self, owned: bool) -> None:
-        """Whether this process judges. What it knew is dropped with the right to judge."""
-        if owned != self._owned:
-            self._owned = owned
-            self._forget()
-
-    def run_once(self, now_ms: int, wait_ms: int) -> bool:
-        """Read, judge, send once. True if anything moved."""
-        if not self._owned or not self._retry.over(now_ms):
-            return False
-        try:
-            if self.breaker is None:
-                self._start()
-            return self._turn(wait_ms, now_ms)
-        except (SendFailed, Unavailable) as error:
-            logger.warning("breaker begins again in %d ms: %s", self._retry_ms, error)
-            self.totals.restarts += 1
-            self._retry.begin(now_ms, self._retry_ms)
-            self._forget()
-            return False
-
-    def close(self) -> None:
-        """Drop reader and writer."""
-        self._forget()
+    @property
+    def _is_started(self) -> bool:
+        return self.breaker is not None
 
     def _start(self) -> None:
         tail = TailReader(self._log, self._stream.poll_records_max)
@@ -118,21 +93,19 @@ class Judging:
         )
 
     def _memory(self, tail: TailReader) -> list[BandRecord]:
-        """The records of `bands` that hold all of history. Repeats may make a tail of them
-        short: then a longer one."""
+        """The records of `bands` that hold all of history."""
         cells = self._config.history_cells
-        records_max = int(MEMORY * cells)
-        while True:
-            memory: list[BandRecord] = []
-            begin, self._bands_end = tail.span(self._bands, records_max)
-            tail.read(self._bands, records_max, functools.partial(self._remember, memory))
-            last = (
-                -1
-            )  # the first record of a cell counts: what stands behind a later cell is a repeat
+        memory: list[BandRecord] = []
+
+        def is_whole() -> bool:
+            # the first record of a cell counts: what stands behind a later cell is a repeat
+            last = -1
             known = {last := record.cell for record in memory if record.cell > last}
-            if begin == tail.first(self._bands) or known.issuperset(range(last - cells + 1, last)):
-                return memory
-            records_max *= 2
+            return known.issuperset(range(last - cells + 1, last))
+
+        take = functools.partial(self._remember, memory)
+        self._read_back(tail, int(MEMORY * cells), take, memory.clear, is_whole)
+        return memory
 
     def _remember(self, memory: list[BandRecord], records: list[Record]) -> None:
         for record in records:
@@ -147,7 +120,7 @@ class Judging:
             self.totals.gone += 1
         breaker.cells.skip(at.partition, first)
 
-    def _turn(self, wait_ms: int, now_ms: int) -> bool:
+    def _turn(self, now_ms: int, wait_ms: int) -> bool:
         assert self.breaker is not None
         assert self._reader is not None
         try:
@@ -212,16 +185,6 @@ class Judging:
         self._flush(bool(step.watermarks))
         self.totals.watermarks += len(step.watermarks)
 
-    def _check_alone(self, offsets: list[int]) -> None:
-        """Raises SendFailed where records of `bands` do not follow what this judge was restored
-        from (L9)."""
-        first = self._bands_end
-        if offsets != list(range(first, first + len(offsets))):
-            raise SendFailed(
-                f"{self._bands.topic}: another judge wrote between {first} and {offsets[-1]}"
-            )
-        self._bands_end += len(offsets)
-
     def _append(
         self,
         to: Partition,
@@ -239,8 +202,5 @@ class Judging:
             self._writer.flush(self._stream.request_timeout_ms)
 
     def _forget(self) -> None:
-        """C5: the writer is dropped unflushed; the next start reads back what the log holds."""
-        for one in (self._writer, self._reader):
-            if one is not None:
-                one.close()
-        self._writer = self._reader = self.breaker = None
+        super()._forget()
+        self.breaker = None

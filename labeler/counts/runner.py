@@ -1,17 +1,14 @@
 """The adder's reader and writer: `examples` of all partitions in, `counts` out (C5, J2).
 
-One process adds up, the one that owns partition 0 of the group. What it knows stands in `counts`;
-it is restored from there at every start and after every failed send. One that was replaced and does
-not know it yet writes the same buckets, and counts for nothing: whoever finds a record of `counts`
-where its own should stand begins again.
+What it knows stands in `counts` (`labeler.io.sole_writer`). One that was replaced and does not know
+it yet writes the same buckets, and counts for nothing.
 """
 
-import functools
 import logging
 from dataclasses import dataclass
 
 from labeler.counts.adder import Adder
-from labeler.io import TailReader, Wait
+from labeler.io import SoleWriter, TailReader, WriterTotals
 from stream import Partition, Record, StreamConfig
 from stream.internal_topics import (
     CountParts,
@@ -21,7 +18,7 @@ from stream.internal_topics import (
     decode_counts,
     encode_counts,
 )
-from stream.log import Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
+from stream.log import Log, OffsetOutOfRange
 
 logger = logging.getLogger(__name__)
 
@@ -30,57 +27,32 @@ ROUNDS_READ = 2
 
 
 @dataclass
-class AddingTotals:
+class AddingTotals(WriterTotals):
     """Counts since the process started."""
 
     records: int = 0  # of `examples`
     buckets: int = 0
-    restarts: int = 0
     gone: int = 0  # partitions of which labels were deleted before they were counted: an alarm
 
 
-class Adding:
+class Adding(SoleWriter):
     """Drives the core over a log. Belongs to one thread."""
+
+    totals: AddingTotals
 
     def __init__(
         self, stream: StreamConfig, log: Log, retry_ms: int, passed_over: PassedOver | None = None
     ) -> None:
-        self._stream, self._log, self._retry_ms = stream, log, retry_ms
+        counts = Partition(stream.counts, 0)
+        super().__init__(log, counts, retry_ms, passed_over or PassedOver(logger), "the adder")
+        self._stream, self._counts = stream, counts
         self._examples = [Partition(stream.examples, p) for p in range(stream.partitions)]
-        self._counts = Partition(stream.counts, 0)
-        self._reader: Reader | None = None
-        self._writer: Writer | None = None
-        self._owned = False
-        self.passed_over = passed_over or PassedOver(logger)
-        self._retry = Wait()
-        self._end = 0  # where the next record of `counts` must stand
         self.adder: Adder | None = None
         self.totals = AddingTotals()
 
-    def own(self, owned: bool) -> None:
-        """Whether this process adds up. What it knew is dropped with the right to."""
-        if owned != self._owned:
-            self._owned = owned
-            self._forget()
-
-    def run_once(self, now_ms: int, wait_ms: int) -> bool:
-        """Read, add up, send once. True if anything moved."""
-        if not self._owned or not self._retry.over(now_ms):
-            return False
-        try:
-            if self.adder is None:
-                self._start()
-            return self._turn(now_ms, wait_ms)
-        except (SendFailed, Unavailable) as error:
-            logger.warning("counters begin again in %d ms: %s", self._retry_ms, error)
-            self.totals.restarts += 1
-            self._retry.begin(now_ms, self._retry_ms)
-            self._forget()
-            return False
-
-    def close(self) -> None:
-        """Drop reader and writer."""
-        self._forget()
+    @property
+    def _is_started(self) -> bool:
+        return self.adder is not None
 
     def _start(self) -> None:
         tail = TailReader(self._log, self._stream.poll_records_max)
@@ -102,18 +74,24 @@ class Adding:
     def _memory(self, tail: TailReader) -> list[CountRecord]:
         """The buckets of the last round of slices, and what was quiet since."""
         slices = self._stream.counts_slices
-        records_max = ROUNDS_READ * slices
-        while True:
-            found: list[CountRecord] = []
-            begin, self._end = tail.span(self._counts, records_max)
+        found: list[CountRecord] = []
+        parts = CountParts(self._stream.counts_bucket_ms, slices)
+
+        def begin() -> None:
+            nonlocal parts
+            found.clear()
             parts = CountParts(self._stream.counts_bucket_ms, slices)
-            take = functools.partial(self._remember, parts, found)
-            tail.read_between(self._counts, begin, self._end, take)
+
+        def is_whole() -> bool:
             known = {record.number for record in found if not record.quiet}
             last_round = range(max(1, parts.number - slices + 1), parts.number + 1)
-            if begin == tail.first(self._counts) or (known and known.issuperset(last_round)):
-                return found
-            records_max *= 2
+            return bool(known) and known.issuperset(last_round)
+
+        def take(records: list[Record]) -> None:
+            self._remember(parts, found, records)
+
+        self._read_back(tail, ROUNDS_READ * slices, take, begin, is_whole)
+        return found
 
     def _remember(self, parts: CountParts, found: list[CountRecord], records: list[Record]) -> None:
         for record in records:
@@ -168,17 +146,9 @@ class Adding:
         if not sent:
             return
         self._writer.flush(self._stream.request_timeout_ms)
-        offsets = [one.offset for one in sent]
-        if offsets != list(range(self._end, self._end + len(offsets))):
-            raise SendFailed(
-                f"{self._counts.topic}: another adder wrote between {self._end} and {offsets[-1]}"
-            )
-        self._end += len(offsets)
+        self._check_alone([one.offset for one in sent])
         self.totals.buckets += sum(not record.quiet for record in records)
 
     def _forget(self) -> None:
-        """C5: the writer is dropped unflushed; the next start reads back what the log holds."""
-        for one in (self._writer, self._reader):
-            if one is not None:
-                one.close()
-        self._writer = self._reader = self.adder = None
+        super()._forget()
+        self.adder = None

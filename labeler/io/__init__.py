@@ -6,6 +6,7 @@ each.
 - `fetch_queue`: records fetched from one partition and not yet handed to a core
 - `outbox`: what one chain still has to write
 - `set_aside`: records that an operator sends to quarantine unread
+- `sole_writer`: the one process of a group that writes a topic which is its core's memory
 - `tail`: reading back the end of a partition, to fold it
 - `wait`: A wait by a clock that may be set back
 """
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from labeler.io.fetch_queue import FetchQueue
     from labeler.io.outbox import Message, Outbox, Outgoing
     from labeler.io.set_aside import SetAside, set_aside_headers, set_aside_key, set_asides
+    from labeler.io.sole_writer import SoleWriter, WriterTotals
     from labeler.io.tail import EMPTY_POLLS_MAX, POLL_MS, TailReader
     from labeler.io.wait import Wait
 else:
@@ -33,9 +35,11 @@ __all__ = [
     "Outgoing",
     "RefetchTimer",
     "SetAside",
+    "SoleWriter",
     "StepSize",
     "TailReader",
     "Wait",
+    "WriterTotals",
     "set_aside_headers",
     "set_aside_key",
     "set_asides",

@@ -172,7 +172,7 @@ class BreakerNode(Process):
             if judging.totals.restarts > restarts:
                 self.world.trace(self.name, "the judge begins again")
             if judging.totals.watermarks > said and judging.breaker is not None:
-                self.watch.bands.remembers(self.name, judging.breaker, judging._bands_end)
+                self.watch.bands.remembers(self.name, judging.breaker, judging._memory_end)
             self.pause(TURN_MS * (0.5 + self.world.rng.random()))
 
     def pause(self, for_ms: float | None = None) -> None:
