@@ -135,8 +135,11 @@ def label_config_hash(stream: StreamConfig, labeler: LabelerConfig) -> str:
     decides += [f"{name}:{one.to_dict()}" for name, one in stream.catalogued.items()]
     if stream.catalogued:
         decides.append(f"catalogue_row_bytes_max={stream.catalogue_row_bytes_max}")
-    if stream.counters:
+    if stream.keeps:
         decides += [f"{name}={getattr(stream, name)}" for name in _COUNTERS_DECIDE]
+    if stream.sequences:
+        decides += [f"{name}:{one.to_dict()}" for name, one in stream.sequences.items()]
+        decides += [f"sequences_bytes_max={stream.sequences_bytes_max}"]
     return hashlib.blake2b(";".join(decides).encode(), digest_size=8).hexdigest()
 
 

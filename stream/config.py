@@ -172,13 +172,17 @@ class StreamConfig(DeclaredFeatures, DeclaredCatalogues, DeclaredCounters):
     flush_ms: int = option(1_000, "bucket of arrival time that a batch stays within, ms (C3)")
     batch_rows_max: int = option(4_096, "impressions of any class in one batch (C3)")
     counts_bucket_ms: int = option(
-        60_000, "bucket of arrival time of counters, ms (J2); another begins counting anew"
+        60_000, "bucket of arrival time of what is kept, ms (J2); another begins counting anew"
     )
     counts_slices: int = option(
         60, "records of `counts` that hold all totals (J3); another number begins counting anew"
     )
     counts_values_max: int = option(
         1_000_000, "values of a feature that are counted; above, those shown least are forgotten"
+    )
+    sequences_bytes_max: int = option(
+        67_108_864,
+        "bytes of one sequence, at most 1 GiB; who clicked longest ago is forgotten above",
     )
     catalogue_row_bytes_max: int = option(
         2_048,
@@ -333,10 +337,6 @@ class StreamConfig(DeclaredFeatures, DeclaredCatalogues, DeclaredCounters):
     @property
     def bands(self) -> str:
         return self.topic_prefix + "bands"
-
-    @property
-    def counts(self) -> str:
-        return self.topic_prefix + "counts"
 
     @property
     def verdicts(self) -> str:

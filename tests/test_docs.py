@@ -12,6 +12,7 @@ from labeler.breaker import BAND_SCHEMA, TALLY_SCHEMA
 from labeler.counting import SESSION_SIGNAL_SCHEMA
 from stream.internal_topics import examples_schema
 from stream.internal_topics.counts import COUNT_SCHEMA
+from stream.internal_topics.sequence_rows import SEQUENCE_SCHEMA
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -158,6 +159,7 @@ SCHEMAS = {
     "tallies": TALLY_SCHEMA,
     "bands": BAND_SCHEMA,
     "counts": COUNT_SCHEMA,
+    "counts of sequences": SEQUENCE_SCHEMA,
 }
 
 

@@ -6,6 +6,7 @@
 - `delayed_traffic`: Simulated traffic whose every click is known, with a given share of late
   ones, through the labeling core
 - `event_formats`: What it costs to decode an event, by the form in which a site sends it
+- `kept`: What counters and sequences cost an impression in the labeler, CPU time, one thread
 - `label_lag`: How long after its deadline an impression stands in `examples`, on the live clock,
   the fraud filter in the path
 - `labeling`: Impressions per CPU second of a labeler, by format

@@ -1,5 +1,6 @@
-"""The thread that puts the newest totals of counters into the store, for replicas (J5) (shell).
-Without declared counters there is none. Nothing waits for it, and it changes nothing else."""
+"""The thread that puts the newest totals of counters, and the newest sequences, into the store, for
+replicas (J5, J6) (shell). Where none is declared there is no thread. Nothing waits for it, and it
+changes nothing else."""
 
 import logging
 import threading
@@ -7,8 +8,15 @@ from collections.abc import Callable
 
 from checkpointer.store import COUNTS_FILE, CountsFile, Files, encode_counts_file
 from stream import Partition, StreamConfig
-from stream.columns.counters import CounterTotals, counter_keys
-from stream.internal_topics import CountParts, MalformedRecord, PassedOver, apply, decode_counts
+from stream.columns.counters import CounterTotals, Sequences
+from stream.internal_topics import (
+    CountParts,
+    MalformedRecord,
+    PassedOver,
+    apply,
+    apply_sequences,
+    decode_counts,
+)
 from stream.log import Log, LogError, OffsetOutOfRange, Reader
 
 _log = logging.getLogger(__name__)
@@ -71,6 +79,7 @@ class CountsWriter:
             if found is not None:
                 self._first = self._first or found[0].number
                 apply(self._totals, found[0])
+                apply_sequences(self._sequences, found[0])
         if polled:
             return
         if not self._complete:  # quiet buckets and parts stood between: further back
@@ -98,14 +107,14 @@ class CountsWriter:
             self._reader.close()
         self._reader = None
         self._totals: dict[str, CounterTotals] = {}
+        self._sequences: dict[str, Sequences] = {}
         self._parts = CountParts(self._stream.counts_bucket_ms, self._stream.counts_slices)
         self._from_first, self._first = False, 0
 
     def _write(self) -> None:
-        stream = self._stream
-        keys = counter_keys(stream.hash_key, (one.of for one in stream.counters.values()))
-        sizes = (self._parts.bucket, stream.counts_bucket_ms, stream.negative_rate)
-        self._files.write(
-            self._path, encode_counts_file(CountsFile(*sizes, keys, dict(self._totals)))
-        )
+        stream, bucket = self._stream, self._parts.bucket
+        sizes = (bucket, stream.counts_bucket_ms, stream.negative_rate)
+        given = stream.sequence_columns.served(self._sequences, bucket)
+        file = CountsFile(*sizes, stream.kept_keys, dict(self._totals), given)
+        self._files.write(self._path, encode_counts_file(file))
         self._written = self._parts.bucket

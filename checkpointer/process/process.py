@@ -330,7 +330,7 @@ def run(
     if run_dir:
         driver.used = RememberedStore(run_dir, config.root, model.name)
     shell.watch = ServedWatch(model.name, shards, config.replicas, run_dir, metrics, stop)
-    if stream.counters:
+    if stream.keeps:
         files = open_store(config.root, limits, metrics.store_called)
         CountsWriter(stream, log, files, model.name, stop, metrics.on_malformed).start()
     try:

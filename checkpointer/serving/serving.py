@@ -61,7 +61,7 @@ class ServedModel:
     ) -> Answer:
         """The answer to the body of `POST /predict`. Raises BadRequest. `now_ms`: the time of
         impressions that say none; None = when the checkpoint was cut. `fills`: what gives a request
-        the features that it does not say itself (J5, A5)."""
+        the features that it does not say itself (J5, J6, A5)."""
         if self.answers is None:
             return self.answer_given(given(body, self.features, rows_max), now_ms, fills)
         decoded = self.answers.decoder.decode(body, rows_max)
@@ -77,7 +77,8 @@ class ServedModel:
         """The answer to a request of any form. Raises BadRequest."""
         if self.answers is None:
             columns = request_of(asked, self.features, self.is_timed).columns
-            columns = columns if fills is None else fills.filled(columns)
+            if fills is not None:
+                columns = fills.filled(with_times(columns, self._time(now_ms)))
             return Answer(self.predict(columns, now_ms), asked.ignored)
         decoded = self.answers.decoder.of_given(asked)
         try:
@@ -119,8 +120,11 @@ class ServedModel:
         """(n,) probabilities in [0, 1]."""
         if columns.num_rows == 0:
             return np.empty(0, np.float32)
-        now_ms = self.manifest.created_ms if now_ms is None else now_ms
-        return self.scorer.predict(with_times(columns, now_ms))
+        return self.scorer.predict(with_times(columns, self._time(now_ms)))
+
+    def _time(self, now_ms: int | None) -> int:
+        """Of impressions that say none."""
+        return self.manifest.created_ms if now_ms is None else now_ms
 
     def not_finite(self) -> list[str]:
         """Names of the arrays that hold a NaN or an infinity."""

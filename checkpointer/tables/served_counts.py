@@ -1,40 +1,55 @@
-"""The counters that a request is given: the newest totals, by the code that labels are joined by
-(J5)."""
+"""The counters and sequences that a request is given: the newest ones, by the code that labels are
+joined by (J5, J6)."""
 
 from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from checkpointer.store import COUNTS_FILE, CountsFile, Files, decode_counts_file
 from learners import ModelConfig
-from stream.columns import FEATURE_PREFIX, Feature
-from stream.columns.counters import CounterColumns, counters
+from stream.columns import FEATURE_PREFIX, TS_MS, Feature, list_lengths
+from stream.columns.counters import CounterColumns, SequenceColumns, counters
 
 #: Between two looks where there is no file yet, ms.
 LOOK_MS = 5_000
 
 
 class ServedCounts:
-    """One model's counters from one file. Never changed: threads may share it."""
+    """One model's counters and sequences from one file. Never changed: threads may share it."""
 
     def __init__(self, config: ModelConfig, file: CountsFile) -> None:
         declared = declared_by(config)
-        self._file, self._columns = (
-            file,
-            CounterColumns(
-                declared, counters(declared), file.bucket_ms, file.negative_rate, file.hash_keys
-            ),
-        )
+        sizes = (file.bucket_ms, file.negative_rate, file.hash_keys)
+        self._file, self._columns = file, CounterColumns(declared, counters(declared), *sizes)
+        self._clicks = SequenceColumns(declared, file.bucket_ms, file.hash_keys)
 
     def filled(self, table: pa.Table) -> pa.Table:
-        """A request's rows with the counters that they do not say themselves."""
+        """A request's rows with the counters and sequences that they do not say themselves; with
+        `ts_ms` where a sequence gives ages."""
         found = self._columns.of_totals(table, self._file.totals, self._file.bucket)
         for name, values in found.items():
             at = table.schema.get_field_index(FEATURE_PREFIX + name)
             given = table.column(at).to_numpy()
             both = np.where(np.isnan(given), values, given).astype(np.float32)
             table = table.set_column(at, table.schema.field(at), pa.array(both))
+        return self._with_clicks(table)
+
+    def _with_clicks(self, table: pa.Table) -> pa.Table:
+        if not self._clicks.kept:
+            return table
+        ts_ms = np.zeros(table.num_rows, np.int64)
+        if TS_MS in table.schema.names:
+            ts_ms = table.column(TS_MS).to_numpy()
+        file = self._file
+        found = self._clicks.of_states(table, file.sequences, file.bucket, ts_ms)
+        for name, lists in found.items():
+            at = table.schema.get_field_index(FEATURE_PREFIX + name)
+            given = table.column(at).combine_chunks()
+            if list_lengths(given).any():
+                lists = pc.if_else(pa.array(list_lengths(given) > 0), given, lists)
+            table = table.set_column(at, table.schema.field(at), lists)
         return table
 
     def age_s(self, now_ms: int) -> float | None:
@@ -52,7 +67,7 @@ class CountsReader:
 
     def look(self, model: str, config: ModelConfig, now_ms: int) -> None:
         """Raises Damaged, and OSError where the store fails; then what is held stays."""
-        if not counters(declared_by(config)):
+        if not any(one.kept_by for one in declared_by(config).values()):
             self.newest = self._of = None
             return
         if self._of == (model, config) and now_ms < self._look_at_ms:

@@ -1,4 +1,4 @@
-"""From the records of `examples` to totals by bucket of arrival (J1 to J3).
+"""From the records of `examples` to totals and sequences by bucket of arrival (J1 to J3, J6).
 
 A bucket counts, of each partition, what stands in `examples[p]` between the first label that
 arrived in it or later, and the first one that arrived behind it. Once every partition has passed
@@ -10,16 +10,32 @@ Pure: it is told what was read, and answers what to write.
 
 from collections import deque
 from collections.abc import Iterable, Mapping
+from typing import TypeAlias
 
-import numpy as np
-
-from labeler.counts.examples_count import RowCounts, counts_of, summed
+from labeler.counts.closing import ClosedBucket, closed_sequences, closed_totals
+from labeler.counts.examples_count import RowCounts, clicks_of, counts_of
 from stream import LABEL, LATE, RETRACT, Chain, Fold, Record, StreamConfig, kind_of
-from stream.columns.counters import CountedValues, CounterTotals, KeyTotals, faded, slice_of
-from stream.internal_topics import BatchHeader, CountRecord, ReadPoint, apply, decode_examples
+from stream.columns.counters import (
+    CountedValues,
+    CounterTotals,
+    KeptClicks,
+    KeyClicks,
+    KeySequences,
+    KeyTotals,
+    Sequences,
+)
+from stream.internal_topics import (
+    BatchHeader,
+    CountRecord,
+    ReadPoint,
+    apply,
+    apply_sequences,
+    decode_examples,
+)
 
-#: A key of which less than this is left is forgotten when its slice comes round.
-FORGOTTEN_BELOW = 0.01
+Kept: TypeAlias = CountedValues | KeptClicks
+#: Of one record of `examples`, to one of them.
+Contribution: TypeAlias = RowCounts | KeyClicks
 #: A partition is read no further ahead of the slowest one, buckets.
 AHEAD_MAX = 256
 
@@ -29,7 +45,7 @@ class _CountedPartition:
         ends = {LABEL: point.label, LATE: point.late, RETRACT: point.retract}
         self.chains = {kind: Chain(None if end < 0 else end) for kind, end in ends.items()}
         self.next_offset, self.arrival_ms = point.offset, point.arrival_ms
-        self.open: dict[int, dict[CountedValues, list[RowCounts]]] = {}
+        self.open: dict[int, dict[Kept, list[Contribution]]] = {}
         #: (bucket, where its first record stands), of those that are not closed
         self.begins: deque[tuple[int, ReadPoint]] = deque()
 
@@ -44,16 +60,21 @@ class Adder:
 
     def __init__(self, stream: StreamConfig, memory: Iterable[CountRecord] = ()) -> None:
         """`memory`: the buckets of the last round of slices at least, and what was quiet since."""
-        self._columns, self._stream = stream.counter_columns, stream
+        self._columns, self._clicks = stream.counter_columns, stream.sequence_columns
+        self._stream = stream
         self._bucket_ms, self._slices = stream.counts_bucket_ms, stream.counts_slices
         self.totals: dict[str, CounterTotals] = {}
+        self.sequences: dict[str, Sequences] = {}
         self.number, self.bucket = 0, -1  # the last one closed; 0 = none yet
         points: Mapping[int, ReadPoint] = {}
         for record in memory:
             apply(self.totals, record)
+            apply_sequences(self.sequences, record)
             self.number, self.bucket, points = record.number, record.bucket, record.points
         names = {one.name for one in self._columns.counted}
         self.totals = {name: one for name, one in self.totals.items() if name in names}
+        names = {one.name for one in self._clicks.kept}
+        self.sequences = {name: one for name, one in self.sequences.items() if name in names}
         self._partitions = {
             p: _CountedPartition(points.get(p, ReadPoint(0))) for p in range(stream.partitions)
         }
@@ -104,10 +125,12 @@ class Adder:
         if not at.begins or at.begins[-1][0] < bucket:
             at.begins.append((bucket, before))
         if batch is not None:
-            counts = counts_of(self._columns, header, batch, start, bucket, self._bucket_ms)
             parts = at.open.setdefault(bucket, {})
+            counts = counts_of(self._columns, header, batch, start, bucket, self._bucket_ms)
             for one, count in counts.items():
                 parts.setdefault(one, []).append(count)
+            for kept, clicks in clicks_of(self._clicks, header, batch, start).items():
+                parts.setdefault(kept, []).append(clicks)
 
     def step(self) -> list[CountRecord]:
         """What to publish, in this order, of the buckets that all partitions have passed."""
@@ -118,52 +141,29 @@ class Adder:
             out.append(self._closed(parts))
         if self.bucket < low - 1:
             self.bucket = low - 1
-            out.append(self._record({}, quiet=True))
+            out.append(self._record({}, {}, quiet=True))
         return out
 
-    def _closed(self, parts: list[dict[CountedValues, list[RowCounts]]]) -> CountRecord:
-        rows = {}
+    def _closed(self, parts: list[dict[Kept, list[Contribution]]]) -> CountRecord:
+        stream, at = self._stream, ClosedBucket(self.number, self.bucket, self._slices)
+        rows, sequences = {}, {}
         for one in self._columns.counted:
-            counts = [count for part in parts for count in part.get(one, ())]
-            changed = self._add(one, summed(counts)) if counts else None
-            rows[one.name] = self._published(one, changed)
-        return self._record(rows)
+            counts: list[RowCounts] = [count for part in parts for count in part.get(one, ())]  # type: ignore[misc]
+            totals = self.totals.setdefault(one.name, CounterTotals())
+            limits = (self._columns.fading[one], at, stream.counts_values_max)
+            rows[one.name] = closed_totals(totals, counts, *limits)
+        for kept in self._clicks.kept:
+            clicks: list[KeyClicks] = [c for part in parts for c in part.get(kept, ())]  # type: ignore[misc]
+            state = self.sequences.setdefault(kept.name, Sequences())
+            whose = (self._clicks, kept, at, stream.sequences_bytes_max)
+            sequences[kept.name] = closed_sequences(state, clicks, *whose)
+        return self._record(rows, sequences)
 
-    def _add(self, one: CountedValues, count: RowCounts) -> KeyTotals:
-        totals = self.totals.setdefault(one.name, CounterTotals())
-        before = faded(totals.find(count.keys), self.bucket, self._columns.fading[one])
-        # below 0: what was forgotten is taken back
-        negatives = np.maximum(before[0] + count.negatives, 0.0)
-        clicks = np.maximum(before[1] + count.clicks, 0.0)
-        bucket = np.full(len(count.keys), self.bucket, np.int64)
-        changed = KeyTotals(count.keys, negatives, clicks, bucket)
-        totals.put(changed)
-        return changed
-
-    def _published(self, one: CountedValues, changed: KeyTotals | None) -> KeyTotals:
-        """What has changed, and the slice whose turn it is; what is forgotten goes with it (J3)."""
-        totals = self.totals.setdefault(one.name, CounterTotals())
-        rows = totals.rows
-        mine = slice_of(rows.keys, self._slices) == self.number % self._slices
-        negatives, clicks = faded(rows.take(mine), self.bucket, self._columns.fading[one])
-        shows = negatives + clicks
-        kept = shows >= FORGOTTEN_BELOW
-        most = -(-self._stream.counts_values_max // self._slices)
-        if kept.sum() > most:  # of equals, those of lower keys
-            order = np.lexsort((rows.keys[mine], -shows))
-            kept[order[most:]] = False
-        forgotten = np.zeros(len(rows.keys), np.bool_)
-        forgotten[np.flatnonzero(mine)[~kept]] = True
-        said = mine.copy()
-        if changed is not None:
-            said |= np.isin(rows.keys, changed.keys, assume_unique=True)
-        published = rows.take(said & ~forgotten)
-        totals.keep(~forgotten)
-        return published
-
-    def _record(self, rows: dict[str, KeyTotals], quiet: bool = False) -> CountRecord:
-        sizes = (self._bucket_ms, self._slices)
-        return CountRecord(self.number, self.bucket, *sizes, rows, self._points(), quiet)
+    def _record(
+        self, rows: dict[str, KeyTotals], sequences: dict[str, KeySequences], quiet: bool = False
+    ) -> CountRecord:
+        at = (self.number, self.bucket, self._bucket_ms, self._slices)
+        return CountRecord(*at, rows, self._points(), quiet, sequences)
 
     def _points(self) -> dict[int, ReadPoint]:
         """Where to read on from so that every bucket that is not closed is counted whole."""

@@ -1,4 +1,4 @@
-"""What one record of `examples` counts, by key (J1)."""
+"""What one record of `examples` counts, by key (J1), and which clicks it says (J6)."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,13 @@ import numpy as np
 import pyarrow as pa
 
 from stream import RETRACT, kind_of
-from stream.columns.counters import CountedValues, CounterColumns
+from stream.columns.counters import (
+    CountedValues,
+    CounterColumns,
+    KeptClicks,
+    KeyClicks,
+    SequenceColumns,
+)
 from stream.internal_topics import BatchHeader, rows_of
 from stream.kernels import F64, I64, U64
 
@@ -29,19 +35,32 @@ def counts_of(
 ) -> dict[CountedValues, RowCounts]:
     """What the rows at or above `start` count in a bucket: what is left there of what arrived when
     they did, which is less than 1 of what was released, or is taken back."""
-    rows = rows_of(batch, header.chain, header.end, start, header.end)
-    sign = 1.0
-    if kind_of(header.chain) == RETRACT:
-        sign, rows = -1.0, rows.slice(0, min(header.rejected, rows.num_rows))
-    if not rows.num_rows:
+    sign, rows = _counting(header, batch, start)
+    if not rows.num_rows or not columns.counted:
         return {}
     clicked = rows.column("label").to_numpy() > 0
     age: I64 = bucket - rows.column("arrival_ms").to_numpy() // bucket_ms
     found = {}
     for one, keys in columns.keys(rows).items():
-        weight = sign * columns.fading[one].weight(age)
+        weight = float(sign) * columns.fading[one].weight(age)
         found[one] = RowCounts(keys, np.where(clicked, 0.0, weight), np.where(clicked, weight, 0.0))
     return found
+
+
+def clicks_of(
+    columns: SequenceColumns, header: BatchHeader, batch: pa.RecordBatch, start: int
+) -> dict[KeptClicks, KeyClicks]:
+    """The clicks that the rows at or above `start` say, or take back."""
+    sign, rows = _counting(header, batch, start)
+    return columns.clicks(rows, sign) if columns.kept else {}
+
+
+def _counting(header: BatchHeader, batch: pa.RecordBatch, start: int) -> tuple[int, pa.RecordBatch]:
+    """The rows at or above `start` that count, and 1; or those that are taken back, and -1."""
+    rows = rows_of(batch, header.chain, header.end, start, header.end)
+    if kind_of(header.chain) == RETRACT:
+        return -1, rows.slice(0, min(header.rejected, rows.num_rows))
+    return 1, rows
 
 
 def summed(parts: list[RowCounts]) -> RowCounts:

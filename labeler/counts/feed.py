@@ -20,10 +20,10 @@ class WantsCounts(Protocol):
 
 
 class CountsFeed:
-    """Without declared counters nothing is read, and `joined` stays None."""
+    """Without declared counters and sequences nothing is read, and `joined` stays None."""
 
     def __init__(self, stream: StreamConfig, passed_over: PassedOver) -> None:
-        self.on = bool(stream.counters)
+        self.on = bool(stream.keeps)
         self.at = Partition(stream.counts, 0)
         self.joined: JoinedCounts | None = None
         self._stream, self._passed_over = stream, passed_over

@@ -1,9 +1,9 @@
-"""What an impression is given of `counts`: totals as of its arrival (J4).
+"""What an impression is given of `counts`: totals and sequences as of its arrival (J4, J6).
 
 An impression that arrived at a is given what was labelled by then: the totals as of the end of the
 last bucket whose labels' deadlines all lie at or before a. One index serves all partitions of a
-labeler. It holds one state of all totals, as of what the slowest of them needs, and what later
-buckets change.
+labeler. It holds one state of all that is kept, as of what the slowest of them needs, and what
+later buckets change.
 
 Pure: it is told what was read.
 """
@@ -13,15 +13,37 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
+from labeler.counts.fitting import fitting, list_bytes_max
 from stream import Record, StreamConfig
 from stream.columns import Impressions
-from stream.columns.counters import CountedValues, CounterTotals, KeyTotals, faded, slice_of
-from stream.internal_topics import CountParts, CountRecord, MalformedRecord, apply, decode_counts
-from stream.kernels import F64, U64
+from stream.columns.counters import (
+    CountedValues,
+    CounterTotals,
+    KeptClicks,
+    KeySequences,
+    KeyTotals,
+    Sequences,
+    faded,
+    no_sequences,
+    slice_of,
+    together,
+)
+from stream.internal_topics import (
+    CountParts,
+    CountRecord,
+    MalformedRecord,
+    apply,
+    apply_sequences,
+    decode_counts,
+)
+from stream.kernels import F64, I64, U64, Bools
 
-#: KeyTotals of later buckets that are held for partitions ahead of the slowest one.
+Floats = npt.NDArray[np.float32]
+
+#: Rows and clicks of later buckets that are held for partitions ahead of the slowest one.
 ROWS_MAX = 2_000_000
 
 
@@ -36,10 +58,12 @@ class JoinedCounts:
     def __init__(self, stream: StreamConfig, next_offset: int) -> None:
         """`next_offset`: that of a resume point (C4), or the first one."""
         self._stream, self._columns = stream, stream.counter_columns
+        self._clicks = stream.sequence_columns
         self._bucket_ms = stream.counts_bucket_ms
         self._parts = CountParts(self._bucket_ms, stream.counts_slices)
         self.next_offset = next_offset
         self._totals: dict[str, CounterTotals] = {}
+        self._sequences: dict[str, Sequences] = {}
         self._base = -1  # the bucket that they are as of
         self._later: deque[CountRecord] = deque()
         self._later_rows = 0
@@ -111,21 +135,17 @@ class JoinedCounts:
         return self._places[max(0, last + 1 - self._stream.counts_slices)].offset
 
     def joined(self, rows: Impressions, begins: bool = False) -> Impressions:
-        """The impressions with the columns of all counters behind their own. `begins`: nothing was
-        labelled before, and nothing is known of anything."""
-        found: dict[CountedValues, tuple[F64, F64]] = {
-            one: (np.zeros(len(rows)), np.zeros(len(rows))) for one in self._columns.counted
-        }
+        """The impressions with the columns of all that is kept behind their own. `begins`: nothing
+        was labelled before, and nothing is known of anything."""
         buckets = np.maximum((rows.arrival_ms - self._stream.wait_ms) // self._bucket_ms, 0) - 1
-        for one, keys in self._columns.keys(rows.table).items():
-            for bucket in np.unique(buckets).tolist() if not begins else ():
-                mine = np.flatnonzero(buckets == bucket)
-                faded_to = self._as_of(one, keys[mine], bucket)
-                for out, values in zip(found[one], faded_to, strict=True):
-                    out[mine] = values
+        totals = self._totals_of(rows.table, buckets, begins)
+        found: dict[str, Floats | pa.ListArray] = {**self._columns.columns(totals)}
+        lists = self._clicks.columns(self._clicks_of(rows.table, buckets, begins), rows.ts_ms)
+        for name, column in lists.items():
+            found[name] = fitting(column, list_bytes_max(self._stream, name, len(rows)))
         table = rows.table
         for column in self._stream.joined:
-            value = pa.array(self._columns.columns(found)[column.name], column.type)
+            value = pa.array(found[column.name], column.type)
             field = pa.field(column.column, column.type, nullable=False)
             table = table.append_column(field, value)
         return type(rows)(
@@ -138,10 +158,56 @@ class JoinedCounts:
             table,
         )
 
-    def _as_of(self, one: CountedValues, keys: U64, bucket: int) -> tuple[F64, F64]:
-        """Faded (negatives, clicks) of each key, (n,)."""
+    def _totals_of(
+        self, table: pa.Table, buckets: I64, begins: bool
+    ) -> dict[CountedValues, tuple[F64, F64]]:
+        found = {
+            one: (np.zeros(len(buckets)), np.zeros(len(buckets))) for one in self._columns.counted
+        }
+        for one, keys in self._columns.keys(table).items():
+            for bucket in np.unique(buckets).tolist() if not begins else ():
+                mine = np.flatnonzero(buckets == bucket)
+                faded_to = self._as_of(one, keys[mine], bucket)
+                for out, values in zip(found[one], faded_to, strict=True):
+                    out[mine] = values
+        return found
+
+    def _clicks_of(
+        self, table: pa.Table, buckets: I64, begins: bool
+    ) -> dict[KeptClicks, KeySequences]:
+        found = {}
+        for one, keys in self._clicks.keys(table).items():
+            found[one] = no_sequences().find(keys)
+            if begins:
+                continue
+            parts, rows = [no_sequences()], [np.zeros(0, np.int64)]
+            for bucket in np.unique(buckets).tolist():
+                rows.append(np.flatnonzero(buckets == bucket))
+                parts.append(self._sequences_as_of(one, keys[rows[-1]], bucket))
+            found[one] = together(parts).take(np.argsort(np.concatenate(rows)))
+        return found
+
+    def _sequences_as_of(self, one: KeptClicks, keys: U64, bucket: int) -> KeySequences:
+        """What is given of each key's clicks, (n,)."""
+        self._check_held(bucket)
+        base = self._sequences.get(one.name, Sequences())
+        said = [record for record in self._later if record.bucket <= bucket]
+        parts = [base.find(keys), *(_said_of(record, one).find(keys) for record in said)]
+        newest = np.zeros(len(keys), np.int64)  # which of the parts says what a key has
+        for i, record in enumerate(said, 1):
+            rows = _said_of(record, one)
+            told = np.isin(keys, rows.keys) | _is_turn(record, keys)
+            newest[told | (one.name not in record.sequences)] = i
+        rows = together(parts).take(newest * len(keys) + np.arange(len(keys)))
+        return self._clicks.given(one, rows, bucket)
+
+    def _check_held(self, bucket: int) -> None:
         if bucket < self._base:
             raise ValueError(f"totals stand at bucket {self._base}, {bucket} was passed (J4)")
+
+    def _as_of(self, one: CountedValues, keys: U64, bucket: int) -> tuple[F64, F64]:
+        """Faded (negatives, clicks) of each key, (n,)."""
+        self._check_held(bucket)
         found = self._totals.get(one.name, CounterTotals()).find(keys)
         for record in self._later:
             if record.bucket > bucket:
@@ -163,6 +229,7 @@ class JoinedCounts:
         while self._later and self._later[0].bucket <= low:
             record = self._later.popleft()
             apply(self._totals, record)
+            apply_sequences(self._sequences, record)
             self._base = record.bucket
             self._later_rows -= _size(record)
         spare = len(self._places) - len(self._later) - self._stream.counts_slices
@@ -171,7 +238,18 @@ class JoinedCounts:
 
 
 def _size(record: CountRecord) -> int:
-    return sum(len(rows.keys) for rows in record.rows.values())
+    clicks = sum(len(rows.keys) + len(rows.times) for rows in record.sequences.values())
+    return clicks + sum(len(rows.keys) for rows in record.rows.values())
+
+
+def _said_of(record: CountRecord, one: KeptClicks) -> KeySequences:
+    return record.sequences.get(one.name, no_sequences())
+
+
+def _is_turn(record: CountRecord, keys: U64) -> Bools:
+    """Which keys, (n,), a record says all of (J3)."""
+    turn: Bools = slice_of(keys, record.slices) == record.number % record.slices
+    return turn
 
 
 def _changed(found: KeyTotals, record: CountRecord, one: CountedValues) -> KeyTotals:
@@ -183,7 +261,7 @@ def _changed(found: KeyTotals, record: CountRecord, one: CountedValues) -> KeyTo
     said = np.zeros(len(found.keys), np.bool_)
     if len(rows.keys):
         said = rows.keys[at] == found.keys
-    gone = ~said & (slice_of(found.keys, record.slices) == record.number % record.slices)
+    gone = ~said & _is_turn(record, found.keys)
     columns = []
     for column, new in zip(found[1:], rows[1:], strict=True):
         kept = np.where(gone, 0, column)

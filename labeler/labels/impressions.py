@@ -32,8 +32,8 @@ class ImpressionBuffer:
         self._dedup_ms = config.dedup_ms
         self._seen = RecordQueue(point.ids_arrival_max_ms)  # records from ids_offset on
         self._nothing = Impressions.empty(config.features)
-        # of a row, which it is given later (J4, A3)
-        self._joined_bytes = 4 * len(config.joined) + config.catalogue_bytes
+        # of a row, which it is given later (J4, J6, A3)
+        self._joined_bytes = config.joined_bytes + config.catalogue_bytes
         self._queue: deque[tuple[Impressions, npt.NDArray[np.bool_]]] = deque()
         self._bad: deque[BadRecord] = deque()
         self.boundaries = Boundaries(

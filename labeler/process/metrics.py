@@ -4,6 +4,7 @@ import time
 from collections import Counter
 
 from labeler.counting import Head
+from labeler.counts import Adder
 from labeler.labels import Labelling, PartitionLabeler, PartitionStop
 from labeler.retraction import Retracting
 from stream import LABEL, RETRACT, InputMetrics, kind_of, offset_of
@@ -28,6 +29,7 @@ class LabelerMetrics(InputMetrics):
         self._make_stops()
         self._make_catalogues()
         self._make_clocks()
+        self._make_kept()
         self._make_inputs()
         self._make_log()
         self._make_alarms()
@@ -196,6 +198,15 @@ class LabelerMetrics(InputMetrics):
             "everspun_labeler_bad_verdicts", "records of verdicts that say nothing"
         )
 
+    def _make_kept(self) -> None:
+        """Of counters and sequences, where this process adds them up."""
+        self._kept_keys = self.gauge(
+            "everspun_labeler_kept_keys", "values that a counter or a sequence is kept by", "kept"
+        )
+        self._kept_bytes = self.gauge(
+            "everspun_labeler_kept_bytes", "memory of a sequence, bytes", "kept"
+        )
+
     def _make_clocks(self) -> None:
         self._clocks_apart = self.gauge(
             "everspun_labeler_clocks_apart_ms",
@@ -239,6 +250,18 @@ class LabelerMetrics(InputMetrics):
         self._late_runs.set(retracting.waiting)
         self._late_kept_bytes.set(retracting.kept_bytes)
         self._gone_verdicts.set(retracting.gone_verdicts)
+
+    def look_kept(self, adder: Adder | None) -> None:
+        """What this process adds up; nothing where another one does."""
+        for gauge in (self._kept_keys, self._kept_bytes):
+            gauge.clear()
+        if adder is None:
+            return
+        for name, totals in list(adder.totals.items()):
+            self._kept_keys.labels(name).set(len(totals))
+        for name, sequences in list(adder.sequences.items()):
+            self._kept_keys.labels(name).set(len(sequences))
+            self._kept_bytes.labels(name).set(sequences.rows.memory)
 
     @property
     def orphan_share(self) -> float:

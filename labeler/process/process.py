@@ -3,8 +3,8 @@
 The main thread labels. `late` labels again at a later deadline, where the strategy does
 (docs/labels.md). `head` counts for the fraud filter and writes heartbeats, so that neither waits
 for a fold or a slow label (L5). `retract` takes back what late verdicts cover. `group` does nothing
-but take part in the consumer group. Where counters are declared, `counts` adds them up. They share
-the set of owned partitions.
+but take part in the consumer group. Where counters or sequences are declared, `counts` adds them
+up. They share the set of owned partitions.
 """
 
 import ctypes
@@ -130,7 +130,7 @@ class Service:
         )
         self._retracting = Retracting(stream, labeler, log, history, time.monotonic)
         self._adding = (
-            Adding(stream, log, labeler.retry_ms, self._passed_over()) if stream.counters else None
+            Adding(stream, log, labeler.retry_ms, self._passed_over()) if stream.keeps else None
         )
         works = {"head": self._run_head, "group": self._group.run, "retract": self._run_retract}
         works |= {"late": self._run_late} if self._late else {}
@@ -234,3 +234,5 @@ class Service:
             )
         self._orphan_alarm = wrong
         metrics.look(self._labelling, self._head, wrong, self._late)
+        if self._adding is not None:
+            metrics.look_kept(self._adding.adder)

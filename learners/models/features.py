@@ -175,7 +175,7 @@ class Encoder:
     def reads_time(self) -> bool:
         """Whether it reads the time of the impression."""
         declared = [self.config.feature(name) for name in self._parts]
-        return any(one is not None and one.kind == TIME for one in declared)
+        return any(one is not None and (one.kind == TIME or one.ages) for one in declared)
 
     def key_of(self, name: str) -> HashKey:
         """What the values of a part, or the pairs of a crossed feature, are hashed with."""
@@ -202,7 +202,8 @@ class Encoder:
         return tuple(dict.fromkeys(columns))
 
     def _columns_of(self, declared: Feature | None) -> Features:
-        """Of what a counter is of, or a catalogue's key: by that a replica knows it."""
+        """Of what a counter or a sequence is kept by, or a catalogue's key: by that a replica
+        knows it."""
         name = "" if declared is None else declared.looked_up_by
         if not name or name in STRINGS:
             return ()

@@ -4,13 +4,14 @@
   is unpacked
 - `column_pointers`: where the columns of a batch lie in memory, so that one call of a kernel reads
   all of them
-- `counters`: Counters
+- `counters`: what the pipeline itself keeps: counters and sequences
 - `declaration`: the registry of features
 - `declared_catalogues`: the features of catalogues that a configuration declares
 - `declared_features`: the features that a configuration declares, and events send
 - `derived`: what a model reads of a declared feature's column
 - `events`: impressions and clicks in memory
 - `feature_names`: which names features may have
+- `kept_options`: what counters and sequences may be declared with
 - `picture_store`: files of pictures by their content, in a folder or at an fsspec URL
 - `pictures`: a picture's file to 32 x 32 pixels, under limits
 - `values`: what stands in a column for a value that was given, or not
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
         DIGITS,
         INTEGER,
         PAIRS,
-        TS_MS,
+        SEQUENCE,
         Feature,
     )
     from stream.columns.declared_catalogues import KEYS, DeclaredCatalogues, catalogued
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
         impression_schema,
     )
     from stream.columns.feature_names import check_aliases, check_names
+    from stream.columns.kept_options import TS_MS
     from stream.columns.picture_store import PictureStore
     from stream.columns.pictures import (
         COLOUR_MAX,
@@ -130,6 +132,7 @@ __all__ = [
     "NO_POSITION",
     "NUMERIC",
     "PAIRS",
+    "SEQUENCE",
     "SIDE",
     "SQUARED_BYTES",
     "STRING",

@@ -29,13 +29,21 @@ from stream.columns.events import (
     WEIGHTS_SUFFIX,
     FeatureColumn,
 )
+from stream.columns.kept_options import (
+    RATE,
+    TS_MS,
+    check_counter,
+    check_sequence,
+)
 from stream.options import option
 
 #: What another team's service says, and sometimes cannot; it travels as a number or a vector.
 COMPONENT = "component"
 #: What the pipeline itself counts: no event sends it (docs/features.md).
 COUNTER = "counter"
-KINDS = (CATEGORICAL, NUMERIC, LIST, TEXT, TIME, VECTOR, IMAGE, COMPONENT, COUNTER)
+#: The newest clicks of somebody, which the pipeline itself keeps: no event sends it either.
+SEQUENCE = "sequence"
+KINDS = (CATEGORICAL, NUMERIC, LIST, TEXT, TIME, VECTOR, IMAGE, COMPONENT, COUNTER, SEQUENCE)
 STRING, INTEGER = "string", "integer"
 NFC, NFKC, LOWER, DIGITS = "nfc", "nfkc", "lower", "digits"
 SUM, MEAN, SQRT, ATTENTION = POOLS = ("sum", "mean", "sqrt", "attention")
@@ -43,9 +51,6 @@ WORDS, PAIRS, CHARACTERS = TOKENS = ("words", "pairs", "characters")
 HOUR, WEEKDAY, HOUR_OF_WEEK, AGE = PARTS = ("hour", "weekday", "hour_of_week", "age")
 TRANSFORMS = ("none", "log1p")
 QUARANTINE, MISSING = UNREADABLE = ("quarantine", "missing")
-RATE, SHOWS, CLICKS = GIVES = ("rate", "shows", "clicks")
-#: `of` of a time that is the impression's own.
-TS_MS = "ts_ms"
 ITEM = "item"
 _TOPIC = re.compile("[A-Za-z0-9._-]{1,200}")
 TOKENS_MAX, CHARACTERS_MAX, QUANTILES_MAX = 4_096, 16, 64
@@ -55,14 +60,14 @@ LOOKED_UP = (CATEGORICAL, NUMERIC, LIST, TEXT, TIME, VECTOR, IMAGE, COMPONENT)
 #: Options by the kinds that have them; the others belong to every kind.
 _OF_KIND = {
     "type": (CATEGORICAL, LIST),
-    "default": (CATEGORICAL, LIST, TEXT, TIME, NUMERIC, VECTOR, COMPONENT),
-    "normalise": (CATEGORICAL, LIST, TEXT),
+    "default": (CATEGORICAL, LIST, TEXT, TIME, NUMERIC, VECTOR, COMPONENT, SEQUENCE),
+    "normalise": (CATEGORICAL, LIST, TEXT, SEQUENCE),
     "personal": (CATEGORICAL,),
-    "shares": (CATEGORICAL, LIST),
-    "pool": (LIST, TEXT),
-    "against": (LIST, TEXT),
+    "shares": (CATEGORICAL, LIST, SEQUENCE),
+    "pool": (LIST, TEXT, SEQUENCE),
+    "against": (LIST, TEXT, SEQUENCE),
     "weighted": (LIST,),
-    "max_values": (LIST,),
+    "max_values": (LIST, SEQUENCE),
     "tokens": (TEXT,),
     "characters": (TEXT,),
     "max_tokens": (TEXT,),
@@ -73,7 +78,10 @@ _OF_KIND = {
     "standardise": (NUMERIC,),
     "quantiles": (NUMERIC,),
     "part": (TIME,),
-    "of": (TIME, COUNTER),
+    "of": (TIME, COUNTER, SEQUENCE),
+    "by": (SEQUENCE,),
+    "ages": (SEQUENCE,),
+    "idle_ms": (SEQUENCE,),
     "half_life_ms": (COUNTER,),
     "gives": (COUNTER,),
     "prior_shows": (COUNTER,),
@@ -97,7 +105,8 @@ class Feature:
     kind: str = option(
         CATEGORICAL,
         "'categorical', 'numeric', 'list' (of categories), 'text', 'time', 'vector', 'image', "
-        "'component' (numbers of another team's service) or 'counter' (which the pipeline counts)",
+        "'component' (numbers of another team's service), 'counter' (which the pipeline counts) or "
+        "'sequence' (clicks that it keeps)",
     )
     type: str = option(STRING, "categorical, list: 'string', or 'integer' where events send those")
     source: str = option("", "where its values come from, for people")
@@ -137,21 +146,25 @@ class Feature:
     )
     shares: str = option(
         "",
-        "categorical, list: the feature (or source, vendor, item) whose keys its values have, so "
-        "that both learn the same rows",
+        "categorical, list, sequence: the feature (or source, vendor, item) whose keys its values "
+        "have, so that both learn the same rows",
     )
     pool: str = option(
         MEAN,
-        "list, text: how the rows of its values become one: 'sum', 'mean', 'sqrt' (of n), or, in "
-        "networks, 'attention' (each as far as it goes with the feature `against`)",
+        "list, text, sequence: how the rows of its values become one: 'sum', 'mean', 'sqrt' (of "
+        "n), or, in networks, 'attention' (each as far as it goes with the feature `against`)",
     )
     against: str = option(
-        "", "list, text with pool = 'attention': a feature of one key, such as item"
+        "", "list, text, sequence with pool = 'attention': a feature of one key, such as item"
     )
     weighted: bool = option(
         False, "list: events send NAME_weights too, a number for each value, or none"
     )
-    max_values: int = option(64, "list: a model reads the first so many values")
+    max_values: int = option(
+        64,
+        "list: a model reads the first so many values. sequence: the newest so many clicks, at "
+        "most 256; twice as many are kept",
+    )
     tokens: str = option(
         WORDS,
         "text: 'words', 'pairs' (words and pairs of neighbours) or 'characters' (runs of them)",
@@ -189,7 +202,21 @@ class Feature:
     of: str = option(
         "",
         "time: 'ts_ms' = the impression's own time, which no event sends twice; '' = it is sent. "
-        "counter: the categorical feature (or item, vendor, source) whose values are counted",
+        "counter: the categorical feature (or item, vendor, source) whose values are counted. "
+        "sequence: the one whose value is kept of each click",
+    )
+    by: str = option(
+        "",
+        "sequence: whose clicks: the categorical feature (or source, vendor, item) by whose value "
+        "they are kept, such as a declared user or session",
+    )
+    ages: bool = option(
+        False,
+        "sequence: gives, in the place of values, how long before the impression each click was, "
+        "in powers of two of seconds",
+    )
+    idle_ms: int = option(
+        2_592_000_000, "sequence: clicks of somebody who clicks nothing more for so long are gone"
     )
     zone: str = option("UTC", "time: the IANA time zone of hour and weekday")
     width: int = option(0, "vector: how many numbers; component: 0 = one number alone")
@@ -326,28 +353,15 @@ class Feature:
 
     def _check_time(self) -> None:
         if self.kind == COUNTER:
-            return self._check_counter()
+            return check_counter(self)
+        if self.kind == SEQUENCE:
+            return check_sequence(self)
         if self.of not in ("", TS_MS):
             raise ValueError(f"of = {self.of!r}: allowed are '' (it is sent) and {TS_MS!r}")
         if self.of and self.part == AGE and self.kind == TIME:
             raise ValueError(f"part = {AGE!r} of {TS_MS!r}: that is 0 always; send another time")
         if self.kind == TIME and not is_zone(self.zone):
             raise ValueError(f"zone = {self.zone!r}: allowed are IANA names, as 'Europe/Berlin'")
-
-    def _check_counter(self) -> None:
-        if not self.of or self.of == TS_MS:
-            raise ValueError(
-                f"of = {self.of!r}: a counter is of a categorical feature, or of item, vendor or "
-                f"source"
-            )
-        if self.half_life_ms < 0:
-            raise ValueError(f"half_life_ms = {self.half_life_ms}: allowed is 0 or more")
-        _one_of(self, "gives", GIVES)
-        if not 0.0 < self.prior_shows < math.inf or not 0.0 <= self.prior_clicks < math.inf:
-            raise ValueError(
-                f"prior_shows = {self.prior_shows}, prior_clicks = {self.prior_clicks}: allowed "
-                f"are finite numbers, above 0 and from 0 on"
-            )
 
     def _check_default(self) -> None:
         value, wanted = self.default, "a string"
@@ -392,19 +406,26 @@ class Feature:
 
     def joined_columns(self, name: str) -> tuple[FeatureColumn, ...]:
         """What of it the labeler adds to an impression, and no event sends."""
-        return (FeatureColumn(name, NUMERIC),) if self.kind == COUNTER else ()
+        if not self.kept_by:
+            return ()
+        return (FeatureColumn(name, LIST if self.kind == SEQUENCE else NUMERIC),)
+
+    @property
+    def kept_by(self) -> str:
+        """By whose value the pipeline keeps what it gives of it; "" = it keeps nothing."""
+        return "" if self.retired else {COUNTER: self.of, SEQUENCE: self.by}.get(self.kind, "")
 
     @property
     def looked_up_by(self) -> str:
         """The feature by whose value it is known; "" = an event sends it."""
         if self.catalogue:
             return self.key
-        return self.of if self.kind == COUNTER else ""
+        return self.kept_by
 
     @property
     def is_bag(self) -> bool:
         """Whether a row has any number of keys of it."""
-        return self.kind in (LIST, TEXT)
+        return self.kind in (LIST, TEXT, SEQUENCE)
 
     @property
     def is_plain(self) -> bool:
@@ -429,7 +450,7 @@ class Feature:
     @property
     def is_keyed(self) -> bool:
         """Whether a model reads it as keys; else as numbers."""
-        return self.kind in (CATEGORICAL, LIST, TEXT, TIME) or bool(self.buckets)
+        return self.kind in (CATEGORICAL, LIST, TEXT, TIME, SEQUENCE) or bool(self.buckets)
 
     @property
     def steps(self) -> tuple[str, ...]:

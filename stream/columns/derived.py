@@ -79,15 +79,26 @@ def _time_categories(feature: Feature, column: pa.Array, ts_ms: I64) -> pa.Array
     times = column.to_numpy(zero_copy_only=False)
     missing = times == NO_TIME
     if feature.part == AGE:
-        seconds = (ts_ms - times) // 1000
-        powers = np.frexp(np.maximum(seconds, 0).astype(np.float64))[1].astype(np.int64)
-        return _digits(np.where(seconds < 0, -1, powers), missing)
+        return _digits(_age_powers(ts_ms, times), missing)
     local = pa.array(times, pa.timestamp("ms", feature.zone))
     hour = pc.hour(local).to_numpy(zero_copy_only=False)
     if feature.part == HOUR:
         return _digits(hour, missing)
     day = pc.day_of_week(local).to_numpy(zero_copy_only=False)
     return _digits(day if feature.part == WEEKDAY else day * 24 + hour, missing)
+
+
+def ages(ts_ms: I64, times: I64) -> pa.Array:
+    """(n,) strings: how long before `ts_ms` each of `times` was, in powers of two of seconds; "-1"
+    of one that came later."""
+    return _digits(_age_powers(ts_ms, times), np.zeros(len(times), np.bool_))
+
+
+def _age_powers(ts_ms: I64, times: I64) -> I64:
+    seconds = (ts_ms - times) // 1000
+    powers = np.frexp(np.maximum(seconds, 0).astype(np.float64))[1].astype(np.int64)
+    found: I64 = np.where(seconds < 0, -1, powers)
+    return found
 
 
 def _digits(numbers: I64, missing: npt.NDArray[np.bool_]) -> pa.Array:

@@ -1,5 +1,5 @@
-"""Features in events that nobody declared: a misspelled one is ignored like any other, so it is
-counted by name."""
+"""Features in events that nobody declared, or that the pipeline itself keeps: a misspelled one is
+ignored like any other, so it is counted by name."""
 
 import json
 from collections import Counter
@@ -24,10 +24,11 @@ ARROW_STREAM = b"\xff\xff\xff\xff"
 
 
 def count_undeclared(found: Counter[str], records: Iterable[Record], config: StreamConfig) -> None:
-    """Add to `found` how many of these records hold a feature of each name that is not declared.
+    """Add to `found` how many of these records hold a feature of each name that is ignored.
     Records that cannot be read are passed over: `decode` says what is wrong with them."""
     declared = {f.name for f in config.features} | {f.alias for f in config.features}
-    declared |= set(config.declared)  # what is retired may still be sent
+    # what is retired may still be sent, and what the pipeline keeps is sent by nobody
+    declared |= {name for name, one in config.declared.items() if not one.kept_by}
     laid_out, shape = RecordColumns.of(records), impression_shape(config.features)
     for record in laid_out:
         value = record.value or b""

@@ -7,6 +7,7 @@
 - `malformed`: what a record of the project's own topics must be to say anything, whoever wrote it
 - `passed_over`: records of internal topics that a reader passed over, since they say nothing
 - `retracted`: what a record of `retract/p` says beside its rows
+- `sequence_rows`: sequences as rows of a record of `counts`, or of a file
 - `row_sizes`: how large rows are when they are written out
 - `row_hash`: the hash by which shards and audit know that they saw the same rows (S7)
 - `verdicts`: what travels on `verdicts`
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
         totals_batch,
         totals_of,
     )
-    from stream.internal_topics.counts_folding import CountParts, apply
+    from stream.internal_topics.counts_folding import CountParts, apply, apply_sequences
     from stream.internal_topics.examples import (
         FIXED_BYTES,
         NO_CLICK,
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from stream.internal_topics.retracted import NAMED, Again, taken
     from stream.internal_topics.row_hash import row_hash_sum
     from stream.internal_topics.row_sizes import cuts, row_bytes, string_lengths
+    from stream.internal_topics.sequence_rows import sequences_batch, sequences_of
     from stream.internal_topics.verdicts import (
         ALLOW,
         FORGET,
@@ -107,6 +109,7 @@ __all__ = [
     "Verdict",
     "Watermark",
     "apply",
+    "apply_sequences",
     "breaker_input",
     "clock_overrides",
     "cuts",
@@ -130,6 +133,8 @@ __all__ = [
     "rows_from",
     "rows_of",
     "schema_id",
+    "sequences_batch",
+    "sequences_of",
     "set_back",
     "shown",
     "string_lengths",

@@ -1,7 +1,8 @@
-"""A record of `counts`: totals of a closed bucket of arrival (J2, J3).
+"""A record of `counts`: totals and sequences as of the end of a bucket of arrival (J2, J3, J6).
 
-Value: Arrow IPC, one row a key whose totals are said. A bucket of many keys comes in parts. A
-*quiet* record has no value: nothing was counted up to its bucket since the last number.
+Value: Arrow IPC, one row a key whose totals, or whose clicks, are said. A bucket of many keys comes
+in parts: those of totals, then those of sequences. A *quiet* record has no value: nothing was
+counted up to its bucket since the last number.
 """
 
 import re
@@ -13,9 +14,10 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from stream.columns.counters import KeyTotals
+from stream.columns.counters import KeySequences, KeyTotals
 from stream.internal_topics.malformed import HeaderFields, MalformedRecord, read_rows, shown
-from stream.internal_topics.row_sizes import cuts
+from stream.internal_topics.row_sizes import cuts, row_bytes
+from stream.internal_topics.sequence_rows import SEQUENCE_SCHEMA, sequences_batch, sequences_of
 from stream.kernels import I64
 from stream.log import Headers
 from stream.record import Record
@@ -29,8 +31,8 @@ COUNT_SCHEMA = pa.schema(
         pa.field("bucket", pa.int64(), nullable=False),
     ]
 )
-#: What a row takes; of a record's bytes so many are left for headers.
-ROW_BYTES, HEADER_BYTES = 4 + 4 * 8, 65_536
+#: Of a record's bytes so many are left for headers.
+HEADER_BYTES = 65_536
 _TOPIC, _FORMAT = "counts", "1"
 _NONE = 1 << 62
 
@@ -57,6 +59,7 @@ class CountRecord:
     rows: Mapping[str, KeyTotals] = field(default_factory=dict)  # by name of what is counted
     points: Mapping[int, ReadPoint] = field(default_factory=dict)  # by partition of `examples`
     quiet: bool = False
+    sequences: Mapping[str, KeySequences] = field(default_factory=dict)  # by name of what is kept
 
 
 @dataclass(frozen=True)
@@ -70,20 +73,22 @@ class CountPart:
 
 def encode_counts(record: CountRecord, bytes_max: int) -> list[tuple[bytes, Headers]]:
     """Value and headers of each part, in order."""
-    names = sorted(record.rows)
-    batch = totals_batch([record.rows[name] for name in names])
-    at = [0, 0]
-    if batch.num_rows:
-        sizes = np.full(batch.num_rows, ROW_BYTES, np.int64)
-        at = cuts(sizes, batch.num_rows, max(ROW_BYTES, bytes_max - HEADER_BYTES))
-    spans = list(pairwise(at))
+    totals = totals_batch([record.rows[name] for name in sorted(record.rows)])
+    values = [totals.slice(0, 0)] if record.quiet else _cut(totals, bytes_max)
+    if record.sequences and not record.quiet:
+        kept = sequences_batch([record.sequences[name] for name in sorted(record.sequences)])
+        values = (values if record.rows else []) + _cut(kept, bytes_max)
     return [
-        (
-            b"" if record.quiet else _value(batch.slice(first, end - first)),
-            _headers(record, names, part, len(spans)),
-        )
-        for part, (first, end) in enumerate(spans)
+        (b"" if record.quiet else _value(value), _headers(record, part, len(values)))
+        for part, value in enumerate(values)
     ]
+
+
+def _cut(batch: pa.RecordBatch, bytes_max: int) -> list[pa.RecordBatch]:
+    """One at least, none with more bytes than a record may have unless it is one row."""
+    sizes = row_bytes(batch.columns, batch.num_rows)
+    at = cuts(sizes, batch.num_rows, max(1, bytes_max - HEADER_BYTES)) if len(sizes) else [0, 0]
+    return [batch.slice(first, end - first) for first, end in pairwise(at)]
 
 
 def totals_batch(rows: list[KeyTotals]) -> pa.RecordBatch:
@@ -108,20 +113,22 @@ def _one_batch(table: pa.Table) -> pa.RecordBatch:
 
 def _value(batch: pa.RecordBatch) -> bytes:
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, COUNT_SCHEMA) as writer:
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
     return bytes(sink.getvalue())
 
 
-def _headers(record: CountRecord, names: list[str], part: int, parts: int) -> Headers:
+def _headers(record: CountRecord, part: int, parts: int) -> Headers:
     points = ",".join(f"{p}={':'.join(map(str, at))}" for p, at in sorted(record.points.items()))
     numbers = {"number": record.number, "bucket": record.bucket, "bucket_ms": record.bucket_ms}
     numbers |= {"slices": record.slices, "part": part, "parts": parts}
     numbers |= {"quiet": int(record.quiet)}
+    kept = (("kept", ",".join(sorted(record.sequences)).encode()),) if record.sequences else ()
     return (
         ("format", _FORMAT.encode()),
         *((name, str(value).encode()) for name, value in numbers.items()),
-        ("counted", ",".join(names).encode()),
+        ("counted", ",".join(sorted(record.rows)).encode()),
+        *kept,
         ("points", points.encode()),
     )
 
@@ -131,16 +138,27 @@ def decode_counts(record: Record) -> CountPart:
     read = HeaderFields(_TOPIC, record.headers)
     if (found := read.text("format", "")) != _FORMAT:
         read.wrong("format", f"{shown(found)}, this version reads {_FORMAT!r}")
-    names = [name for name in read.text("counted").split(",") if name]
+    names, kept = (
+        [name for name in read.text(header, default).split(",") if name]
+        for header, default in (("counted", None), ("kept", ""))
+    )
     points = dict(_point(read, part) for part in read.text("points").split(",") if part)
     numbers = {name: read.integer(name, high=_NONE) for name in ("number", "bucket")}
     sizes = {name: read.integer(name, low=1, high=_NONE) for name in ("bucket_ms", "slices")}
     parts = read.integer("parts", low=1, high=1 << 31)
     part, quiet = read.integer("part", high=parts - 1), bool(read.integer("quiet", high=1))
-    rows = {} if quiet else totals_of(read_rows(_TOPIC, record.value), names)
-    return CountPart(
-        CountRecord(**numbers, **sizes, rows=rows, points=points, quiet=quiet), part, parts
-    )
+    rows, clicks = {}, {}
+    if not quiet:
+        batch = read_rows(_TOPIC, record.value, COUNT_SCHEMA, SEQUENCE_SCHEMA)
+        is_totals = batch.schema.equals(COUNT_SCHEMA)
+        rows = totals_of(batch if is_totals else _no_rows(COUNT_SCHEMA), names)
+        clicks = sequences_of(_no_rows(SEQUENCE_SCHEMA) if is_totals else batch, kept)
+    said = CountRecord(**numbers, **sizes, rows=rows, points=points, quiet=quiet, sequences=clicks)
+    return CountPart(said, part, parts)
+
+
+def _no_rows(schema: pa.Schema) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist([], schema)
 
 
 def totals_of(batch: pa.RecordBatch, names: Sequence[str]) -> dict[str, KeyTotals]:

@@ -1,8 +1,12 @@
-"""The records of `counts`, folded into totals, as every reader folds them (J3)."""
+"""The records of `counts`, folded into totals and sequences, as every reader folds them (J3)."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 
-from stream.columns.counters import CounterTotals, KeyTotals
+from stream.columns.counters import CounterTotals, KeyTotals, Sequences, together
 from stream.internal_topics.counts import CountPart, CountRecord
 
 
@@ -48,12 +52,13 @@ class CountParts:
         if part.part != len(self._parts):
             return False
         first = self._parts[0] if self._parts else part
-        return (part.parts, part.record.number, part.record.bucket, [*part.record.rows]) == (
-            first.parts,
-            first.record.number,
-            first.record.bucket,
-            [*first.record.rows],
-        )
+        return _of_one(part) == _of_one(first)
+
+
+def _of_one(part: CountPart) -> tuple[object, ...]:
+    """What all parts of a bucket say alike."""
+    said = part.record
+    return part.parts, said.number, said.bucket, [*said.rows], [*said.sequences]
 
 
 def _joined(parts: list[CountPart]) -> CountRecord:
@@ -66,18 +71,36 @@ def _joined(parts: list[CountPart]) -> CountRecord:
         )
         for name in first.rows
     }
-    return CountRecord(
-        first.number, first.bucket, first.bucket_ms, first.slices, rows, first.points
-    )
+    sequences = {
+        name: together([p.record.sequences[name] for p in parts]) for name in first.sequences
+    }
+    return replace(first, rows=rows, sequences=sequences)
 
 
 def apply(totals: dict[str, CounterTotals], record: CountRecord) -> None:
-    """What a bucket changes. What it does not count is not counted any more."""
+    """What a bucket changes of counters. What it does not count is not counted any more."""
+    _apply(totals, record, record.rows, CounterTotals)
+
+
+def apply_sequences(kept: dict[str, Sequences], record: CountRecord) -> None:
+    """And what of sequences."""
+    _apply(kept, record, record.sequences, Sequences)
+
+
+_Kept = TypeVar("_Kept", CounterTotals, Sequences)
+
+
+def _apply(
+    states: dict[str, _Kept],
+    record: CountRecord,
+    said: Mapping[str, Any],
+    empty: Callable[[], _Kept],
+) -> None:
     if record.quiet:
         return
-    for name in [*totals]:
-        if name not in record.rows:
-            del totals[name]
-    for name, rows in record.rows.items():
-        kept = totals.setdefault(name, CounterTotals())
+    for name in [*states]:
+        if name not in said:
+            del states[name]
+    for name, rows in said.items():
+        kept = states.setdefault(name, empty())
         kept.replace_slice(record.number % record.slices, record.slices, rows)

@@ -66,7 +66,7 @@ def topic_specs(config: StreamConfig) -> list[TopicSpec]:
         inputs_ms = FOREVER_MS
     people_ms = max(30 * DAY_MS, models_ms)
     once, each = config.record_bytes_max, config.partitions
-    counts = [_spec(config, config.counts, 1, models_ms, once)] if config.counters else []
+    counts = [_spec(config, config.counts, 1, models_ms, once)] if config.keeps else []
     catalogues = [
         _catalogue(_spec(config, name, 1, FOREVER_MS, once, stamps), config)
         for name in config.catalogues.values()

@@ -6,6 +6,7 @@ options drawn at random, in random events of which many are odd.
 A round draws a declaration of each kind and ROUND_EVENTS events. Training's path: the events as
 JSON through the decoder, the labeler's columns, a record of `examples` and back, encoded. Serving's
 path: the same values as requests, as rows, as columns or with a context, of 1 to 40 rows each.
+Counters and sequences, which no event sends, are joined and given from one made-up state.
 Keys, numbers, bags with their weights, pictures, and what was clipped are compared byte by byte,
 and so are the probabilities that a factorization machine with random weights gives; every other
 round is a network's, for pictures and attention. An event that the decoder
@@ -24,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from kept_state import KeptState
 from PIL import Image
 
 from checkpointer.serving import BadRequest
@@ -38,9 +40,9 @@ from stream.internal_topics import decode_examples, encode_examples, example_bat
 TS_MS = 1_700_000_000_000
 ROUND_EVENTS, REQUEST_ROWS_MAX = 500, 40
 DIM = 4
-#: Counters are added by the labeler, and sent by no event.
-SENT = tuple(kind for kind in KINDS if kind != "counter")
 BUILT_IN = ("source", "vendor", "item")
+BAGS = ("list", "text", "sequence")
+COUNTED = (*BUILT_IN, "plain", "categorical0", "categorical1")
 STEPS = ([], ["nfc"], ["nfkc", "lower"], ["lower"])
 ZONES = ("UTC", "Asia/Kathmandu", "America/St_Johns", "Europe/Copenhagen")
 TEXTS = (
@@ -81,20 +83,20 @@ def declaration(rng: random.Random) -> str:
     keyed, numbers = [*BUILT_IN, "plain"], ["shown_at"]
     bags: list[str] = []
     images: list[str] = []
-    for kind in SENT if network else (k for k in SENT if k != "image"):
+    for kind in KINDS if network else (k for k in KINDS if k != "image"):
         for number in range(2):
             name = f"{kind}{number}"
             said = {"kind": kind, **_OPTIONS[kind](rng, number)}
-            if network and kind in ("list", "text") and number:
+            if network and kind in BAGS and number:
                 said |= {"pool": "attention", "against": "item"}
             lines += [f"[features.{name}]"]
             lines += [f"{key} = {json.dumps(value)}" for key, value in said.items()]
             is_number = kind in ("vector", "component") or (
-                kind == "numeric" and "buckets" not in said
+                kind in ("numeric", "counter") and "buckets" not in said
             )
             if kind == "image":
                 images.append(name)
-            elif kind in ("list", "text"):
+            elif kind in BAGS:
                 bags.append(name)
             else:
                 (numbers if is_number else keyed).append(name)
@@ -166,6 +168,23 @@ def _image(rng: random.Random, number: int) -> dict[str, Any]:
     return {"unreadable": "missing"} if number else {}
 
 
+def _counter(rng: random.Random, number: int) -> dict[str, Any]:
+    said = {"of": rng.choice(COUNTED), "gives": rng.choice(("rate", "shows", "clicks"))}
+    said |= _some(rng, half_life_ms=3_600_000, prior_shows=3.5, prior_clicks=0.5)
+    if number:
+        return said | {"buckets": [0, 0.1, 1, 10, 100]}
+    return said | _some(rng, transform="log1p", bounds=[0.1, 50])
+
+
+def _sequence(rng: random.Random, number: int) -> dict[str, Any]:
+    said = {"by": rng.choice(COUNTED), "of": rng.choice(COUNTED)}
+    said |= _some(rng, max_values=rng.choice((1, 3, 64)), idle_ms=rng.choice((1, 10**9)))
+    said |= _some(rng, default="none", pool=rng.choice(("sum", "mean", "sqrt")))
+    if rng.random() < 0.5:
+        return said | {"ages": True}
+    return said | _some(rng, shares="item", normalise=rng.choice(STEPS))
+
+
 _OPTIONS = {
     "categorical": _categorical,
     "list": _list,
@@ -175,6 +194,8 @@ _OPTIONS = {
     "vector": _vector,
     "component": _component,
     "image": _image,
+    "counter": _counter,
+    "sequence": _sequence,
 }
 
 
@@ -267,15 +288,19 @@ def event(config: Config, rng: random.Random, number: int) -> dict[str, Any]:
 # --- both paths
 
 
-def learned(config: Config, events: list[dict[str, Any]]) -> tuple[pa.RecordBatch, list[int]]:
-    """The rows of `examples`, and which events they are of."""
+def learned(
+    config: Config, events: list[dict[str, Any]], rng: random.Random
+) -> tuple[pa.RecordBatch, list[int], KeptState]:
+    """The rows of `examples`, which events they are of, and what was joined to them."""
     records = [Record(i, TS_MS, b"s", json.dumps(one).encode()) for i, one in enumerate(events)]
     found, bad = decode_impressions(records, 0, np.full(len(records), TS_MS), config.stream)
     wrong = {one.record.offset for one in bad}
-    n = len(found)
+    kept, n = KeptState(config, found, rng, TEXTS), len(found)
+    found = kept.joined(found)
     label = (np.arange(n) % 2).astype(np.int8)
     rows = example_batch(found, label, np.full(n, -1), np.ones(n, np.float32))
-    return decode_examples(encode_examples(rows)), [i for i in range(len(events)) if i not in wrong]
+    good = [i for i in range(len(events)) if i not in wrong]
+    return decode_examples(encode_examples(rows)), good, kept
 
 
 def asked(model: Model, events: list[dict[str, Any]], rng: random.Random) -> pa.Table:
@@ -316,7 +341,7 @@ def scorer_of(model: Model, encoded: Encoded, seed: int) -> Scorer:
 def compare(config: Config, events: list[dict[str, Any]], rng: random.Random) -> Counter[str]:
     """Raises Difference. Counts events by what became of them."""
     model = make_model(config.model)
-    rows, good = learned(config, events)
+    rows, good, kept = learned(config, events, rng)
     encoded = model.encoder.encode(rows)
     seed = rng.randrange(1 << 32)
     # Networks compute by torch, whose last bits depend on how many rows it is given.
@@ -326,7 +351,7 @@ def compare(config: Config, events: list[dict[str, Any]], rng: random.Random) ->
     while at < len(good):
         count = min(rng.randint(1, REQUEST_ROWS_MAX), len(good) - at)
         some = [events[i] for i in good[at : at + count]]
-        columns = _asked(config, model, some, rng)
+        columns = kept.filled(_asked(config, model, some, rng))
         served, mine = model.encoder.encode(columns, serving=True), np.arange(at, at + count)
         if bits(served) != bits(encoded.take(mine)):
             raise Difference(

@@ -4,6 +4,7 @@
 import base64
 import io
 import json
+import random
 import unicodedata
 from dataclasses import replace
 from itertools import pairwise
@@ -11,8 +12,10 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pytest
+from every_kind import CONFIG, DECLARED, TS_MS
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from kept_state import KeptState
 from PIL import Image
 
 from checkpointer.serving import BadRequest
@@ -28,103 +31,6 @@ from stream.hashing import NO_KEY, hash_columns, token_hashes
 from stream.hashing.text import SEPARATORS
 from stream.internal_topics import decode_examples, encode_examples, example_batch
 
-TS_MS = 1_700_000_000_000
-DECLARED = """
-[stream]
-partitions = 1
-categorical_features = ["user"]
-
-[features.genres]
-kind = "list"
-weighted = true
-shares = "item"
-pool = "sqrt"
-max_values = 3
-normalise = ["nfc", "lower"]
-
-[features.seen]
-kind = "list"
-type = "integer"
-pool = "attention"
-against = "item"
-
-[features.title]
-kind = "text"
-tokens = "pairs"
-max_tokens = 9
-
-[features.note]
-kind = "text"
-tokens = "characters"
-normalise = ["nfkc", "lower", "digits"]
-pool = "sum"
-
-[features.made]
-kind = "time"
-part = "age"
-
-[features.hour]
-kind = "time"
-of = "ts_ms"
-part = "hour_of_week"
-zone = "Asia/Kathmandu"
-
-[features.shelf]
-type = "integer"
-default = "none"
-
-[features.brand]
-normalise = ["nfkc", "lower"]
-
-[features.price]
-kind = "numeric"
-buckets = [0, 1, 10, 100]
-
-[features.stars]
-kind = "numeric"
-piecewise = [0, 1, 3, 5]
-default = 2.5
-
-[features.picture]
-kind = "vector"
-width = 3
-bounds = [-10, 10]
-
-[features.weight]
-kind = "numeric"
-standardise = true
-
-[features.year]
-kind = "numeric"
-quantiles = 2
-bounds = [0, 100]
-
-[features.quality]
-kind = "component"
-default = 0.5
-transform = "log1p"
-
-[features.taste]
-kind = "component"
-width = 2
-bounds = [-1, 1]
-
-[features.photo]
-kind = "image"
-
-[features.cover]
-kind = "image"
-unreadable = "missing"
-
-[model]
-kind = "mlp"
-dim = 4
-categorical = ["source", "item", "user", "genres", "seen", "title", "note", "made", "hour",
-  "shelf", "brand", "price", "genres*shelf", "user*title", "shelf*hour"]
-numeric = ["stars", "picture", "quality", "taste", "shown_at", "weight", "year"]
-images = ["photo", "cover"]
-"""
-CONFIG = loads(DECLARED)
 ENCODER = Encoder(CONFIG.model)
 ABSENT = object()
 #: What a model reads of the two where neither says anything.
@@ -204,6 +110,7 @@ def learned(bags, config=CONFIG, ts_ms=TS_MS):
     impressions, bad = decode_impressions(records, 0, arrived, config.stream)
     if bad:
         return None
+    impressions = KEPT.joined(impressions)
     n = len(impressions)
     label = (np.arange(n) % 2).astype(np.int8)
     batch = example_batch(impressions, label, np.full(n, -1), np.ones(n, np.float32))
@@ -215,6 +122,17 @@ def _event(i, bag, ts_ms):
     return known | {"item": f"x{i % 3}", "features": bag}
 
 
+def kept():
+    """Of the source, and of some users."""
+    users = ["", "Toy Story (1995)", "Å", "a\0b", "x1"]
+    records = [
+        Record(i, TS_MS, b"s", json.dumps(_event(i, {"user": user}, TS_MS)).encode())
+        for i, user in enumerate(users)
+    ]
+    rows, _ = decode_impressions(records, 0, np.full(len(records), TS_MS), CONFIG.stream)
+    return KeptState(CONFIG, rows, random.Random(4), ("x0", "x1", "x2", "Å"))
+
+
 def asked(bag):
     """The columns of a request for the same, as rows, as columns, and as a context."""
     row = {"source": "u", "vendor": "v", "item": "x0", "ts_ms": TS_MS}
@@ -223,9 +141,12 @@ def asked(bag):
               {"context": row | {"features": bag}, "rows": [{}]})  # fmt: skip
     encoder = ENCODER
     return [
-        parse(json.dumps(body).encode(), encoder.features, 10, encoder.reads_time).columns
+        KEPT.filled(parse(json.dumps(body).encode(), encoder.features, 10, True).columns)
         for body in bodies
     ]
+
+
+KEPT = kept()
 
 
 def bits(encoded):
@@ -401,7 +322,7 @@ BAGS = [
     {"genres": ["a", "b", "b"], "genres_weights": [1, 2.5, -1], "title": "Toy Story 2", "seen": [1],
      "picture": [0.1, 0.2, 0.3], "stars": 1.5, "shelf": 3, "price": 5,
      "photo": base64_of((5, 3)), "cover": base64_of((9, 9), "GIF", "blue")},
-    {},
+    {"user": "x1"},
     {"genres": ["x0", "x1"], "title": "story", "note": "abc", "brand": "B"},
     {"genres": ["x2"], "title": "a toy", "seen": [1, 2, 3], "picture": [-0.5, 0, 1]},
 ]  # fmt: skip
@@ -411,10 +332,11 @@ def of_kind(kind, **more):
     if kind in NETWORK_KINDS:
         return replace(CONFIG.model, kind=kind, hidden=(4,), **more)
     plain = CONFIG.model.declared | {"seen": {"kind": "list", "type": "integer", "pool": "sum"}}
+    plain["clicked"] = {"kind": "sequence", "by": "source", "of": "item", "shares": "item"}
     return replace(CONFIG.model, kind=kind, images=(), declared=plain, **more)
 
 
-@pytest.mark.parametrize("groups", [{}, {"films": {"features": ["genres", "item"]}}])
+@pytest.mark.parametrize("groups", [{}, {"films": {"features": ["genres", "item", "clicked"]}}])
 @pytest.mark.parametrize("kind", ["lr", "fm", "mlp", "dlrm", "dcn"])
 def test_the_gradient_of_every_kind_is_that_of_its_loss(kind, groups):
     rows = learned(BAGS)
@@ -422,7 +344,7 @@ def test_the_gradient_of_every_kind_is_that_of_its_loss(kind, groups):
     prepared = gradient.prepare(model, rows)
     rng, dense = np.random.default_rng(1), model.initial_dense()
     pulled = {
-        t.name: rng.normal(0, 0.3, (len(prepared.keys[t.name]), t.dim)).astype(np.float32)
+        t.name: rng.normal(0, 0.2, (len(prepared.keys[t.name]), t.dim)).astype(np.float32)
         for t in model.spec.tables
     }
     computed = gradient.compute(model, prepared, pulled, dense)

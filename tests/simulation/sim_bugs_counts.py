@@ -1,15 +1,14 @@
-"""Planted bugs of counters (J1 to J4). Seeds of remainders 5 and 10 by 12 have some."""
+"""Planted bugs of counters and sequences (J). Seeds of remainders 5 and 10 by 12 have some."""
 
 from typing import Any
 
 import numpy as np
 from sim_bug import Patch, bug, replaced
 
-from labeler.counts import JoinedCounts, PartitionCounts, adder
-from labeler.counts.adder import Adder
+from labeler.counts import Adder, JoinedCounts, PartitionCounts, adder
 from labeler.counts.examples_count import counts_of
 from stream import RETRACT, kind_of
-from stream.columns.counters import CounterColumns
+from stream.columns.counters import CounterColumns, KeptClicks, SequenceColumns
 
 SEEDS = {"first": 10, "step": 12}
 
@@ -70,3 +69,36 @@ def round_forgotten() -> list[Patch]:
         return max((at.offset for at in self._places if at.bucket <= bucket), default=0)
 
     return [replaced(JoinedCounts.point, bad)]
+
+
+@bug("clicks as of what was read", "an impression is given the newest clicks (J6)", **SEEDS)
+def newest_clicks() -> list[Patch]:
+    right = JoinedCounts._sequences_as_of
+
+    def bad(self: JoinedCounts, one: Any, keys: Any, bucket: int) -> Any:
+        return right(self, one, keys, max(bucket, self.bucket))
+
+    return [replaced(JoinedCounts._sequences_as_of, bad)]
+
+
+@bug("clicks taken back stay", "a retraction moves counters alone (J6)", **SEEDS)
+def clicks_stay() -> list[Patch]:
+    right = SequenceColumns.clicks
+
+    def bad(self: SequenceColumns, rows: Any, sign: int) -> Any:
+        return right(self, rows, sign) if sign > 0 else {}
+
+    return [replaced(SequenceColumns.clicks, bad)]
+
+
+@bug("no more clicks held than given", "nothing stands below what is taken back (J6)", **SEEDS)
+def none_below() -> list[Patch]:
+    return [replaced(KeptClicks.held, property(lambda self: self.given))]
+
+
+@bug("idle clicks given", "they are given until their slice comes round (J6)", **SEEDS)
+def idle_given() -> list[Patch]:
+    def bad(self: SequenceColumns, one: Any, rows: Any, bucket: int) -> Any:
+        return rows.newest(one.given, rows.lengths > 0)
+
+    return [replaced(SequenceColumns.given, bad)]

@@ -1,5 +1,5 @@
 """What counters must be, counted in slow plain Python from the records of `examples` as they land
-(J1 to J4).
+(J1 to J4), with `sim_kept` for sequences (J6).
 
 The recount folds each chain itself, keeps every row with the bucket that it stands in, and adds all
 of them up anew for each question.
@@ -9,14 +9,22 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import pyarrow as pa
+from sim_kept import KeptWatch
 from sim_log import Message
 from sim_scenario import Scenario
 from sim_violation import Violation
 
 from stream import LABEL, LATE, RETRACT, Record, kind_of
-from stream.columns.counters import CounterTotals
+from stream.columns.counters import CounterTotals, Sequences
 from stream.hashing import derived_key, hash_strings
-from stream.internal_topics import BatchHeader, CountParts, apply, decode_counts, decode_examples
+from stream.internal_topics import (
+    BatchHeader,
+    CountParts,
+    apply,
+    apply_sequences,
+    decode_counts,
+    decode_examples,
+)
 
 #: Totals may lack what was forgotten of a key (J3), and the last digits.
 SHOWS_OFF = 0.0101
@@ -48,6 +56,7 @@ class CountedWatch:
         self.rows: list[Row] = []
         self.parts = CountParts(self.stream.counts_bucket_ms, self.stream.counts_slices)
         self.totals: dict[str, CounterTotals] = {}
+        self.kept, self.sequences = KeptWatch(scenario.stream), dict[str, Sequences]()
         self.taken_back = 0
         self.joined = 0  # rows that were given something
 
@@ -82,6 +91,7 @@ class CountedWatch:
             values = {"item": row["item"], "colour": row["f_colour"]}
             sign = -1 if kind == RETRACT else 1
             bucket = at.arrival_ms // size
+            self.kept.add(row, bucket, sign)
             self.rows.append(Row(bucket, row["arrival_ms"] // size, values, sign, row["label"] > 0))
 
     def _counts(self, record: Record) -> None:
@@ -94,8 +104,10 @@ class CountedWatch:
                 "J2", f"bucket {found[0].bucket} is closed, and a partition has not passed {low}"
             )
         apply(self.totals, found[0])
+        apply_sequences(self.sequences, found[0])
         if not found[0].quiet:
             self._check_totals(found[0].bucket)
+            self.kept.check_state(found[0].bucket, self.sequences)
 
     # --- what must be ---
 
@@ -127,6 +139,8 @@ class CountedWatch:
             bucket = (int(str(row["arrival_ms"])) - wait_ms) // size - 1
             if bucket >= low and not begins:
                 raise Violation("J4", f"{chain}: {row['position']} is given {bucket} of {low}")
+            where = f"{chain}: {row['position']}"
+            self.kept.check_given(where, row, None if begins else bucket)
             for name, one in self.counters.items():
                 value = str(row["item" if one.of == "item" else f"f_{one.of}"])
                 true = self._recount(one.of, one.half_life_ms, bucket) if not begins else {}

@@ -298,8 +298,14 @@ def _strategy(seed: int, stream: StreamConfig) -> StreamConfig:
 
 
 def _counting(stream: StreamConfig) -> StreamConfig:
-    """With counters of few values and of many, which fade within a run and never."""
+    """With counters of few values and of many, which fade within a run and never, and with
+    sequences of many clicks and of few, which are forgotten within a run and are not."""
     declared = {
+        "source_items": Feature(kind="sequence", by="source", of="item", max_values=2),
+        "source_ages": Feature(
+            kind="sequence", by="source", of="item", max_values=2, ages=True, idle_ms=6_000
+        ),
+        "colour_items": Feature(kind="sequence", by="colour", of="item", max_values=4),
         "colour_rate": Feature(kind="counter", of="colour", half_life_ms=40_000),
         "item_shows": Feature(kind="counter", of="item", half_life_ms=40_000, gives="shows"),
         "item_clicks": Feature(kind="counter", of="item", half_life_ms=0, gives="clicks"),

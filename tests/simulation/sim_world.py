@@ -153,6 +153,8 @@ class Simulation:
         self.check_shards()
         if self.scenario.counters:
             self.watch.counts["rows with counters"] = self.watch.counted.joined
+            self.watch.counts["rows with sequences"] = self.watch.counted.kept.given
+            self.watch.counts["clicks taken back"] = self.watch.counted.kept.taken_back
         self.watch.catalogue.check_quarantine(self.broker)
         if self.scenario.catalogue:
             self.watch.counts["rows of a catalogue"] = self.watch.catalogue.joined

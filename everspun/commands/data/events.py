@@ -208,7 +208,7 @@ def _report(checked: Checked) -> int:
             table.add_row(where, str(at), name, reason)
         console.print(table)
     if checked.undeclared:
-        table = Table("feature that is not declared, and is ignored", "records")
+        table = Table("feature that is ignored: not declared, or kept by the pipeline", "records")
         for name, count in checked.undeclared.most_common(UNDECLARED_SHOWN):
             table.add_row(name, f"{count:,}")
         console.print(table)

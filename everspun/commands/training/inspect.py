@@ -17,7 +17,7 @@ from everspun.commands import options as shared
 from everspun.status import duration
 from learners import ModelConfig
 from learners.models import Model, make_model
-from stream.columns import INTEGER, LIST, TEXT, TIME, Feature
+from stream.columns import INTEGER, LIST, SEQUENCE, TEXT, TIME, Feature
 
 _IDENTIFIERS = ("source", "vendor", "item")
 
@@ -83,7 +83,7 @@ def _given(declared: Feature | None, value: str) -> object:
     if declared.is_number:
         return float(value)
     one = int(value) if declared.type == INTEGER or declared.kind == TIME else value
-    return [one] if declared.kind == LIST else one
+    return [one] if declared.kind in (LIST, SEQUENCE) else one
 
 
 def _cells(found: KeyRow | None, manifest: Manifest) -> tuple[str, ...]:

@@ -1,9 +1,13 @@
-"""Counters: shows and clicks of a feature's values so far, faded by a half-life (J1 to J4). Shared
-by who adds them up, who joins them to impressions, and who serves them.
+"""What the pipeline itself keeps: counters, which are shows and clicks of a feature's values so
+far, faded by a half-life (J1 to J5), and sequences, which are the newest clicks of somebody (J6).
+Shared by who adds them up, who joins them to impressions, and who serves them.
 
 - `counted`: what is counted, by whose declarations, and which key a row counts for
-- `declared_counters`: the counters that a configuration declares
+- `declared_counters`: the counters and sequences that a configuration declares
 - `fading`: how much a count weighs after so many buckets
+- `key_sequences`: the newest clicks of some keys, and what clicks more and less make of them
+- `kept_clicks`: what is kept of clicks, by whose declarations, and what a model reads of it
+- `sequences`: the clicks of one thing that is kept, by key
 - `totals`: the totals of one thing that is counted, by key
 - `values`: the numbers that a model reads of a counter
 """
@@ -15,6 +19,16 @@ from stream.on_demand import on_demand
 if TYPE_CHECKING:
     from stream.columns.counters.counted import CountedValues, counter_keys, counters
     from stream.columns.counters.declared_counters import DeclaredCounters
+    from stream.columns.counters.fading import Fading
+    from stream.columns.counters.kept_clicks import KeptClicks, SequenceColumns, declared_sequences
+    from stream.columns.counters.key_sequences import (
+        KeyClicks,
+        KeySequences,
+        no_sequences,
+        together,
+        updated,
+    )
+    from stream.columns.counters.sequences import Sequences
     from stream.columns.counters.totals import CounterTotals, KeyTotals, faded, slice_of
     from stream.columns.counters.values import CounterColumns
 else:
@@ -25,9 +39,19 @@ __all__ = [
     "CounterColumns",
     "CounterTotals",
     "DeclaredCounters",
+    "Fading",
+    "KeptClicks",
+    "KeyClicks",
+    "KeySequences",
     "KeyTotals",
+    "SequenceColumns",
+    "Sequences",
     "counter_keys",
     "counters",
+    "declared_sequences",
     "faded",
+    "no_sequences",
     "slice_of",
+    "together",
+    "updated",
 ]

@@ -38,7 +38,7 @@ def counted_by(declared: Feature) -> CountedValues:
 
 def counters(declared: Mapping[str, Feature]) -> dict[str, Feature]:
     """The counters among declared features, by name, in their order."""
-    return {name: one for name, one in declared.items() if one.kind == COUNTER}
+    return {name: one for name, one in declared.items() if one.kind == COUNTER and one.kept_by}
 
 
 def all_counted(declared: Iterable[Feature]) -> tuple[CountedValues, ...]:
@@ -57,11 +57,24 @@ def counted_keys(
 ) -> U64:
     """(n,) for which key each row counts: a hash of its value, keyed by one of `counter_keys`; 0 of
     a missing one, which is not counted. `columns` as in `examples`."""
-    column = columns.column(of if of in COUNTABLE else FEATURE_PREFIX + of)
+    column = counted_values(of, columns, declared)
+    if of in declared:
+        column = categories(declared[of], column, _NO_TIMES)
+    return hash_strings(column, hash_key)
+
+
+def counted_values(of: str, columns: Columns, declared: Mapping[str, Feature]) -> pa.Array:
+    """(n,) the strings of a feature as `examples` hold them; "" in all rows of a record from before
+    it was declared."""
+    names = [of] if of in COUNTABLE else [FEATURE_PREFIX + of]
+    if of in declared and declared[of].alias:
+        names.append(FEATURE_PREFIX + declared[of].alias)
+    name = next((one for one in names if one in columns.schema.names), None)
+    if name is None:
+        return pa.array([""] * columns.num_rows, pa.string())
+    column = columns.column(name)
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    if of in declared:
-        column = categories(declared[of], column, _NO_TIMES)
-    return hash_strings(column, hash_key)
+    return column

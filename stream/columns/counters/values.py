@@ -8,7 +8,8 @@ import numpy.typing as npt
 from stream.columns.counters.counted import Columns, CountedValues, counted_by, counted_keys
 from stream.columns.counters.fading import Fading
 from stream.columns.counters.totals import CounterTotals, KeyTotals, faded
-from stream.columns.declaration import CLICKS, RATE, Feature
+from stream.columns.declaration import Feature
+from stream.columns.kept_options import CLICKS, RATE
 from stream.hashing import NO_KEY, HashKey
 from stream.kernels import F64, U64
 

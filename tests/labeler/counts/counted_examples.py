@@ -1,4 +1,4 @@
-"""Made-up records of `examples`, and what counters must be of them, counted slowly."""
+"""Made-up records of `examples`, and what is kept of them, counted slowly."""
 
 import random
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from labeler.counts.adder import Adder
-from stream import Record, StreamConfig, position
+from stream import Record, StreamConfig, offset_of, position
 from stream.columns import Feature
 from stream.internal_topics import (
     BatchHeader,
@@ -18,6 +18,7 @@ from stream.internal_topics import (
 )
 
 BUCKET_MS, SLICES, WAIT_MS = 1_000, 3, 5_000
+IDLE_MS = 7_000
 START_MS = 1_000_000
 
 
@@ -33,6 +34,11 @@ def stream_config(**more: object) -> StreamConfig:
         declared={
             "rate": Feature(kind="counter", of="item", half_life_ms=4_000),
             "shows": Feature(kind="counter", of="item", half_life_ms=0, gives="shows"),
+            "clicked": Feature(kind="sequence", by="source", of="item", max_values=2),
+            "ages": Feature(kind="sequence", by="source", of="item", max_values=2, ages=True),
+            "lately": Feature(
+                kind="sequence", by="source", of="item", max_values=3, idle_ms=IDLE_MS
+            ),
         },
         **more,  # type: ignore[arg-type]
     )
@@ -46,6 +52,18 @@ class Example:
     label: int
     bucket: int = 0  # where it stands
     sign: int = 1
+
+    @property
+    def source(self) -> str:
+        return f"user-{offset_of(self.position) % 3}"
+
+    @property
+    def ts_ms(self) -> int:
+        return self.arrival_ms - offset_of(self.position) * 37 % 900
+
+    @property
+    def delay_ms(self) -> int:
+        return offset_of(self.position) * 113 % 2_500 if self.label else -1
 
 
 @dataclass
@@ -110,6 +128,9 @@ def _batch(rows: list[Example]) -> pa.RecordBatch:
         "position": [r.position for r in rows],
         "arrival_ms": [r.arrival_ms for r in rows],
         "label": [r.label for r in rows],
+        "ts_ms": [r.ts_ms for r in rows],
+        "click_delay_ms": [r.delay_ms for r in rows],
+        "source": [r.source for r in rows],
         "item": [r.item for r in rows],
     }
     return pa.RecordBatch.from_arrays(
@@ -157,6 +178,32 @@ def recount(partitions: list[Partition], bucket: int, half_life_ms: int) -> dict
                 left = 0.5 ** (age / half_life_ms) if half_life_ms else 1.0
                 found.setdefault(row.item, [0.0, 0.0])[row.label] += row.sign * left
     return {item: [float(np.maximum(n, 0.0)) for n in counts] for item, counts in found.items()}
+
+
+def clicks_of(
+    partitions: list[Partition], bucket: int, most: int, idle_ms: int
+) -> dict[str, list[tuple[int, str]]]:
+    """Source -> (time, item) of the clicks held as of the end of a bucket, newest first."""
+    rows = [r for one in partitions for r in one.rows if r.label and r.item and r.bucket <= bucket]
+    found: dict[str, list[tuple[int, str]]] = {}
+    last: dict[str, int] = {}
+    for number in sorted({row.bucket for row in rows}):
+        here = [row for row in rows if row.bucket == number]
+        for source in {row.source for row in here}:
+            if (number - last.get(source, number)) * BUCKET_MS > idle_ms:
+                found[source] = []
+        for row in sorted(here, key=lambda row: -row.sign):
+            clicks, click = found.setdefault(row.source, []), (row.ts_ms + row.delay_ms, row.item)
+            if row.sign > 0:
+                clicks.append(click)
+                last[row.source] = number
+            elif click in clicks:
+                clicks.remove(click)
+        for clicks in found.values():
+            clicks.sort(key=lambda click: (-click[0], click[1]))
+            del clicks[2 * most :]
+    alive = {s for s in last if (bucket - last[s]) * BUCKET_MS <= idle_ms}
+    return {source: clicks for source, clicks in found.items() if source in alive and clicks}
 
 
 def add_all(

@@ -20,8 +20,7 @@ from hypothesis import strategies as st
 
 from labeler.counts.adder import Adder
 from stream import Record
-from stream.columns.counters import CounterTotals, faded
-from stream.columns.counters.fading import Fading
+from stream.columns.counters import CounterTotals, Fading, faded
 from stream.hashing import derived_key, hash_strings
 from stream.internal_topics import CountParts, CountRecord, MalformedRecord, apply, decode_counts
 

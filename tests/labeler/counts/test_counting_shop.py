@@ -1,4 +1,5 @@
-"""Labels and counters of a shop over the log in memory: what was learned equals a recount."""
+"""Labels, counters and sequences of a shop over the log in memory: what was learned equals a
+recount."""
 
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ COUNTING = replace(
     declared={
         "rate": Feature(kind="counter", of="source", half_life_ms=0, prior_shows=4.0),
         "shows": Feature(kind="counter", of="source", half_life_ms=0, gives="shows"),
+        "clicked": Feature(kind="sequence", by="item", of="source", max_values=3),
     },
     counts_bucket_ms=100,
     counts_slices=3,
@@ -62,4 +64,7 @@ def test_what_is_joined_equals_a_recount_however_often_it_is_killed(turns: int):
         assert row["f_shows"] == len(known)
         assert row["f_rate"] == pytest.approx((clicks + 1.0) / (len(known) + 4.0))
         given += len(known) > 0
+        before = [r for r in rows if r["label"] and r["arrival_ms"] < until]
+        clicked = sorted((-r["ts_ms"] - r["click_delay_ms"], r["source"]) for r in before)
+        assert row["f_clicked"] == [source for _, source in clicked[:3]]
     assert given > 30
