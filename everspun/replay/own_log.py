@@ -7,6 +7,7 @@ events, and of the names of the newest impressions; never that of the file.
 import gzip
 import json
 import re
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -88,7 +89,7 @@ class OwnFile:
                     if text := line.strip():
                         read += 1
                         yield from self._line(text, number, read == 1)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise OwnLogError(f"{self.path}: {error}") from error
 
     def _line(self, text: bytes, number: int, is_first: bool) -> Iterator[Event]:

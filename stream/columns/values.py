@@ -7,6 +7,8 @@ so that a model is asked in the numbers that it has learned (docs/models.md). A 
 the two ways together, bit for bit.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -48,6 +50,19 @@ def floats(column: pa.Array) -> npt.NDArray[np.float32]:
     with np.errstate(over="ignore"):
         narrow: npt.NDArray[np.float32] = filled.to_numpy(zero_copy_only=False).astype(np.float32)
     return narrow
+
+
+def rounded(value: Any, wanted: pa.DataType) -> Any:
+    """A value as Python has it, with floats for integers where `wanted` has floats, lists and
+    structs included: beyond 2^53 the nearest, which JSON's text is read as, and which Arrow does
+    not take of an integer. Raises OverflowError for one that no float is near."""
+    if pa.types.is_floating(wanted):
+        return float(value) if type(value) is int else value
+    if pa.types.is_list(wanted) and isinstance(value, list):
+        return [rounded(one, wanted.value_type) for one in value]
+    if pa.types.is_struct(wanted) and isinstance(value, dict):
+        return {field.name: rounded(value.get(field.name), field.type) for field in wanted}
+    return value
 
 
 def positions(column: pa.Array) -> pa.Array:

@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stream.columns import WEIGHTS, FeatureColumn, feature_column, unequal_lengths, wrong_values
+from stream.columns import (
+    WEIGHTS,
+    FeatureColumn,
+    feature_column,
+    rounded,
+    unequal_lengths,
+    wrong_values,
+)
 from stream.decoding.event_faults import feature_faults
 
 _NONE = type(None)
@@ -51,7 +58,7 @@ def _read(feature: FeatureColumn, values: Sequence[Any]) -> pa.Array:
     try:
         if not _fits(values, wire):
             raise pa.ArrowInvalid("a value of another type")
-        column = pa.array(values, wire)
+        column = _column(values, wire)
     except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
         for row, value in enumerate(values):
             _check(row, feature, value)
@@ -61,6 +68,13 @@ def _read(feature: FeatureColumn, values: Sequence[Any]) -> pa.Array:
         _check(int(wrong[0]), feature, values[int(wrong[0])])
         raise AssertionError("a value is wrong by columns and right by itself")
     return column
+
+
+def _column(values: Sequence[Any], wire: pa.DataType) -> pa.Array:
+    try:
+        return pa.array(values, wire)
+    except pa.ArrowInvalid:
+        return pa.array([rounded(value, wire) for value in values], wire)
 
 
 def _fits(values: Sequence[Any], wire: pa.DataType) -> bool:

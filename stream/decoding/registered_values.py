@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from stream.columns import rounded
 from stream.config import StreamConfig
 from stream.decoding.event_faults import Bad, Fault, fault
 from stream.decoding.json_values import without_large
@@ -39,6 +40,8 @@ from stream.registry import (
 _SHARE = 4
 #: A value of so few bytes is read whatever its schema says that it may take.
 _FREE_BYTES = 4_096
+#: A schema by which one byte may take more is refused: no other bounds its short values' time.
+EXPANSION_MAX = 4_096
 #: An event's own objects, bytes, beside what repeats in it.
 _EVENT_BYTES = 4_096
 
@@ -131,7 +134,14 @@ def _made(
     try:
         if schema.kind == PROTOBUF:
             return ProtobufReader(schema, index, shape.wanted)
-        return AvroReader(schema, shape.wanted)
+        made = AvroReader(schema, shape.wanted)
+        if made.expansion > EXPANSION_MAX:
+            raise SchemaFault(
+                "value",
+                f"has schema {schema.id}, by which a byte may take {made.expansion} in memory; "
+                f"allowed are {EXPANSION_MAX}: leave out of its lists what takes no bytes",
+            )
+        return made
     except SchemaFault as error:  # kept without its trace, which would keep what was being read
         return SchemaFault(error.name, error.reason)
 
@@ -195,7 +205,8 @@ class _EventColumns:
         kept: list[int] = []
         for at, event in enumerate(events):
             try:
-                pa.array([event], self._shape.wanted)
+                events[at] = rounded(event, self._shape.wanted)
+                pa.array([events[at]], self._shape.wanted)
                 kept.append(at)
             except (pa.ArrowException, OverflowError, UnicodeError, TypeError, ValueError) as error:
                 self._bad[owners[at]] = self._explained(event, str(error))

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from stream.columns import rounded
 from stream.config import StreamConfig
 from stream.decoding import (
     FIELD_CHARS_MAX,
@@ -93,9 +94,11 @@ class ProducerConfig:
 
 
 def _value_bytes(value: Any) -> int:
-    """Of a string, or of a list with what it holds; other values are counted with their row."""
+    """Of a string, of bytes, or of a list with what it holds; others are counted with their row."""
     if isinstance(value, list):
         return sum(8 + _value_bytes(one) for one in value)
+    if isinstance(value, bytes):
+        return len(value)
     return len(value.encode()) if isinstance(value, str) else 0
 
 
@@ -148,6 +151,7 @@ class EventProducer:
         self._on_delivery = on_delivery
         self._personal = {f.name for f in stream.features if f.personal}
         self._declared = {f.name for f in stream.features}
+        self._aliases = {f.alias for f in stream.features if f.alias}
         self.undeclared: dict[
             str, int
         ] = {}  # features of events that are not declared, and how often
@@ -178,10 +182,11 @@ class EventProducer:
         features = row.pop("features", None)
         self._check({**row, "features": features}, is_click=False)
         features = features or {}
-        for name in features.keys() - self._declared:
+        for name in features.keys() - self._declared - self._aliases:
             self._note_undeclared(name)
         for f in self._stream.features:
-            row[f.column] = features.get(f.name)
+            own = features.get(f.name)
+            row[f.column] = features.get(f.alias) if own is None and f.alias else own
         personal = [f.column for f in self._stream.features if f.personal]
         self._add(self._stream.impressions, impression_shape(self._stream.features), row, personal)
 
@@ -284,9 +289,9 @@ class EventProducer:
                 value = self._pseudonymise(value)
                 for _, reason in string_faults(name, value, needed=True):
                     raise ValueError(f"{name}: its pseudonym {reason}")
-            if value is not None and pa.types.is_primitive(type_):
-                value = float(value) if pa.types.is_floating(type_) else int(value)
-            plain[name] = value
+            if isinstance(value, int) and pa.types.is_integer(type_):
+                value = int(value)
+            plain[name] = rounded(value, type_)
         return plain
 
     def _add(self, topic: str, shape: Shape, row: dict[str, Any], personal: list[str]) -> None:

@@ -136,12 +136,14 @@ class _Reading:
         if isinstance(given, list):
             if not given:
                 raise _wrong("an empty union")
+            if any(isinstance(one, list) for one in given):
+                raise _wrong("a union within a union")
             return AvroNode("union", children=[self.node(one, space, open_) for one in given])
         if not isinstance(given, dict):
             raise _wrong(f"{given!r}")
         kind = given.get("type")
         if isinstance(kind, dict | list):
-            return self.node(kind, space, open_)
+            return self.node(kind, space, (*open_, ""))
         if kind in ("array", "map"):
             inner = given.get("items" if kind == "array" else "values")
             item = self.node(inner, space, (*open_, ""))

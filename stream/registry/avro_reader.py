@@ -39,7 +39,7 @@ class AvroReader:
         self._names = {one.name for bag in bags for one in bag.fields}
         self._has_map = any(bag.kind == "map" for bag in bags)
         try:
-            self._schema = parse_schema(root.to_schema())
+            self._schema = _guarded(parse_schema(root.to_schema()))
         except (SchemaParseException, ValueError, TypeError, KeyError) as error:
             raise SchemaFault("value", f"has a schema that is no Avro ({error})") from error
 
@@ -142,14 +142,35 @@ class AvroReader:
         return SchemaFault(path, f"is {_said(node)} in schema {self._id}; send {fix}")
 
 
+def _guarded(parsed: Any) -> Any:
+    """A schema that was parsed, its symbols by their places: of a list there would be some below 0,
+    counted from its end."""
+    if isinstance(parsed, list):
+        return [_guarded(one) for one in parsed]
+    if not isinstance(parsed, dict):
+        return parsed
+    parsed = {
+        key: _guarded(one) if key in ("type", "items", "values") else one
+        for key, one in parsed.items()
+    }
+    if "symbols" in parsed:
+        parsed["symbols"] = dict(enumerate(parsed["symbols"]))
+    if "fields" in parsed:
+        parsed["fields"] = [_guarded(one) for one in parsed["fields"]]
+    return parsed
+
+
 def _rename(node: AvroNode, names: Iterable[str]) -> None:
-    """Fields that have an event's name as an alias get that name, unless another field has it."""
+    """Fields that have an event's name as an alias get that name, unless another field has it. A
+    field keeps a name of an event's own, and of several aliases the event's first field has it."""
     if node.kind != "record":
         return
+    wanted = tuple(names)
     there = {one.name for one in node.fields}
-    for name in set(names) - there:
-        renamed: AvroField | None = next((f for f in node.fields if name in f.aliases), None)
-        if renamed is not None:
+    for name in wanted:
+        others = (f for f in node.fields if f.name not in wanted and name in f.aliases)
+        renamed: AvroField | None = next(others, None)
+        if name not in there and renamed is not None:
             renamed.name = name
 
 

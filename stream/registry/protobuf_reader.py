@@ -7,6 +7,7 @@ empty one is as good as none. Declare what may be missing `optional`.
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -47,6 +48,8 @@ _SHARED = ("impressions.vendor", "impressions.model_version")
 #: Memory of a message and of a field in one, as the library holds them; of an empty one in a
 #: repeated field stand two bytes.
 _MESSAGE_BYTES, _FIELD_BYTES, _EMPTY_BYTES = 24, 16, 2
+#: Schemas whose files stay read.
+POOLS_MAX = 16
 #: Impressions of a page view: each becomes a dict.
 PARTS_MAX = 65_536
 _INTEGERS = (
@@ -245,6 +248,24 @@ def _is_map(field: FieldDescriptor) -> bool:
 
 
 def _message(schema: RegisteredSchema, index: tuple[int, ...]) -> Descriptor:
+    pool, own = _pool(schema)
+    messages, name = own.message_type, own.package
+    for at in index:
+        if not 0 <= at < len(messages):
+            raise SchemaFault(
+                "value", f"names message {list(index)} of schema {schema.id}, which has none there"
+            )
+        name = f"{name}.{messages[at].name}".lstrip(".")
+        messages = messages[at].nested_type
+    return pool.FindMessageTypeByName(name)
+
+
+@lru_cache(maxsize=POOLS_MAX)
+def _pool(
+    schema: RegisteredSchema,
+) -> tuple[descriptor_pool.DescriptorPool, descriptor_pb2.FileDescriptorProto]:
+    """All its files, and its own: made once, as whoever sends a value says which of a schema's
+    messages it is. Raises SchemaFault."""
     pool = descriptor_pool.DescriptorPool()
     try:
         for one in well_known(schema.files):
@@ -255,15 +276,7 @@ def _message(schema: RegisteredSchema, index: tuple[int, ...]) -> Descriptor:
         pool.FindFileByName(own.name)
     except Exception as error:  # what a pool raises for a file that lacks another is a TypeError
         raise SchemaFault("value", f"has a schema that is no Protobuf ({error})") from error
-    messages, name = own.message_type, own.package
-    for at in index:
-        if not 0 <= at < len(messages):
-            raise SchemaFault(
-                "value", f"names message {list(index)} of schema {schema.id}, which has none there"
-            )
-        name = f"{name}.{messages[at].name}".lstrip(".")
-        messages = messages[at].nested_type
-    return pool.FindMessageTypeByName(name)
+    return pool, own
 
 
 def well_known(files: tuple[bytes, ...]) -> list[bytes]:

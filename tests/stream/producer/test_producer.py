@@ -2,12 +2,14 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream.columns import Feature
 from stream.config import StreamConfig
 from stream.decoding import decode_clicks, decode_impressions
 from stream.hashing import Pseudonymiser, partition_of_key
@@ -19,6 +21,7 @@ from stream.producer.producer import (
     EventProducer,
     ProducerConfig,
     Undelivered,
+    _value_bytes,
 )
 from stream.record import Partition, Record
 
@@ -378,3 +381,54 @@ def test_a_forked_process_sends_its_own_events_and_not_its_parents():
 def test_a_site_does_not_load_torch():
     code = "import stream.producer.producer, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, env=os.environ).returncode == 0
+
+
+DECLARED = StreamConfig(
+    partitions=4,
+    declared={
+        "tags": Feature("list", weighted=True),
+        "shape": Feature("vector", width=2),
+        "title": Feature("text", alias="name"),
+        "photo": Feature("image"),
+    },
+)
+
+
+@given(
+    st.sampled_from(["title", "name"]),
+    st.lists(st.integers(-(2**60), 2**60), min_size=2, max_size=2),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_feature_is_sent_by_either_name_and_integers_as_numbers(title: str, numbers: list[int]):
+    """As the same event in JSON is read."""
+    made = log()
+    features = {
+        title: "a lamp",
+        "tags": ["x", "y"],
+        "tags_weights": numbers,
+        "shape": numbers,
+    }
+    event = impression(1) | {"features": features}
+    with EventProducer(made, DECLARED, str) as producer:
+        producer.impression(event)
+    assert (producer.dropped, producer.undeclared) == (0, {})
+    sent = [one for p in range(4) for one in made.records(Partition("impressions", p))]
+    in_json = Record(0, TS, b"s1", json.dumps(event).encode())
+    one_partition = replace(DECLARED, partitions=1)
+    tables = []
+    for record in (sent[0], in_json):
+        rows, bad = decode_impressions([record], 0, np.full(1, TS), one_partition)
+        assert bad == []
+        tables.append(rows.table)
+    assert tables[0].equals(tables[1])
+
+
+def test_pictures_count_in_the_buffer():
+    made = log()
+    producer = EventProducer(made, DECLARED, str, ProducerConfig(batch_age_max_ms=60_000))
+    file = b"GIF8" + bytes(200_000)
+    with pytest.raises(ValueError, match="picture that cannot be read"):
+        producer.impression(impression(1) | {"features": {"photo": file}})
+    assert _value_bytes(file) == len(file)
+    assert _value_bytes(["ab", "c"]) == 19
+    producer.close()

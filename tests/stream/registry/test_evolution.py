@@ -1,8 +1,10 @@
 """Schemas that change, and schemas that no event has."""
 
+import json
 from typing import Any
 
 import pytest
+from google.protobuf import descriptor_pool
 from registered_events import (
     CONFIG,
     IMPRESSION,
@@ -19,7 +21,8 @@ from registered_events import (
     reasons,
 )
 
-from stream.registry.schema import PROTOBUF, RegisteredSchema
+from stream.registry import protobuf_reader
+from stream.registry.schema import AVRO, PROTOBUF, RegisteredSchema
 
 
 def with_field(name: str, **changed: Any) -> dict[str, Any]:
@@ -213,6 +216,13 @@ def doubled(levels: int) -> Any:
     return with_field("extra", type=kind)
 
 
+def typed(levels: int) -> Any:
+    kind: Any = "string"
+    for _ in range(levels):
+        kind = {"type": kind}
+    return with_field("extra", type=kind)
+
+
 @pytest.mark.parametrize(
     ("schema", "says"),
     [
@@ -226,6 +236,12 @@ def doubled(levels: int) -> Any:
         (doubled(20), "4096 types"),
         (with_field("extra", type="Nowhere"), "'Nowhere'"),
         (with_field("extra", type=[]), "an empty union"),
+        (with_field("extra", type=[["null"]]), "a union within a union"),
+        (typed(40), "32 levels"),
+        (with_field("extra", type={"type": "array", "items": ["null", {
+            "type": "record", "name": "W", "fields": [
+                {"name": f"n{i}", "type": "null"} for i in range(3_000)]}]}),
+            "leave out of its lists"),
         ("long", "is a long in schema 1; send a record"),
         ({"type": "enum", "name": "E"}, "without symbols"),
         ({"type": 17}, "no Avro"),
@@ -234,6 +250,64 @@ def doubled(levels: int) -> Any:
 def test_a_schema_that_no_event_has_is_refused(schema: Any, says: str):
     _, bad = decode(framed(1, b"\x02" * 50), schemas=(avro_schema(schema),))
     assert says in bad[0].reason
+
+
+@pytest.mark.parametrize("levels", [3, 100, 430, 470, 900])
+def test_unions_within_unions_are_no_schema_however_deep(levels: int):
+    text = json.dumps(with_field("extra", type="REPLACED"))
+    text = text.replace('"REPLACED"', "[" * levels + '"null"' + "]" * levels)
+    value = avro(IMPRESSION, impression())
+    _, bad = decode(value, schemas=(RegisteredSchema(1, AVRO, text),))
+    assert "has a schema that is no" in bad[0].reason
+
+
+@pytest.mark.parametrize("place", [-1, -2, -3, -9, 3, 60])
+def test_a_place_that_no_symbol_has_is_bad(place: int):
+    """A list of Python counts from its end where it is asked for less than 0."""
+    kind = {"type": "enum", "name": "V", "symbols": ["a", "b", "c"]}
+    shops = with_field("vendor", type=kind)
+    first = avro(shops, impression(vendor="a"))
+    value = first.replace(
+        b"\x02u\0", b"\x02u" + bytes([place << 1 if place >= 0 else ~(place << 1)])
+    )
+    assert value != first
+    rows, bad = decode(value, first, schemas=(avro_schema(shops),))
+    assert rows.table["vendor"].to_pylist() == ["a"]
+    assert "is not what schema 1 says" in bad[0].reason
+
+
+def test_an_alias_takes_no_field_from_its_name_and_the_first_name_has_it():
+    """Which of two does not depend on how a process hashes strings."""
+    features = {"type": "record", "name": "Features", "fields": [
+        {"name": "user", "type": "string", "aliases": ["title"]},
+        {"name": "both", "type": "double", "aliases": ["shelf", "price"]},
+    ]}  # fmt: skip
+    newer = with_field("features", type=features)
+    rows, bad = decode(
+        avro(newer, impression(features={"user": "ann", "both": 2.5})),
+        schemas=(avro_schema(newer),),
+    )
+    assert not bad
+    assert rows.table["f_user"].to_pylist() == ["ann"]
+    assert rows.table["f_title"].to_pylist() == [""]
+    assert rows.table["f_price"].to_pylist() == [2.5]
+
+
+def test_a_schemas_files_are_read_once_whatever_messages_values_name(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    pools: list[Any] = []
+    make = descriptor_pool.DescriptorPool
+
+    def counted() -> Any:
+        pools.append(0)
+        return make()
+
+    monkeypatch.setattr(protobuf_reader.descriptor_pool, "DescriptorPool", counted)
+    values = [framed(2, bytes([2, 2 * at])) for at in range(3, 60)]
+    _, bad = decode(*values, schemas=(proto_schema(),))
+    assert len(bad) == len(values)
+    assert len(pools) == 1
 
 
 def test_a_schema_that_is_no_protobuf_is_refused():

@@ -23,7 +23,7 @@ from registered_events import (
     reasons,
 )
 
-from stream.decoding import count_undeclared
+from stream.decoding import count_undeclared, given_features
 from stream.log import RecordColumns
 from stream.record import Record
 from stream.registry.schema import JSON, AbsentSchema, RegisteredSchema
@@ -223,3 +223,24 @@ def test_undeclared_features_are_counted_by_name():
     found: Counter[str] = Counter()
     count_undeclared(found, records.with_schemas({one.id: one for one in (*schemas, json)}), CONFIG)
     assert found == {"colour": 3, "hue": 1, "prize": 1}
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=3, max_size=3))
+@settings(max_examples=60, deadline=None)
+def test_an_integer_of_any_size_is_the_same_number_in_json_avro_and_a_request(numbers: list[int]):
+    """Beyond 2^53 the nearest that there is."""
+    longs = {"type": "array", "items": "long"}
+    features = {"type": "record", "name": "F", "fields": [
+        {"name": "price", "type": "long"}, {"name": "picture", "type": longs},
+    ]}  # fmt: skip
+    fields = [f for f in IMPRESSION["fields"] if f["name"] not in ("features", "impressions")]
+    schema = dict(IMPRESSION, fields=[*fields, {"name": "features", "type": features}])
+    event = impression(features={"price": numbers[0], "picture": numbers[1:]})
+    rows, bad = decode(raw(event), avro(schema, event), raw(event), schemas=(avro_schema(schema),))
+    assert not bad
+    asked = given_features(
+        CONFIG.features, {"f_price": [numbers[0]], "f_picture": [numbers[1:]]}, 1
+    )
+    for name in ("f_price", "f_picture"):
+        column = rows.table.column(name).to_pylist()
+        assert column[0] == column[1] == asked[name].to_pylist()[0]
