@@ -13,7 +13,7 @@ packages stands in `everspun.roles.roles`, one function a role.
 - `trace`: What became of one event
 - `broker_access`: what each role may do on the broker, and nothing beyond (pure)
 - `config`: one TOML file for the whole system
-- `config_reference`: its keys for people: a list for a terminal, and docs/configuration.md
+- `config_values`: what no key of the configuration may hold (pure)
 - `environment`: keys of the configuration from the environment (pure)
 - `forgetting`: forgetting a person
 - `hash_secret`: the secret of a deployment, which ids, names and features are hashed with

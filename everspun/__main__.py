@@ -1,12 +1,17 @@
 """`everspun`: the command line."""
 
 import argparse
+import contextlib
 import difflib
+import json
 import os
 import sys
 from importlib import import_module
 
 from everspun import __version__
+
+#: Exit codes: Ctrl-C; a pipe that nobody reads.
+INTERRUPTED, NOBODY_READS = 130, 141
 
 #: name -> (module, one line of help); each module has `arguments(parser)` and `run(options) -> exit
 #: code`.
@@ -146,35 +151,76 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     if given and not given[0].startswith("-") and given[0] not in COMMANDS:
         print(f"everspun: {unknown(given[0])}", file=sys.stderr)
+        if "--json" in given and sys.stdout is not None:
+            print(json.dumps({"command": given[0], "exit_code": 2, "error": unknown(given[0])}))
         return 2
     if not given or given[0] not in COMMANDS:
         parser().parse_args(given[:1])  # prints help or the error, and exits
-    name = given[0]
+    try:
+        return answered(given)
+    except BrokenPipeError:
+        _drop_output()
+        return NOBODY_READS
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as error:  # a full disk behind standard output
+        _drop_output()
+        print(f"everspun: standard output: {error.strerror or error}", file=sys.stderr)
+        return 2
+
+
+def answered(given: list[str]) -> int:
+    """Run a command, whose answer is JSON where that is asked for. Raises OSError where standard
+    output takes nothing."""
+    from everspun.commands import CommandAnswer, json_asked
+
     for stream in (sys.stdout, sys.stderr):  # what a terminal cannot show is shown escaped
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    from everspun.commands import (
-        mistakes,
-    )  # with it come the libraries, which `--help` of all commands does not need
+    if not json_asked(given):
+        code = performed(given)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
+    answer = CommandAnswer(given[0], sys.stdout)
+    with contextlib.redirect_stdout(answer):
+        try:
+            code = performed(given)
+        except SystemExit as ended:
+            if not ended.code:  # --help
+                raise
+            code = int(ended.code) if isinstance(ended.code, int) else 1
+        except KeyboardInterrupt:
+            answer.error, code = "interrupted", INTERRUPTED
+    answer.end(code)
+    return code
+
+
+def performed(given: list[str]) -> int:
+    """Run a command; what people can cause is told in a line. Returns the exit code."""
+    name = given[0]
+    # with it come the libraries, which `--help` of all commands does not need
+    from everspun.commands import CommandParser, json_option, mistakes
 
     if line := mistakes.unreadable_argument(given):
-        print(f"everspun: {line}", file=sys.stderr)
-        return mistakes.MISTAKE
+        return mistakes.say(f"everspun: {line}")
     try:
         module = import_module(COMMANDS[name][0])
-        own = argparse.ArgumentParser(prog=f"everspun {name}", description=module.__doc__)
+        own = CommandParser(prog=f"everspun {name}", description=module.__doc__)
         own.set_defaults(command=name)
         module.arguments(own)
+        json_option(own)
         return int(module.run(own.parse_args(given[1:])))
     except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # or the interpreter complains at its end
-        return mistakes.NOBODY_READS
-    except KeyboardInterrupt:
-        return mistakes.INTERRUPTED
+        raise
     except Exception as error:
         return mistakes.report(name, error)
+
+
+def _drop_output() -> None:
+    """Or the interpreter tries to write the rest at its end, and complains."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -91,12 +91,18 @@ class Grant:
 
     def command(self, bootstrap_servers: str) -> str:
         """For Kafka's kafka-acls.sh."""
-        what = "--cluster" if self.resource == "cluster" else f"--{self.resource} '{self.name}'"
+        named = "" if self.resource == "cluster" else f" {_quoted(self.name)}"
         pattern = " --resource-pattern-type prefixed" if self.prefixed else ""
         return (
             f"kafka-acls.sh --bootstrap-server {bootstrap_servers} --add "
-            f"--allow-principal '{self.principal}' --operation {self.operation} {what}{pattern}"
+            f"--allow-principal {_quoted(self.principal)} --operation {self.operation} "
+            f"--{self.resource}{named}{pattern}"
         )
+
+
+def _quoted(text: str) -> str:
+    """For a shell, in single quotes."""
+    return "'" + text.replace("'", "'\"'\"'") + "'"
 
 
 def grants(stream: StreamConfig, model: str, principals: str = "User:{role}") -> list[Grant]:

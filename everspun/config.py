@@ -12,9 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from checkpointer import ArchiveConfig, CheckpointerConfig, ServingConfig
+from everspun.config_values import (
+    FILE_BYTES_MAX,
+    any_fault,
+    model_name_fault,
+    number_fault,
+    prefix_fault,
+    servers_fault,
+    short,
+)
 from everspun.environment import with_environment
 from everspun.hash_secret import with_secret
-from everspun.hosts import PORTS_MAX, ROLES, HostsConfig, metrics_port
+from everspun.hosts import INDEX_MAX, PORTS_MAX, ROLES, HostsConfig, metrics_port
 from everspun.log_format import FORMATS
 from labeler import BreakerConfig, FraudConfig, LabelerConfig, check_room
 from learners import GovernorConfig, LearnerConfig, ModelConfig
@@ -111,6 +120,11 @@ class RunConfig:
         for name in ("fraud", "breaker", "replicas", "restart_limit", "archivers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: at least 0")
+        for name in ("labelers", "fraud", "breaker", "shards", "learners", "replicas"):
+            if getattr(self, name) > INDEX_MAX + 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: at most {INDEX_MAX + 1}")
+        if not self.dir:
+            raise ValueError("dir = '': name a folder; '.' is the present one")
         if self.restart_wait_max_s <= 0:
             raise ValueError(f"restart_wait_max_s = {self.restart_wait_max_s}: above 0")
         if self.log_format not in FORMATS:
@@ -270,6 +284,13 @@ class Config:
     limits: LimitsConfig = field(default_factory=LimitsConfig)
 
     def __post_init__(self) -> None:
+        for key, value, wrong in (
+            ("model.name", self.model.name, model_name_fault(self.model.name)),
+            ("stream.topic_prefix", p := self.stream.topic_prefix, prefix_fault(p)),
+            ("stream.bootstrap_servers", s := self.stream.bootstrap_servers, servers_fault(s)),
+        ):
+            if wrong:
+                raise ValueError(f"{key} = {short(value)}: {wrong}")
         self._check_hosts()
         self._declare()
         if self.run.fraud and self.labeler.await_verdicts:
@@ -347,9 +368,7 @@ def loads(text: str, overrides: typing.Sequence[str] = (), where: str = "") -> C
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where}{error}") from None
     except RecursionError:
-        raise ConfigError(
-            f"{where}brackets within brackets, thousands deep: no TOML that anybody means"
-        ) from None
+        raise ConfigError(f"{where}brackets within brackets, thousands deep") from None
     try:
         tree = with_environment(Config, tree, os.environ)
         for override in overrides:
@@ -362,7 +381,8 @@ def loads(text: str, overrides: typing.Sequence[str] = (), where: str = "") -> C
 def read_text(path: Path) -> str:
     """A file's text: UTF-8, with or without a byte order mark. Raises ConfigError."""
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(FILE_BYTES_MAX + 1)
     except FileNotFoundError:
         raise ConfigError(
             f"{path}: no such file; write one with `everspun config --example > {path.name}`"
@@ -371,6 +391,8 @@ def read_text(path: Path) -> str:
         raise ConfigError(f"{path}: a folder; name the TOML file in it with --config") from None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
+    if len(raw) > FILE_BYTES_MAX:
+        raise ConfigError(f"{path}: more than {FILE_BYTES_MAX} bytes; is that the TOML file?")
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ConfigError(
             f"{path}: its encoding is UTF-16, as PowerShell's > writes it; save it as UTF-8"
@@ -395,20 +417,26 @@ def _override(tree: dict[str, Any], text: str) -> None:
     section, dot, name = key.strip().partition(".")
     if not equals or not dot:
         raise ConfigError(f"--set {text}: expected section.key=value")
+    if "\n" in raw:
+        raise ConfigError(f"--set {short(text)}: expected one value, in one line")
     try:
         value = tomllib.loads(f"v = {raw}")["v"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         value = raw.strip()  # a bare word is a string
-    node = tree.setdefault(section, {})
-    *parents, last = name.split(".")
+    node = tree
+    *parents, last = [section, *name.split(".")]
     for parent in parents:
         node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise ConfigError(
+                f"--set {short(text)}: {parent} = {short(node)} has no keys of its own"
+            )
     node[last] = value
 
 
 def _build(kind: type, tree: Any, where: str) -> Any:
     if not isinstance(tree, dict):
-        raise ConfigError(f"[{where}] must be a table, got {tree!r}")
+        raise ConfigError(f"[{where}] must be a table, got {short(tree)}")
     hints = typing.get_type_hints(kind)
     known = {f.name for f in dataclasses.fields(kind)}
     for name in tree:
@@ -429,6 +457,9 @@ def _build(kind: type, tree: Any, where: str) -> Any:
 
 def _value(hint: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    wrong = "" if isinstance(value, dict | list) and hint is not Any else _fault(hint, where, value)
+    if wrong:
+        raise ConfigError(f"{where} = {short(value)}: {wrong}")
     if hint is Any:  # whoever takes it checks it
         return value
     if dataclasses.is_dataclass(hint):
@@ -438,12 +469,12 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return _value(plain[0], value, where)
     if origin in (tuple, list):
         if not isinstance(value, list):
-            raise ConfigError(f"{where} = {value!r}: expected a list")
+            raise ConfigError(f"{where} = {short(value)}: expected a list")
         items = [_value(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
         return tuple(items) if origin is tuple else items
     if origin is dict:
         if not isinstance(value, dict):
-            raise ConfigError(f"{where} = {value!r}: expected a table")
+            raise ConfigError(f"{where} = {short(value)}: expected a table")
         return {k: _value(arguments[1], v, _join(where, k)) for k, v in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
@@ -451,9 +482,16 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)
     ):
         raise ConfigError(
-            f"{where} = {value!r}: expected {hint.__name__}, got {type(value).__name__}"
+            f"{where} = {short(value)}: expected {hint.__name__}, got {type(value).__name__}"
         )
     return value
+
+
+def _fault(hint: Any, where: str, value: Any) -> str:
+    """What no key of its type may hold, whatever its package allows."""
+    if hint is float and isinstance(value, int):
+        return number_fault(value)
+    return any_fault(where, value)
 
 
 def _join(where: str, name: str) -> str:

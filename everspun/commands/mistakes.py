@@ -7,6 +7,7 @@ import tempfile
 import traceback
 from collections.abc import Sequence
 
+from everspun.commands.answer import CommandAnswer
 from everspun.config import ConfigError
 from everspun.launcher import AlreadyLocked, BrokerError, RunStopped
 from everspun.local_run import NotReady
@@ -15,7 +16,9 @@ from stream import PortTaken
 from stream.log import LogError, Unavailable
 
 #: Exit codes: a person's mistake or the surroundings; a fault of ours.
-MISTAKE, FAULT, INTERRUPTED, NOBODY_READS = 2, 70, 130, 141
+MISTAKE, FAULT = 2, 70
+#: Characters of a line; of a longer one its begin and end are shown.
+LINE_MAX = 1_000
 
 #: A library that the small package does not bring -> the extra that does.
 EXTRAS = {"torch": "networks", "matplotlib": "demo", "PIL": "images"}
@@ -75,11 +78,7 @@ def report(command: str, error: BaseException) -> int:
     if command == "role" and not isinstance(error, SAID_IN_FULL):
         traceback.print_exception(error)
     if line is not None:
-        print(
-            f"everspun: {' '.join(line.split()) if isinstance(error, OSError) else line}",
-            file=sys.stderr,
-        )
-        return MISTAKE
+        return say(f"everspun: {line}")
     where = ""
     try:
         file, path = tempfile.mkstemp(prefix="everspun-", suffix=".traceback")
@@ -88,10 +87,22 @@ def report(command: str, error: BaseException) -> int:
         where = f"; its traceback is in {path}"
     except OSError:  # no room for it: better here than nowhere
         traceback.print_exception(error)
-    print(
-        f"everspun {command}: a fault of ours, please report it: {error!r}{where}", file=sys.stderr
+    return say(
+        f"everspun {command}: a fault of ours, please report it: {error!r}"[:LINE_MAX] + where,
+        FAULT,
     )
-    return FAULT
+
+
+def say(text: str, code: int = MISTAKE) -> int:
+    """One line on standard error, and in the answer where that is JSON; returns the exit code."""
+    line = " ".join(text.split())
+    if len(line) > LINE_MAX:
+        line = f"{line[: LINE_MAX // 2]} ... {line[-LINE_MAX // 2 :]}"
+    if isinstance(sys.stdout, CommandAnswer):
+        sys.stdout.error = line
+    if sys.stderr is not None:
+        print(line, file=sys.stderr)
+    return code
 
 
 def unreadable_argument(arguments: Sequence[str]) -> str:

@@ -2,17 +2,28 @@
 
 import argparse
 import dataclasses
+import io
+import json
+import math
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from everspun import config
+from everspun.commands.answer import FLAG, CommandAnswer
 from everspun.config import Config
 
+#: What --config names where it is not given.
+CONFIG = Path("everspun.toml")
+#: The last moment that `datetime` has, ms.
+MOMENT_MAX_MS = 253_402_300_799_999
+#: Seconds and hours beyond this are nobody's wait.
+NUMBER_MAX = 1e9
 #: Keys of [stream] in which `{role}` stands for the role that a process runs.
 OF_A_PRINCIPAL = (
     "sasl_username",
@@ -25,7 +36,7 @@ OF_A_PRINCIPAL = (
 
 def config_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--config", "-c", type=Path, default=Path("everspun.toml"), help="TOML file (everspun.toml)"
+        "--config", "-c", type=Path, default=CONFIG, help="TOML file (everspun.toml)"
     )
     parser.add_argument(
         "--set",
@@ -34,6 +45,54 @@ def config_options(parser: argparse.ArgumentParser) -> None:
         metavar="SECTION.KEY=VALUE",
         help="override one key; may be repeated",
     )
+    json_option(parser)
+
+
+def json_option(parser: argparse.ArgumentParser) -> None:
+    """`--json`, where the command has none yet."""
+    if FLAG not in parser._option_string_actions:
+        parser.add_argument(FLAG, action="store_true", help="for machines: JSON, and nothing else")
+
+
+def whole(text: str) -> int:
+    """A whole number of 64 bits, as an argument. Raises ArgumentTypeError."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text[:100]!r} is no whole number") from None
+    if not -(1 << 63) <= value < 1 << 63:
+        raise argparse.ArgumentTypeError(f"{text[:100]} is beyond 64 bits")
+    return value
+
+
+def natural(text: str) -> int:
+    """A whole number from 0 up, as an argument. Raises ArgumentTypeError."""
+    if (value := whole(text)) < 0:
+        raise argparse.ArgumentTypeError(f"{value}: 0 or more")
+    return value
+
+
+def moment_ms(text: str) -> int:
+    """A moment that a calendar has, in ms since 1970, as an argument. Raises ArgumentTypeError."""
+    if (value := natural(text)) > MOMENT_MAX_MS:
+        raise argparse.ArgumentTypeError(f"{value}: allowed is up to {MOMENT_MAX_MS} (year 9999)")
+    return value
+
+
+def newest(found: list[Any], limit: int) -> list[Any]:
+    """The last `limit` of them; of 0 none."""
+    return found[max(0, len(found) - limit) :]
+
+
+def finite(text: str) -> float:
+    """A number from 0 up that ends, as an argument. Raises ArgumentTypeError."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text[:100]!r} is no number") from None
+    if not 0 <= value < math.inf or value > NUMBER_MAX:
+        raise argparse.ArgumentTypeError(f"{text[:100]}: allowed is 0 to {NUMBER_MAX:g}")
+    return value
 
 
 def load(options: argparse.Namespace, role: str = "operator") -> Config:
@@ -60,6 +119,34 @@ class PlainConsole(Console):
         return super().render_str(shown(text), **given)
 
 
+class AnswerConsole(PlainConsole):
+    """Hands tables, data and lines to the answer in JSON instead of showing them."""
+
+    def __init__(self, answer: CommandAnswer) -> None:
+        super().__init__(width=10_000, file=_Nowhere())
+        self._answer = answer
+
+    def print(self, *objects: Any, **given: Any) -> None:
+        for one in objects:
+            if isinstance(one, Table):
+                names = [str(column.header) for column in one.columns]
+                columns = [[str(cell) for cell in column.cells] for column in one.columns]
+                rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+                self._answer.table(str(one.title or ""), rows)
+            else:
+                self._answer.write(f"{one}\n")
+
+    def print_json(self, text: str | None = None, **given: Any) -> None:  # type: ignore[override]
+        self._answer.data(json.loads(text or "null"))
+
+
+class _Nowhere(io.TextIOBase):
+    """Takes what a bar of progress draws."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
 def shown(text: str) -> str:
     """Text of somebody else's as a terminal may have it: control characters but line ends and tabs,
     and halves of surrogate pairs, by their escapes."""
@@ -71,5 +158,10 @@ _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u
 
 
 def console() -> Console:
-    """A terminal as wide as it is; a file or pipe gets lines of 140 characters."""
+    """A terminal as wide as it is; a file or pipe gets lines of 140 characters, and who asked for
+    JSON an answer."""
+    if isinstance(sys.stdout, CommandAnswer):
+        return AnswerConsole(sys.stdout)
+    if sys.stdout is None:  # closed before the start: `>&-`
+        return PlainConsole(width=140, file=_Nowhere())
     return PlainConsole() if sys.stdout.isatty() else PlainConsole(width=140)

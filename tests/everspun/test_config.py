@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from everspun import config, config_reference
+from everspun import config
+from everspun.commands import config_reference
+from everspun.commands.config_reference import OPERATOR_KEYS
 from everspun.config import Config, ConfigError
-from everspun.config_reference import OPERATOR_KEYS
 from everspun.roles import check_model, examples_log
 from stream.columns import Feature
 from stream.log import KafkaLog

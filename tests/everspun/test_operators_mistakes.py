@@ -4,6 +4,7 @@ as a traceback."""
 import io
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -105,6 +106,18 @@ CONFIGS: dict[str, tuple[bytes, str]] = {
     "unknown key": (b"[run]\nshard = 1\n", "did you mean 'shards'"),
     "wrong type": (b'[run]\nshards = "two"\n', "run.shards = 'two': expected int"),
     "short window": (b"[stream]\nwindow_ms = 30_000\n", "fraud.cell_ms + fraud.settle_ms"),
+    "NaN": (b"[limits]\nmodel_age_max_s = nan\n", "model_age_max_s = nan: expected a finite"),
+    "infinite": (b"[run]\nrestart_wait_max_s = inf\n", "restart_wait_max_s = inf"),
+    "no 64 bits": (b"[stream]\nwindow_ms = " + b"9" * 30, "stream.window_ms = 999"),
+    "no float": (b"[limits]\ncalibration_band = 1" + b"0" * 400, "limits.calibration_band = 1"),
+    "a million shards": (b"[run]\nshards = 1_000_000\n", "shards = 1000000: at most"),
+    "no run folder": (b'[run]\ndir = ""\n', "dir = '': name a folder"),
+    "a model outside": (b'[model]\nname = "../x"\n', "model.name = '../x': it names a folder"),
+    "a topic of no name": (b'[stream]\ntopic_prefix = "a b"\n', "topic_prefix = 'a b'"),
+    "no brokers": (b'[stream]\nbootstrap_servers = ""\n', "expected host:port"),
+    "no port": (b'[stream]\nbootstrap_servers = "a:99999"\n', "'a:99999' is no address"),
+    "a NUL within": (b'[run]\ndir = "a\\u0000"\n', "run.dir = 'a\\x00': it holds a NUL"),
+    "long": (b'[stream]\nlabel_strategy = "' + b"x" * 9_000 + b'"\n', "label_strategy"),
     "no table": (b"run = 5\n", "[run] must be a table"),
     "deep": (b"run = " + b"[" * 5_000, ""),
 }
@@ -123,6 +136,8 @@ def test_a_config_that_cannot_be_read(
     assert code == 2
     assert text.startswith("everspun: config: ")
     assert CONFIGS[name][1] in text
+    assert text.count("\n") == 1
+    assert len(text) < 1_200
 
 
 def test_a_config_path_that_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -376,9 +391,93 @@ def test_a_bad_override_is_named(config: Path, capsys: pytest.CaptureFixture[str
         "run.shards=x",
         "none.x=1",
         "run.shards.x=1",
+        "stream.partitions.x=1",
+        "run.dir.a.b=1",
+        "run.shards=1\n[run]",
+        "run.shards=nan",
+        "limits.model_age_max_s=nan",
     ):
         code, text = said(["status", "-c", str(config), "--set", override], capsys)
         assert code == 2, override
         assert text.startswith("everspun: config: "), text
     with pytest.raises(ConfigError):
         load(config, ["run.shards.deep.er=1"])
+
+
+def test_every_command_takes_json_and_answers_with_one_object(
+    tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Also where it fails, or is typed wrongly."""
+    mistyped = ["fraud lst", "learners scale 1e9", "status --jsn", "nonsense", "events check"]
+    for command in [*AWAY, *mistyped, "archive list", "checkpoints list", "config", "completion"]:
+        if command in ("run", "predict {}"):
+            continue
+        of_config = [] if command in ("config", "completion") else ["-c", str(config)]
+        try:
+            code = main([*command.split(), *of_config, "--json"])
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out = capsys.readouterr().out
+        assert isinstance(said := json.loads(out), dict), command
+        assert said["exit_code"] == code, command
+        assert said.get("error") or said["said"] or said["tables"], command
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "learners scale 2 --wait-s nan",
+        "shards scale 2 --wait-s inf",
+        "fraud ban u --hours 1e300",
+        "fraud list --limit -1",
+        "breaker release everything --to-ms 99999999999999999999",
+        "breaker withhold everything --from-ms 999999999999999999",
+        "trace 0 99999999999999999999",
+        "lost impressions 0 0 99999999999999999999 --reason x",
+        "staleness 1e3",
+    ],
+)
+def test_a_number_that_cannot_be_meant_is_a_line(
+    typed: str, config: Path, capsys: pytest.CaptureFixture[str]
+):
+    code, text = said([*typed.split(), "-c", str(config)], capsys)
+    assert code == 2
+    assert text.count("\n") == 1
+    assert "--help" in text
+
+
+def test_events_are_checked_by_the_config_that_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    events = tmp_path / "e.jsonl"
+    events.write_text("{}")
+    code, text = said(["events", "check", str(events), "-c", str(tmp_path / "no.toml")], capsys)
+    assert (code, "no such file" in text) == (2, True)
+
+
+SIGNALS_AND_PIPES = {
+    "closed": "{python} -m everspun checkpoints list -c {config} >&-",
+    "full": "{python} -m everspun checkpoints list -c {config} > /dev/full",
+    "nobody reads": "{python} -m everspun config --markdown | true",
+    "no standard error": "{python} -m everspun status -c {config}.none 2>&-",
+}
+
+
+@pytest.mark.parametrize("name", SIGNALS_AND_PIPES)
+def test_output_that_goes_nowhere_is_no_traceback(name: str, config: Path):
+    command = SIGNALS_AND_PIPES[name].format(python=sys.executable, config=config)
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert "a fault of ours" not in done.stderr
+
+
+def test_no_text_leaves_its_quotes_in_commands_of_kafka(
+    config: Path, capsys: pytest.CaptureFixture[str]
+):
+    who = "User:CN=O'Brien;{role}"
+    code, text = said(["topics", "acls", "-c", str(config), "--principals", who], capsys)
+    assert code == 0
+    assert all(
+        any("O'Brien" in word for word in shlex.split(line)) for line in text.splitlines() if line
+    )

@@ -164,9 +164,11 @@ def _verify(archive: Archive, partitions: range) -> int:
             records += len(archive.records(path))
         except Damaged as error:
             wrong += 1
-            console.print(f"[red]{error}")
+            console.print(str(error), style="red")
     lost = sum(head.lost for p in partitions if (head := archive.head(p)) is not None)
     if lost:
-        console.print(f"[red]{lost} records were lost to retention before they were archived")
+        console.print(
+            f"{lost} records were lost to retention before they were archived", style="red"
+        )
     console.print(f"{len(paths)} files, {records:,} records: {wrong} damaged")
     return 1 if wrong or lost else 0

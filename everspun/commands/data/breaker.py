@@ -27,7 +27,9 @@ EVERYTHING = "everything"
 def arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="action", required=True)
     listing = commands.add_parser("list", help="what is withheld now, and the last decisions")
-    listing.add_argument("--limit", type=int, default=20, help="how many decisions are shown")
+    listing.add_argument(
+        "--limit", type=shared.natural, default=20, help="how many decisions are shown"
+    )
     shared.config_options(listing)
     helps = {
         WITHHOLD: "take a scope out of training",
@@ -37,10 +39,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         one = commands.add_parser(name, help=help_line)
         one.add_argument("scope", help="everything, vendor=NAME, source=NAME, or FEATURE=VALUE")
         one.add_argument(
-            "--from-ms", type=int, help="event time, ms; default: where it is withheld from, or now"
+            "--from-ms",
+            type=shared.moment_ms,
+            help="event time, ms; default: where it is withheld from, or now",
         )
         one.add_argument(
-            "--to-ms", type=int, help="event time, ms, excluded; default: verdict_max_ms from now"
+            "--to-ms",
+            type=shared.moment_ms,
+            help="event time, ms, excluded; default: verdict_max_ms from now",
         )
         one.add_argument("--reason", default="an operator says so", help="why")
         shared.config_options(one)
@@ -166,7 +172,7 @@ def _list(said: list[Verdict], limit: int) -> int:
         table.add_row(named(verdict), verdict.rule, _time(verdict.to_ms), verdict.reason)
     console.print(table)
     history = Table("decision", "scope", "rule", "from", "to", "reason", "evidence")
-    for verdict in said[-limit:]:
+    for verdict in shared.newest(said, limit):
         evidence = ", ".join(f"{name} {value:g}" for name, value in verdict.evidence.items())
         history.add_row(
             verdict.decision,

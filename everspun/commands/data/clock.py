@@ -26,9 +26,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "back", help="of one partition of impressions or clicks, or of all of both"
     )
     back.add_argument("topic", nargs="?", help="impressions or clicks (both)")
-    back.add_argument("partition", nargs="?", type=int, help="(all)")
+    back.add_argument("partition", nargs="?", type=shared.whole, help="(all)")
     back.add_argument(
-        "--by-ms", type=int, required=True, help="how far ahead the clocks were, as `status` says"
+        "--by-ms",
+        type=shared.whole,
+        required=True,
+        help="how far ahead the clocks were, as `status` says",
     )
     back.add_argument("--reason", required=True, help="why, for whoever reads the quarantine")
     shared.config_options(back)

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from everspun.audit import read_all
 from everspun.commands import options as shared
-from everspun.config import Config
+from everspun.config import Config, loads
 from stream import Partition, Record, StreamConfig
 from stream.decoding import count_undeclared, decode_clicks, decode_impressions
 from stream.decoding.catalogues import CatalogueColumns, WrongRow
@@ -40,14 +40,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default="impressions",
         help="what the file holds: impressions, clicks, a catalogue",
     )
-    check.add_argument("--limit", type=int, default=20, help="bad records shown (all are counted)")
+    check.add_argument(
+        "--limit", type=shared.natural, default=20, help="bad records shown (all are counted)"
+    )
     shared.config_options(check)
 
 
 def run(options: argparse.Namespace) -> int:
     path, checked = Path(options.what), Checked(options.limit)
     if path.is_file():
-        config = shared.load(options) if options.config.exists() else Config()
+        config = _config(options)
         known = ("impressions", "clicks", *config.stream.catalogues)
         if options.kind not in known:
             print(f"--kind {options.kind}: allowed are {', '.join(known)}")
@@ -67,6 +69,14 @@ def run(options: argparse.Namespace) -> int:
         print(f"{options.what}: neither a file nor 'impressions' or 'clicks'")
         return 2
     return _report(checked)
+
+
+def _config(options: argparse.Namespace) -> Config:
+    """That of --config; a file can be checked without one, where none is named and none is
+    here."""
+    if options.config.exists() or options.config != shared.CONFIG:
+        return shared.load(options)
+    return loads("", options.set)
 
 
 @dataclass

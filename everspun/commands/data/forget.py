@@ -37,7 +37,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--dry-run", action="store_true", help="count what there is, and change nothing"
     )
     parser.add_argument(
-        "--wait-s", type=float, default=60.0, help="how long to wait until it is taken back (60)"
+        "--wait-s",
+        type=shared.finite,
+        default=60.0,
+        help="how long to wait until it is taken back (60)",
     )
     shared.config_options(parser)
 

@@ -88,7 +88,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="action", required=True)
     listing = commands.add_parser("list", help="rejections and allowances, newest last")
     listing.add_argument(
-        "--limit", type=int, default=50, help="how many are shown (all are counted)"
+        "--limit", type=shared.natural, default=50, help="how many are shown (all are counted)"
     )
     listing.add_argument("--rule", help="of this rule only")
     shared.config_options(listing)
@@ -110,7 +110,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
             "--from", dest="begin", help="event time, UTC or ms (now, less window and grace)"
         )
         one.add_argument(
-            "--hours", type=float, help="how long (until stream.verdict_max_ms after the begin)"
+            "--hours",
+            type=shared.finite,
+            help="how long (until stream.verdict_max_ms after the begin)",
         )
         one.add_argument("--reason", default="an operator's decision", help="why")
         shared.config_options(one)
@@ -143,7 +145,7 @@ def _list(config: Config, options: argparse.Namespace) -> int:
     table = Table(
         "rule", "decision", "source", "vendor", "from (UTC)", "to", "verdicts", "why (the last)"
     )
-    for case in found[-options.limit :]:
+    for case in shared.newest(found, options.limit):
         last = case.last
         table.add_row(
             last.rule,

@@ -17,10 +17,12 @@ from stream.log import KafkaLog, Log, LogError, wall_clock_ms
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("topic", help="impressions, clicks or verdicts")
-    parser.add_argument("partition", type=int)
-    parser.add_argument("first", metavar="FROM", type=int, help="the first offset that is lost")
+    parser.add_argument("partition", type=shared.whole)
     parser.add_argument(
-        "end", metavar="TO", type=int, help="the offset behind the last one that is lost"
+        "first", metavar="FROM", type=shared.whole, help="the first offset that is lost"
+    )
+    parser.add_argument(
+        "end", metavar="TO", type=shared.whole, help="the offset behind the last one that is lost"
     )
     parser.add_argument("--reason", required=True, help="why, for whoever reads the audit")
     parser.add_argument(

@@ -21,7 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="action", required=True)
     listing = commands.add_parser("list", help="all of them, newest last")
     listing.add_argument(
-        "--limit", type=int, default=50, help="how many are shown (all are counted)"
+        "--limit", type=shared.natural, default=50, help="how many are shown (all are counted)"
     )
     shared.config_options(listing)
     for name, help_line in (
@@ -30,11 +30,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     ):
         one = commands.add_parser(name, help=help_line)
         one.add_argument("topic", help="impressions or clicks")
-        one.add_argument("partition", type=int)
-        one.add_argument("offset", type=int)
+        one.add_argument("partition", type=shared.whole)
+        one.add_argument("offset", type=shared.whole)
         if name == "add":
             one.add_argument(
-                "--to", type=int, default=None, help="the last offset, where several are meant"
+                "--to",
+                type=shared.whole,
+                default=None,
+                help="the last offset, where several are meant",
             )
             one.add_argument("--reason", default="added by an operator", help="why")
         shared.config_options(one)
@@ -66,7 +69,7 @@ def _entries(config: Config) -> Iterator[tuple[Record, dict[str, str]]]:
 def _list(config: Config, options: argparse.Namespace) -> int:
     found = list(_entries(config))
     table = Table("topic", "partition", "offset", "producer", "field", "what is wrong, and the fix")
-    for _, said in found[-options.limit :]:
+    for _, said in shared.newest(found, options.limit):
         at = offset_of(int(said.get("position", "0")))
         table.add_row(
             said.get("topic", ""),

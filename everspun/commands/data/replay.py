@@ -62,7 +62,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--disorder-s",
-        type=float,
+        type=shared.finite,
         default=300.0,
         help="how far lines may be from the order of their times (300)",
     )

@@ -9,6 +9,7 @@ those of the log and of the checkpoint; where a history is replayed, of that his
 
 import argparse
 import json
+import sys
 from dataclasses import asdict, replace
 
 from rich.table import Table
@@ -31,11 +32,12 @@ from stream.log import KafkaLog, wall_clock_ms
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("partition", type=int)
-    parser.add_argument("offset", type=int)
-    parser.add_argument("--row", type=int, default=0, help="which impression of the record (0)")
+    parser.add_argument("partition", type=shared.whole)
+    parser.add_argument("offset", type=shared.whole)
+    parser.add_argument(
+        "--row", type=shared.whole, default=0, help="which impression of the record (0)"
+    )
     parser.add_argument("--otlp", metavar="URL", default="", help="send it to a collector, too")
-    parser.add_argument("--json", action="store_true", help="for machines")
     shared.config_options(parser)
 
 
@@ -105,8 +107,8 @@ def _sent(found: EventTrace, model: str, url: str) -> int:
 
         from everspun.trace import send
     except ImportError:
-        print("--otlp needs OpenTelemetry: pip install 'everspun[traces]'")
+        print("--otlp needs OpenTelemetry: pip install 'everspun[traces]'", file=sys.stderr)
         return MISTAKE
     count = send(found, model, OTLPSpanExporter(endpoint=url, timeout=10))
-    print(f"{count} spans sent to {url}")
+    print(f"{count} spans sent to {url}", file=sys.stderr)
     return 0

@@ -21,7 +21,6 @@ NOT_DONE = 2
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="for machines")
     parser.add_argument(
         "--at-rest", action="store_true", help="nothing may be waiting, and no shard behind the log"
     )

@@ -14,7 +14,7 @@ LOOK_S = 1.0
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kind", choices=KINDS, default="auto", help="which one (auto)")
-    parser.add_argument("--port", type=int, default=9092, help="port on 127.0.0.1 (9092)")
+    parser.add_argument("--port", type=shared.whole, default=9092, help="port on 127.0.0.1 (9092)")
     parser.add_argument(
         "--dir",
         type=Path,

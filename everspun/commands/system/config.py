@@ -3,7 +3,7 @@
 import argparse
 from importlib.resources import files
 
-from everspun import config_reference
+from everspun.commands import config_reference
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -42,7 +42,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--report", type=Path, default=None, help="where the report goes (DIR/report.html)"
     )
     parser.add_argument(
-        "--limit", type=int, default=0, help="replay only the first so many impressions"
+        "--limit", type=shared.natural, default=0, help="replay only the first so many impressions"
     )
     parser.add_argument(
         "--set",

@@ -44,7 +44,6 @@ READS_MAX = 20
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="for machines")
     shared.config_options(parser)
 
 

@@ -19,9 +19,9 @@ WAIT_S = 60.0
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=["scale"])
-    parser.add_argument("count", type=int, help="how many learner processes are to run")
+    parser.add_argument("count", type=shared.whole, help="how many learner processes are to run")
     parser.add_argument(
-        "--wait-s", type=float, default=WAIT_S, help="seconds to wait until they do"
+        "--wait-s", type=shared.finite, default=WAIT_S, help="seconds to wait until they do"
     )
     shared.config_options(parser)
 

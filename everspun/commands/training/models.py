@@ -57,6 +57,8 @@ def run(options: argparse.Namespace) -> int:
 def promote(files: Files, new: str, old: str) -> int:
     """Replicas of `old` serve `new` from their next look on; a model without a published
     checkpoint is refused."""
+    if old not in (begun := begun_models(files)) and begun:
+        raise ValueError(f"--of {old}: no such model; this store has {', '.join(begun)}")
     ref = Catalogue(files, new).published()
     if ref is None:
         known = ", ".join(begun_models(files)) or "none"

@@ -1,4 +1,4 @@
-"""Answer one row by hand, from a checkpoint of the store, and say what each feature adds.
+"""CommandAnswer one row by hand, from a checkpoint of the store, and say what each feature adds.
 
 everspun predict '{"source": "u17", "item": "i42", "features": {"price": 9.5}}'
 """
@@ -23,7 +23,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", default="", help="number, name or 'head'; none = the published one"
     )
-    parser.add_argument("--json", action="store_true", help="print it as JSON")
     shared.config_options(parser)
 
 
@@ -44,6 +43,9 @@ def run(options: argparse.Namespace) -> int:
         model = served.scorer.model
         found = explain(model, served.weights.tables, served.weights.dense, row)
         answer = served.answer(json.dumps({"rows": [row]}).encode(), 1).probabilities[0]
+    except RecursionError:
+        print("brackets within brackets, thousands deep: no row that anybody means")
+        return 1
     except (BadRequest, Damaged, ValueError) as error:
         print(error)
         return 1

@@ -21,10 +21,10 @@ UNTOLD = "no move was seen"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=["scale"])
-    parser.add_argument("count", type=int, help="how many shards there are to be")
+    parser.add_argument("count", type=shared.whole, help="how many shards there are to be")
     parser.add_argument(
         "--wait-s",
-        type=float,
+        type=shared.finite,
         default=WAIT_S,
         help="seconds to wait until there are; 0 = do not wait",
     )

@@ -14,10 +14,16 @@ from paramserver.wire import connect
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "bound", type=int, nargs="?", help="0, 1, 2, ... batches ahead of the slowest, or -1"
+        "bound",
+        type=shared.whole,
+        nargs="?",
+        help="0, 1, 2, ... batches ahead of the slowest, or -1",
     )
     parser.add_argument(
-        "--concurrency", type=int, metavar="N", help="batches under way at once; 0 = no limit"
+        "--concurrency",
+        type=shared.whole,
+        metavar="N",
+        help="batches under way at once; 0 = no limit",
     )
     parser.add_argument(
         "--compensation", choices=[*WAYS, "configured"], help="what shards do about stale gradients"

@@ -1,0 +1,98 @@
+"""What no key of the configuration may hold, whatever its package says of it (pure)."""
+
+import math
+import re
+from typing import Any
+
+#: Beyond these, sums of two are no 64-bit integer, and a duration is nobody's.
+INTEGER_MAX, MS_MAX = 1 << 62, 10**14
+#: No configuration is longer.
+FILE_BYTES_MAX = 16_777_216
+#: Characters of a value that a message shows.
+SHOWN = 100
+#: A model's folder and a topic have names that a file system and Kafka take.
+NAME_BYTES_MAX = 200
+_PREFIX = re.compile(r"[A-Za-z0-9._-]*")
+_SERVER = re.compile(
+    r"(?:[A-Za-z0-9_+]+://)?(?:\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\],]+)(?::(\d{1,9}))?"
+)
+
+
+def short(value: object) -> str:
+    """`repr` of a value, cut in its middle where it is long."""
+    text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
+    half = SHOWN // 2
+    return text if len(text) <= SHOWN else f"{text[:half]}...{text[-half:]}"
+
+
+def integer_fault(name: str, value: int) -> str:
+    """What is wrong with a whole number of the key `name`; "" if nothing is."""
+    most = MS_MAX if name.endswith("_ms") else INTEGER_MAX
+    return "" if -most <= value <= most else f"allowed is at most {most} (and at least {-most})"
+
+
+def number_fault(value: float | int) -> str:
+    """What is wrong with a number; "" if nothing is."""
+    try:
+        return "" if math.isfinite(value) else "expected a finite number"
+    except OverflowError:
+        return "expected a number that a float holds"
+
+
+def text_fault(value: str) -> str:
+    """What is wrong with a text; "" if nothing is."""
+    if "\0" in value:
+        return "it holds a NUL character; remove it"
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return "it is not UTF-8; give it as UTF-8"
+    return ""
+
+
+def model_name_fault(name: str) -> str:
+    """What is wrong with the name of a model, which names a folder; "" if nothing is."""
+    if name.startswith(".") or set(name) & set("/\\") or not name.isprintable():
+        return (
+            "it names a folder, so it may not begin with '.', nor hold '/', '\\' or control "
+            "characters"
+        )
+    if len(name.encode()) > NAME_BYTES_MAX:
+        return f"it names a folder: allowed are {NAME_BYTES_MAX} bytes"
+    return ""
+
+
+def prefix_fault(prefix: str) -> str:
+    """What is wrong with a prefix of topics; "" if nothing is."""
+    if _PREFIX.fullmatch(prefix) and len(prefix) <= NAME_BYTES_MAX:
+        return ""
+    return f"allowed are up to {NAME_BYTES_MAX} of Kafka's letters, digits, '.', '_', '-'"
+
+
+def servers_fault(servers: str) -> str:
+    """What is wrong with the addresses of brokers; "" if nothing is."""
+    for one in servers.split(","):
+        found = _SERVER.fullmatch(one.strip())
+        if found is None or not 1 <= int(found[1] or 9092) <= 65_535:
+            return (
+                f"{short(one.strip())} is no address; expected host:port with a port of 1 to "
+                f"65535, several separated by commas"
+            )
+    return ""
+
+
+def any_fault(name: str, value: Any) -> str:
+    """What is wrong with a value of any kind, deep in tables and lists; "" if nothing is."""
+    if isinstance(value, bool):
+        return ""
+    if isinstance(value, int):
+        return integer_fault(name, value)
+    if isinstance(value, float):
+        return number_fault(value)
+    if isinstance(value, str):
+        return text_fault(value)
+    if isinstance(value, dict):
+        inner = [*value.items(), *(("", key) for key in value)]
+    else:
+        inner = [("", one) for one in value] if isinstance(value, list) else []
+    return next((wrong for key, one in inner if (wrong := any_fault(key, one))), "")
