@@ -62,7 +62,8 @@ class RowReader:
                 f"takes {size} bytes in each example; allowed are {self._row_bytes_max} "
                 f"(catalogue_row_bytes_max)",
             )
-        return CatalogueRow(key, orjson.dumps(values))
+        # copied: what orjson gives lies in a buffer of 1 KB, whose rest nobody else can use
+        return CatalogueRow(key, bytes(memoryview(orjson.dumps(values))))
 
     def attributes(self, value: bytes | None) -> list[Any]:
         """What a row says of each feature, in their order; None = nothing."""
