@@ -32,7 +32,7 @@ test-outside: $(READY)
 		|| $(BIN)/python -m pytest -q --last-failed -m "$(OUTSIDE)"
 
 # What takes near half a second is marked `long`: less than a tenth of these tests, and most of their time.
-quick: $(READY)           ## the cores alone, with few examples of each property and without what is long: under a minute
+quick: $(READY)           ## the cores alone, with few examples of each property and without what is long: about a minute
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal --hypothesis-profile=quick -m "$(CORES) and not long" \
 		tests/stream tests/labeler tests/paramserver tests/learners tests/checkpointer
 
