@@ -33,6 +33,9 @@ COLOUR_MAX = 255
 FILE_BYTES_MAX = 262_144
 GIVEN_BYTES_MAX = (FILE_BYTES_MAX + 2) // 3 * 4
 PIXELS_MAX, SCANS_MAX = 4_194_304, 64
+#: The most work that the distinct pictures of one record may take (`picture_work`), and how much
+#: less than a PNG's a JPEG's pixel takes in a pass.
+WORK_MAX, _JPEG_SHARE = 16_777_216, 16
 #: Squared pictures that a process keeps.
 CACHED_MAX = 4_096
 
@@ -71,9 +74,41 @@ class _Content:
         return isinstance(other, _Content) and self._digest == other._digest
 
 
+def picture_work(given: bytes) -> int:
+    """What it takes to decode it, in pixels of a PNG, as its header says; 0 of what is none."""
+    return _work(_Content(given))
+
+
+@lru_cache(maxsize=CACHED_MAX)
+def _work(content: _Content) -> int:
+    from PIL import Image as images
+
+    given, content.given = content.given, b""
+    if isinstance(file := _file(given), Picture):
+        return 0
+    try:
+        with images.open(pa.BufferReader(file), formats=_FORMATS) as image:
+            work = image.size[0] * image.size[1]
+            if work > PIXELS_MAX:
+                return 0
+    except MemoryError:
+        raise
+    except Exception:  # who decodes it says so
+        return 0
+    if file.startswith(_BEGINNINGS[0]):
+        work = work * file.count(_START_OF_SCAN) // _JPEG_SHARE
+    return work
+
+
 @lru_cache(maxsize=CACHED_MAX)
 def _squared(content: _Content) -> Picture:
     given, content.given = content.given, b""
+    file = _file(given)
+    return file if isinstance(file, Picture) else _decoded(file)
+
+
+def _file(given: bytes) -> bytes | Picture:
+    """The file, without what a decoder would read and no pixel needs; or what is wrong with it."""
     if not given.startswith(_BEGINNINGS):
         if len(given) > GIVEN_BYTES_MAX:
             return Picture(wrong=f"has {len(given)} bytes; allowed are {GIVEN_BYTES_MAX} of base64")
@@ -86,11 +121,43 @@ def _squared(content: _Content) -> Picture:
             return Picture(wrong=f"{said}; {_SEND}")
     if len(given) > FILE_BYTES_MAX:
         return Picture(wrong=f"has {len(given)} bytes; allowed are {FILE_BYTES_MAX}: send it small")
+    given = _bare_jpeg(given) if given.startswith(_BEGINNINGS[0]) else given
+    given = _bare_png(given) if given.startswith(_BEGINNINGS[1]) else given
     if (size := _webp_size(given)) is not None and size[0] * size[1] > PIXELS_MAX:
         return _too_large(*size)
     if given.startswith(_BEGINNINGS[0]) and (scans := given.count(_START_OF_SCAN)) > SCANS_MAX:
         return Picture(wrong=f"is a JPEG of {scans} passes; allowed are {SCANS_MAX}: save it anew")
-    return _decoded(given)
+    return given
+
+
+def _bare_png(file: bytes) -> bytes:
+    """Without texts, profiles and what else is ancillary, of which a few bytes unpack to megabytes
+    (PNG, "Chunk naming conventions": those begin with a small letter). Transparency stays."""
+    parts, at = [file[:8]], 8
+    while at + 12 <= len(file):
+        end = at + 12 + int.from_bytes(file[at : at + 4])
+        if not file[at + 4] & 0x20 or file[at + 4 : at + 8] == b"tRNS":
+            parts.append(file[at:end])
+        at = end
+    return b"".join(parts) + file[at:]
+
+
+def _bare_jpeg(file: bytes) -> bytes:
+    """Without comments and what applications add in front of the pixels: its directories can name
+    the same bytes thousands of times. Two that say how colours are meant stay (JFIF; Adobe)."""
+    parts, at = [file[:2]], 2
+    while at + 4 <= len(file) and file[at] == 0xFF:
+        kind = file[at + 1]
+        if kind == 0xFF:  # filling
+            at += 1
+            continue
+        if kind == 0xDA or kind <= 0x01 or 0xD0 <= kind <= 0xD9:
+            break
+        end = at + 2 + max(2, int.from_bytes(file[at + 2 : at + 4]))
+        if kind != 0xFE and not (0xE1 <= kind <= 0xEF and kind != 0xEE):
+            parts.append(file[at:end])
+        at = end
+    return b"".join(parts) + file[at:]
 
 
 def _decoded(file: bytes) -> Picture:

@@ -10,16 +10,26 @@ import pyarrow.compute as pc
 
 from stream.columns import (
     FEATURE_PREFIX,
+    IMAGE,
     STRING_BYTES_MAX,
     TS_MS_MAX,
     TS_MS_MIN,
     WEIGHTS,
+    WORK_MAX,
     Features,
+    picture_work,
     unequal_lengths,
     wrong_values,
 )
 from stream.config import StreamConfig
-from stream.decoding.event_faults import SHOWN_MAX, Bad, Fault, row_faults, session_faults
+from stream.decoding.event_faults import (
+    SHOWN_MAX,
+    Bad,
+    Fault,
+    fault,
+    row_faults,
+    session_faults,
+)
 from stream.decoding.record_faults import find_empty_part
 from stream.decoding.schema import Columns, Rows, Shape
 from stream.hashing import partitions_of_keys, string_buffers
@@ -39,6 +49,29 @@ def judge(
     return {
         int(owner): _reason(rows.columns, int(row), shape, partition, config)
         for owner, row in zip(owners, wrong[first], strict=True)
+    }
+
+
+def too_many_pixels(rows: Rows, shape: Shape) -> Bad:
+    """The records whose pictures together take too long to decode: a few thousand bytes can be
+    millions of pixels. Nothing is decoded for it."""
+    images = [f for f in shape.features if f.kind == IMAGE and not f.stored]
+    work: dict[int, int] = {}
+    seen: set[tuple[int, bytes]] = set()
+    for feature in images:
+        given = rows.columns[feature.column]
+        there = np.flatnonzero(given.is_valid().to_numpy(False))
+        owners = rows.record[there].tolist()
+        for at, owner in zip(there.tolist(), owners, strict=True):
+            file = given[at].as_py()
+            if file and (owner, file) not in seen and work.get(owner, 0) <= WORK_MAX:
+                seen.add((owner, file))
+                work[owner] = work.get(owner, 0) + picture_work(file)
+    fix = f"allowed are {WORK_MAX} a record: send them smaller, or divide it"
+    return {
+        owner: fault("value", f"holds pictures of {pixels} pixels and more together; {fix}")
+        for owner, pixels in work.items()
+        if pixels > WORK_MAX
     }
 
 
