@@ -208,6 +208,8 @@ class ArchiveConfig:
             raise ValueError("root = '': allowed is a directory or an fsspec URL")
 
 
+#: Processes that share the tables of one replica.
+WORKERS_MAX = 256
 PRIOR, POPULARITY, PREVIOUS = FALLBACKS = ("prior", "popularity", "previous")
 
 
@@ -278,6 +280,11 @@ class ServingConfig:
     grpc_port: int = option(
         0, "port of the Open Inference Protocol by gRPC, of the first replica; 0 = none"
     )
+    workers: int = option(
+        1,
+        "processes that answer, all at one port from one copy of the tables, beside one that "
+        "follows checkpoints (Linux); 1 = one process does both",
+    )
 
     def __post_init__(self) -> None:
         _at_least(
@@ -302,5 +309,7 @@ class ServingConfig:
                 raise ValueError(f"{name} = {getattr(self, name)}: allowed is above 0")
         if bool(self.tls_cert_file) != bool(self.tls_key_file):
             raise ValueError("tls_cert_file and tls_key_file: give both, or none")
+        if not 1 <= self.workers <= WORKERS_MAX:
+            raise ValueError(f"workers = {self.workers}: allowed is 1 to {WORKERS_MAX}")
         if not 0 <= self.grpc_port <= 65_535:
             raise ValueError(f"grpc_port = {self.grpc_port}: allowed is 0 (none) to 65535")

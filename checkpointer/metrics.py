@@ -175,6 +175,15 @@ class ReplicaMetrics(ReaderMetrics):
         self.errors = self.counter(
             "everspun_replica_follow_errors_total", "failed looks at store or topic", "where"
         )
+        self.workers = self.gauge(
+            "everspun_replica_workers",
+            "processes that answer from shared tables; 0 = serving.workers is 1",
+        )
+        self.workers_ended = self.counter(
+            "everspun_replica_workers_ended_total",
+            "processes of the replica that ended and were begun again",
+            "process",
+        )
         self.store_calls, self.store_seconds = store_series(self)
 
     def store_called(self, call: str, outcome: str, seconds: float) -> None:

@@ -57,6 +57,13 @@ SHELL_FILES = {
     "checkpointer.store.kept_threads",
     "checkpointer.store.timed_store",  # a thread for each call to a store
     "checkpointer.tables.catalogue_follower",  # a thread that reads catalogues
+    "checkpointer.workers.board",  # memory and a clock that processes share
+    "checkpointer.workers.fed_replica",
+    "checkpointer.workers.follower",
+    "checkpointer.workers.memory_files",
+    "checkpointer.workers.metrics_registry",
+    "checkpointer.workers.supervisor",
+    "checkpointer.workers.worker",
     "labeler.click_cache.rocks",
     "labeler.fraud.app",
     "labeler.fraud.faust_app",

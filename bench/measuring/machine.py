@@ -4,6 +4,7 @@ import os
 import platform
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +19,19 @@ def process_cpu_s(pid: int) -> float:
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
     return sum(int(fields[i]) for i in (11, 12, 13, 14)) * TICK_S + sum(
-        process_cpu_s(child) for child in _children(pid)
+        process_cpu_s(child) for child in children_of(pid)
     )
+
+
+def process_pss_bytes(pid: int) -> int:
+    """Memory of a process and its children; a page that several of them share counts once (of
+    pages shared with others their share: PSS). 0 if it is gone."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup") as file:
+            own = sum(int(line.split()[1]) for line in file if line.startswith("Pss:"))
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return 1_024 * own + sum(process_pss_bytes(child) for child in children_of(pid))
 
 
 def _stat(pid: int) -> list[str]:
@@ -27,7 +39,8 @@ def _stat(pid: int) -> list[str]:
         return file.read().rpartition(")")[2].split()
 
 
-def _children(pid: int) -> list[int]:
+def children_of(pid: int) -> list[int]:
+    """Processes that its threads have begun."""
     found: list[int] = []
     try:
         threads = os.listdir(f"/proc/{pid}/task")
@@ -47,6 +60,15 @@ def machine_busy_s() -> float:
     with open("/proc/stat") as file:
         fields = [int(value) for value in file.readline().split()[1:9]]
     return (sum(fields) - fields[3] - fields[4]) * TICK_S
+
+
+def child_named(pid: int, name: str) -> int:
+    """The child of a process that calls itself so; 0 = there is none now."""
+    for child in children_of(pid):
+        with suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{child}/comm") as file:
+            if file.read().strip() == name:
+                return child
+    return 0
 
 
 @dataclass

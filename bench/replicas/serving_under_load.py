@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.measuring.machine import process_cpu_s
+from bench.measuring.machine import process_cpu_s, process_pss_bytes
 from bench.replicas.serving_client import ask_for
 from bench.replicas.serving_model import FEATURES, STEP, Site, Writer, bodies, probe_of
 from bench.replicas.serving_sites import started
@@ -20,10 +20,13 @@ CANDIDATES, RATE, CHANGED = 50, 300.0, 1_000
 BASE_EVERY = 20
 WITHIN_MS, OVER, SLOW = 100.0, 3.0, 1_000
 RECOVERY_S = 4.0
+#: Of the measure of memory: checkpoints that land, and connections between them.
+DELTAS, CONNECTIONS = 5, 6
 
 
-def steady(rows: int, seconds: float) -> dict[str, Any]:
-    """RATE requests/s of 50 while a delta lands each second, and a base each BASE_EVERY."""
+def steady(rows: int, seconds: float, workers: int = 1) -> dict[str, Any]:
+    """RATE requests/s of 50 while a delta lands each second, and a base each BASE_EVERY; then what
+    two workers take, to what one process does."""
     with tempfile.TemporaryDirectory(prefix="everspun-serving-") as root:
         writer = Writer("lr", rows, root)
         now_ms = wall_clock_ms()
@@ -33,7 +36,8 @@ def steady(rows: int, seconds: float) -> dict[str, Any]:
             writer.write(now_ms, 0 if n % BASE_EVERY == BASE_EVERY - 1 else CHANGED)
             for n in range(count)
         ]
-        with started(root, "replica", "lr", rows, "--queue-ms", "40") as (pid, port):
+        options = ("--queue-ms", "40", "--workers", str(workers))
+        with started(root, "replica", "lr", rows, *options) as (pid, port):
             ask_for(port, bodies(writer.site, 16, CANDIDATES), 1.0)
             stop = threading.Event()
 
@@ -50,8 +54,25 @@ def steady(rows: int, seconds: float) -> dict[str, Any]:
             finally:
                 stop.set()
                 publisher.join()
+        taken = {n: memory_of(root, writer, rows, n) for n in (1, 2)}
+    found |= {"memory_one_mb": taken[1] / 1e6, "memory_ratio_2": taken[2] / taken[1]}
     names = ("p50_ms", "p99_ms", "p999_ms", "cores", "errors", "mixed_versions", "versions")
+    names += ("memory_one_mb", "memory_ratio_2")
     return {n: found[n] for n in names} | {"steady_shed": found["shed"] + found["unsent"]}
+
+
+def memory_of(root: str, writer: Writer, rows: int, workers: int) -> int:
+    """Bytes (PSS) of all processes of a replica of so many workers, each asked for a while, after
+    some deltas."""
+    options = ("--queue-ms", "10000", "--workers", str(workers))
+    asked = bodies(writer.site, 64, CANDIDATES)
+    with started(root, "replica", "lr", rows, *options) as (pid, port):
+        for _ in range(DELTAS):
+            for _ in range(CONNECTIONS):
+                ask_for(port, asked, 0.2)
+            writer.publish(writer.write(wall_clock_ms(), CHANGED))
+        time.sleep(2.0)
+        return process_pss_bytes(pid)
 
 
 def overload(rows: int, seconds: float) -> dict[str, Any]:

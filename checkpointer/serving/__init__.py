@@ -26,13 +26,14 @@ from stream.on_demand import on_demand
 if TYPE_CHECKING:
     from checkpointer.serving import http_server
     from checkpointer.serving.explanation import Explanation, explain
+    from checkpointer.serving.grpc_service import InferenceServer
     from checkpointer.serving.http_api import Api
     from checkpointer.serving.http_connection import HttpRequest, Response
-    from checkpointer.serving.http_server import ReplicaServer
-    from checkpointer.serving.loading import bring, load, rehearse
-    from checkpointer.serving.replica_client import Replica
+    from checkpointer.serving.http_server import ReplicaServer, bound, token_of, url_of
+    from checkpointer.serving.loading import bring, load, rehearse, served_at
+    from checkpointer.serving.replica_client import Following, Replica
     from checkpointer.serving.request import BadRequest, of_rows
-    from checkpointer.serving.serving import ServedModel, probe
+    from checkpointer.serving.serving import ServedModel, probe, warm
 else:
     __getattr__ = on_demand(__name__)
 
@@ -40,11 +41,14 @@ __all__ = [
     "Api",
     "BadRequest",
     "Explanation",
+    "Following",
     "HttpRequest",
+    "InferenceServer",
     "Replica",
     "ReplicaServer",
     "Response",
     "ServedModel",
+    "bound",
     "bring",
     "explain",
     "http_server",
@@ -52,4 +56,8 @@ __all__ = [
     "of_rows",
     "probe",
     "rehearse",
+    "served_at",
+    "token_of",
+    "url_of",
+    "warm",
 ]

@@ -39,8 +39,16 @@ Context = Any
 class InferenceServer:
     """Serves `replica` from construction on, until `close`. At most `requests_max` calls wait."""
 
-    def __init__(self, replica: Replica, config: ServingConfig, port: int, token: str = "") -> None:
-        """`port` 0 = any free one. OSError where it is taken."""
+    def __init__(
+        self,
+        replica: Replica,
+        config: ServingConfig,
+        port: int,
+        token: str = "",
+        shares_port: bool = False,
+    ) -> None:
+        """`port` 0 = any free one. `shares_port`: with other processes of this user. OSError where
+        it is taken."""
         self._replica, self._config, self._token = (
             replica,
             config,
@@ -48,7 +56,7 @@ class InferenceServer:
         )
         options = [
             ("grpc.max_receive_message_length", config.request_bytes_max),
-            ("grpc.so_reuseport", 0),
+            ("grpc.so_reuseport", int(shares_port)),
         ]
         self._server = grpc.server(
             ThreadPoolExecutor(_THREADS, thread_name_prefix="grpc"),

@@ -48,14 +48,18 @@ class FoundRoute(NamedTuple):
 class Api:
     """Routes of one replica."""
 
-    def __init__(self, replica: Replica, token: str = "") -> None:
+    def __init__(
+        self, replica: Replica, token: str = "", metrics: Callable[[], bytes] | None = None
+    ) -> None:
+        """`metrics`: what `/metrics` says; None = what this process does."""
         self._replica, self._token = replica, token.encode()
+        said = metrics or (lambda: generate_latest(replica.metrics.registry))
         reads: dict[str, Route] = {
             "/model": lambda _: _json(200, replica.describe()),
             "/livez": self._live,
             "/healthz": self._health,
             "/readyz": self._ready,
-            "/metrics": lambda _: Response(200, generate_latest(replica.metrics.registry), _TEXT),
+            "/metrics": lambda _: Response(200, said(), _TEXT),
             "/v2": self._v2_server,
             "/v2/health/live": self._live,
             "/v2/health/ready": self._ready,

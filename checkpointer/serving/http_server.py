@@ -67,9 +67,15 @@ class ReplicaServer:
     answered. Implements `http_connection.Server`."""
 
     def __init__(
-        self, replica: Replica, config: ServingConfig, port: int, api: Api | None = None
+        self,
+        replica: Replica,
+        config: ServingConfig,
+        port: int,
+        api: Api | None = None,
+        shares_port: bool = False,
     ) -> None:
-        """`api`: another one than the replica's. OSError where the address is taken."""
+        """`api`: another one than the replica's. `shares_port`: with other processes of this user,
+        each with its own queue (SO_REUSEPORT). OSError where the address is taken."""
         self.replica, self.config = replica, config
         self.limits = Limits(
             config.request_bytes_max, config.request_timeout_s, config.keep_alive_s
@@ -91,7 +97,9 @@ class ReplicaServer:
         #: the 503 as bytes, for a connection that goes on and one that does not, and what it says
         self._shed_bytes: tuple[bytes, bytes] = (b"", b"")
         self._shed_says: tuple[int, int] = (0, 0)
-        self._socket = _bound(config.host, port)
+        self._looked_s = time.monotonic()
+        self._socket = bound(config.host, port, shares_port)
+        self._socket.listen(_BACKLOG)
         self._tls = _tls(config)
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
@@ -104,6 +112,10 @@ class ReplicaServer:
     @property
     def is_alive(self) -> bool:
         return self._thread.is_alive()
+
+    def turns_within(self, seconds: float) -> bool:
+        """Whether its thread has gone round that lately."""
+        return time.monotonic() - self._looked_s < seconds
 
     def close(self) -> None:
         """Take no more connections, finish what was asked, and end."""
@@ -296,7 +308,7 @@ class ReplicaServer:
     def _sweep(self) -> None:
         """End connections that are late, and tell how many wait."""
         self._loop.call_later(_SWEEP_S, self._sweep)  # first: whatever comes of this one
-        now_s = time.monotonic()
+        now_s = self._looked_s = time.monotonic()
         late = [connection for connection in self._connections if connection.is_late(now_s)]
         for connection in late:
             connection.end()
@@ -345,8 +357,7 @@ def run(
             rpc = InferenceServer(replica, config, config.grpc_port + index, token_of(config))
         if run_dir:
             start_metrics(run_dir, "replica", index, replica.metrics, http_port=server.port)
-        host = config.host if ":" not in config.host else f"[{config.host.strip('[]')}]"
-        _log.info("replica of %s at http://%s:%d", replica.follower.model, host, server.port)
+        _log.info("replica of %s at %s", replica.follower.model, url_of(config.host, server.port))
         try:
             while not stop.wait(1.0):
                 if not server.is_alive:
@@ -354,6 +365,11 @@ def run(
         finally:
             if rpc is not None:
                 rpc.close()
+
+
+def url_of(host: str, port: int) -> str:
+    """Of a server, as people write it."""
+    return f"http://[{host.strip('[]')}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def token_of(config: ServingConfig) -> str:
@@ -366,13 +382,15 @@ def token_of(config: ServingConfig) -> str:
     return token
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def bound(host: str, port: int, shares_port: bool = False) -> socket.socket:
+    """A socket at this address; `shares_port` as of `ReplicaServer`. OSError where it is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     made = socket.socket(family, socket.SOCK_STREAM)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shares_port:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         made.bind((host.strip("[]"), port))
-        made.listen(_BACKLOG)
     except OSError:
         made.close()
         raise

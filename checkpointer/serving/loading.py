@@ -5,7 +5,7 @@ checkpoint is a base, and pays for the rows that changed. Any other reads the ba
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,14 @@ import numpy as np
 from checkpointer.serving.request import of_rows
 from checkpointer.serving.serving import WARMING, ServedModel, answers_of
 from checkpointer.store import Catalogue, Damaged, Manifest, read_serving
-from checkpointer.tables import Allocate, ModelTables, ModelVersion, private_memory
+from checkpointer.tables import ModelTables, ModelVersion, PrivateMemory, TableMemory
 from learners.models import Scorer, code_of
 from paramserver import ModelSpec, SlotMap
 from paramserver.parts import ServingPart, decode_serving, serving_files
 from paramserver.shard import Shard
+
+#: Makes the memory of new tables.
+MakeMemory = Callable[[], TableMemory]
 
 
 def load(
@@ -25,7 +28,7 @@ def load(
     name: str,
     sha256: str | None = None,
     held: ServedModel | None = None,
-    allocate: Allocate = private_memory,
+    memory: MakeMemory = PrivateMemory,
 ) -> ServedModel:
     """The checkpoint of this name, every file verified. Raises Damaged, naming the file that is not
     as it should be; then what `held` answers is what it was.
@@ -35,19 +38,32 @@ def load(
     """
     manifest = catalogue.manifest(name, sha256)
     known = held if held is not None and _can_follow(held, manifest) else None
-    if known is not None:
-        try:
-            tables = bring(catalogue, manifest, known.manifest, known.tables, allocate)
-        except MemoryError:  # more rows than there is address space for
-            return load(catalogue, name, sha256, None, allocate)
-        weights = tables.current
-        scorer = known.scorer.with_weights(weights.tables, weights.dense, manifest.correction)
-        upon = known.version if tables is known.tables else ""
-        return ServedModel(manifest, weights, scorer, tables, upon, answers_of(scorer, known))
-    tables = bring(catalogue, manifest, None, None, allocate)
-    weights = tables.current
-    scorer = _scorer(manifest, weights)
-    return ServedModel(manifest, weights, scorer, tables, "", answers_of(scorer, held))
+    if known is None:
+        tables = bring(catalogue, manifest, None, None, memory)
+        return served_at(manifest, tables.current, tables, held)
+    try:
+        tables = bring(catalogue, manifest, known.manifest, known.tables, memory)
+    except MemoryError:  # more rows than there is address space for
+        return load(catalogue, name, sha256, None, memory)
+    upon = known.version if tables is known.tables else ""
+    return served_at(manifest, tables.current, tables, known, upon)
+
+
+def served_at(
+    manifest: Manifest,
+    weights: ModelVersion,
+    tables: ModelTables | None,
+    held: ServedModel | None,
+    upon: str = "",
+) -> ServedModel:
+    """The weights of a checkpoint as something that answers, by what `held` has made of the same
+    definition. Raises Damaged."""
+    if held is not None and _same_definition(held, manifest):
+        correction = manifest.correction
+        scorer = held.scorer.with_weights(weights.tables, weights.dense, correction)
+    else:
+        scorer = _scorer(manifest, weights)
+    return ServedModel(manifest, weights, scorer, tables, upon, answers_of(scorer, held))
 
 
 def bring(
@@ -55,13 +71,13 @@ def bring(
     manifest: Manifest,
     held: Manifest | None,
     tables: ModelTables | None,
-    allocate: Allocate = private_memory,
+    memory: MakeMemory = PrivateMemory,
 ) -> ModelTables:
     """Tables at a checkpoint: those at `held`, gone on with, or new ones. Raises Damaged."""
     steps = catalogue.serving_chain(manifest, held)
     before = "" if held is None else held.sha256
     if tables is None or not steps[0].upon:
-        tables, before = _base(catalogue, steps[0].manifest, allocate), steps[0].manifest.sha256
+        tables, before = _base(catalogue, steps[0].manifest, memory), steps[0].manifest.sha256
         steps = steps[1:]
     _go_on(catalogue, [step.manifest for step in steps], before, tables)
     return tables
@@ -70,14 +86,19 @@ def bring(
 def _can_follow(held: ServedModel, manifest: Manifest) -> bool:
     """Whether what is held is the newest that its tables hold, and of the same definition."""
     return (
-        held.tables.whole
+        held.tables is not None
+        and held.tables.whole
         and held.tables.current is held.weights
-        and held.manifest.spec == manifest.spec
-        and held.manifest.model_config == manifest.model_config
+        and _same_definition(held, manifest)
     )
 
 
-def _base(catalogue: Catalogue, manifest: Manifest, allocate: Allocate) -> ModelTables:
+def _same_definition(held: ServedModel, manifest: Manifest) -> bool:
+    before = held.manifest
+    return before.spec == manifest.spec and before.model_config == manifest.model_config
+
+
+def _base(catalogue: Catalogue, manifest: Manifest, memory: MakeMemory) -> ModelTables:
     """New tables with all that a full checkpoint says, one part after another."""
     if not manifest.parts:
         raise Damaged(f"{manifest.name}: has no parts")
@@ -87,7 +108,7 @@ def _base(catalogue: Catalogue, manifest: Manifest, allocate: Allocate) -> Model
         if tables is None:
             rows = {name: len(keys) for name, (keys, _) in found.tables.items()}
             expected = {name: count * len(manifest.parts) for name, count in rows.items()}
-            tables = ModelTables(manifest.spec, expected, _secret(manifest), allocate)
+            tables = ModelTables(manifest.spec, expected, _secret(manifest), memory())
         _apply(tables, manifest, [found])
     assert tables is not None
     _publish(tables, manifest)

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Self
 from checkpointer.config import POPULARITY, PREVIOUS, ServingConfig
 from checkpointer.fallback import ItemAnswers, ItemRates
 from checkpointer.metrics import NAN, ReplicaMetrics, Served
-from checkpointer.serving.loading import load
+from checkpointer.serving.loading import MakeMemory, load
 from checkpointer.serving.replica import Follower
 from checkpointer.serving.request import Given, count_rows, given, given_rows, items_of, request_of
 from checkpointer.serving.serving import (
@@ -34,7 +34,7 @@ from checkpointer.serving.serving import (
     warm,
 )
 from checkpointer.store import Catalogue, Damaged, Ref, StoreTimeouts, decode, open_store
-from checkpointer.tables import RequestFills
+from checkpointer.tables import PrivateMemory, RequestFills
 from learners.models import Encoder
 from stream import Backoff, Partition, Record
 from stream.columns import Features, PictureStore
@@ -103,6 +103,9 @@ class Replica:
         self._backoff = Backoff(_RETRY_MS, _RETRY_MS_MAX)
         self._fault, self._failing_since_s = "", 0.0
         self._look_at_s, self._looks, self._everything = 0.0, 0, True
+        #: where tables stand, and who is told after each look and swap (`checkpointer.workers`)
+        self.memory: MakeMemory = PrivateMemory
+        self.followed: Callable[[], None] = lambda: None
         self.metrics.served_is(self._served_now, lambda: self.following.failing_s)
 
     # --- life ---
@@ -305,6 +308,12 @@ class Replica:
         """Follow once, whatever becomes of it. Returns how long to wait before the next look if
         it failed, ms."""
         try:
+            return self._tried(first)
+        finally:
+            self.followed()
+
+    def _tried(self, first: bool) -> int:
+        try:
             self._follow(first)
         except Exception as error:
             fault = f"{type(error).__name__}: {error}"
@@ -357,7 +366,8 @@ class Replica:
         checkpoint's: that is raised."""
         began = time.monotonic()
         try:
-            served = load(self._catalogue, wanted.name, wanted.manifest_sha256, self.served)
+            name, digest = wanted.name, wanted.manifest_sha256
+            served = load(self._catalogue, name, digest, self.served, self.memory)
             if self.served is None or self.served.answers is not served.answers:
                 warm(served)
         except OSError as error:
@@ -374,6 +384,7 @@ class Replica:
         else:
             self.served = served  # the swap: one assignment
             self.follower.loaded(wanted)
+            self.followed()
             self.metrics.swaps.inc()
             self.metrics.loads.labels(how="deltas" if served.upon else "base").inc()
             self.metrics.load_seconds.observe(time.monotonic() - began)

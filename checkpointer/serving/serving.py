@@ -44,8 +44,9 @@ class ServedModel:
     manifest: Manifest
     weights: ModelVersion
     scorer: Scorer
-    #: what holds the weights and takes the deltas that come: the loading thread's alone
-    tables: ModelTables
+    #: what holds the weights and takes the deltas that come: the loading thread's alone; None =
+    #: another process does (X5)
+    tables: ModelTables | None
     #: the checkpoint that deltas were applied to on the way here, held before; "" = loaded from a
     #: base
     upon: str = ""

@@ -18,23 +18,33 @@ if TYPE_CHECKING:
     from checkpointer.tables.model_tables import ModelTables, ModelVersion
     from checkpointer.tables.request_fills import RequestFills
     from checkpointer.tables.served_counts import CountsReader, ServedCounts
-    from checkpointer.tables.versioned_table import Allocate, TableVersion, private_memory
+    from checkpointer.tables.versioned_table import (
+        PRIVATE,
+        VERSION_MAX,
+        Initial,
+        PrivateMemory,
+        TableMemory,
+        TableVersion,
+    )
 else:
     __getattr__ = on_demand(__name__)
 
 __all__ = [
     "HEAD",
-    "Allocate",
     "CatalogueFollower",
+    "PRIVATE",
+    "VERSION_MAX",
     "Cells",
     "CountsReader",
+    "Initial",
     "ModelTables",
     "ModelVersion",
     "RequestFills",
+    "PrivateMemory",
     "ServedCounts",
+    "TableMemory",
     "TableVersion",
     "Words",
     "find",
     "gather",
-    "private_memory",
 ]

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from checkpointer.tables.versioned_table import (
-    Allocate,
+    PRIVATE,
     Initial,
+    TableMemory,
     TableVersion,
     VersionedTable,
-    private_memory,
 )
 from paramserver import SLOTS, ModelSpec, slot_of
 from paramserver.parts import ServingPart, check
@@ -49,13 +49,13 @@ class ModelTables:
         spec: ModelSpec,
         rows: Mapping[str, int],
         secret: int = 0,
-        allocate: Allocate = private_memory,
+        memory: TableMemory = PRIVATE,
     ) -> None:
         """`rows`: of each table, to be expected. `secret`: as of `VersionedTable`."""
-        self.spec = spec
+        self.spec, self.memory = spec, memory
         self._tables = {
             t.name: VersionedTable(
-                t.dim, rows.get(t.name, 0), Initial(t.seed, t.init_scale), secret, allocate
+                t.dim, rows.get(t.name, 0), Initial(t.seed, t.init_scale), secret, memory
             )
             for t in spec.tables
         }

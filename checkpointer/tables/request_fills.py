@@ -5,7 +5,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from checkpointer.store import Files
-from checkpointer.tables.served_counts import CountsReader, declared_by
+from checkpointer.tables.served_counts import CountsReader, ServedCounts, declared_by
 from learners import ModelConfig
 from stream.columns import catalogued
 from stream.decoding.catalogues import NewestRows
@@ -52,6 +52,16 @@ class RequestFills:
         stays."""
         self._reads_catalogues = bool(catalogued(declared_by(config)))
         self._counts.look(model, config, now_ms)
+
+    @property
+    def counts(self) -> ServedCounts | None:
+        """The newest that are known."""
+        return self._counts.newest
+
+    def told(self, config: ModelConfig, counts: ServedCounts | None) -> None:
+        """A model is served, and another process has looked (X5)."""
+        self._reads_catalogues = bool(catalogued(declared_by(config)))
+        self._counts.newest = counts
 
     def filled(self, table: pa.Table) -> pa.Table:
         """A request's rows with what they do not say themselves."""

@@ -22,13 +22,13 @@ class ServedCounts:
     def __init__(self, config: ModelConfig, file: CountsFile) -> None:
         declared = declared_by(config)
         sizes = (file.bucket_ms, file.negative_rate, file.hash_keys)
-        self._file, self._columns = file, CounterColumns(declared, counters(declared), *sizes)
+        self.file, self._columns = file, CounterColumns(declared, counters(declared), *sizes)
         self._clicks = SequenceColumns(declared, file.bucket_ms, file.hash_keys)
 
     def filled(self, table: pa.Table) -> pa.Table:
         """A request's rows with the counters and sequences that they do not say themselves; with
         `ts_ms` where a sequence gives ages."""
-        found = self._columns.of_totals(table, self._file.totals, self._file.bucket)
+        found = self._columns.of_totals(table, self.file.totals, self.file.bucket)
         for name, values in found.items():
             at = table.schema.get_field_index(FEATURE_PREFIX + name)
             given = table.column(at).to_numpy()
@@ -42,7 +42,7 @@ class ServedCounts:
         ts_ms = np.zeros(table.num_rows, np.int64)
         if TS_MS in table.schema.names:
             ts_ms = table.column(TS_MS).to_numpy()
-        file = self._file
+        file = self.file
         found = self._clicks.of_states(table, file.sequences, file.bucket, ts_ms)
         for name, lists in found.items():
             at = table.schema.get_field_index(FEATURE_PREFIX + name)
@@ -54,7 +54,7 @@ class ServedCounts:
 
     def age_s(self, now_ms: int) -> float | None:
         """Seconds since the newest impression that is counted arrived; None = nothing is."""
-        return (now_ms - self._file.until_ms) / 1_000 if self._file.hash_keys else None
+        return (now_ms - self.file.until_ms) / 1_000 if self.file.hash_keys else None
 
 
 class CountsReader:

@@ -7,16 +7,17 @@ version passes newer rows by. What an earlier version alone can see becomes free
 that version, or one before it; so beyond the rows of one cut the table takes what was replaced
 while the longest reading of it lasted.
 
-One thread writes (`add`, `remove`, `publish`); any number read the versions, without a lock, each
-call in one piece of compiled code that other threads do not wait for. Invariants (`validate`): at
-most LOAD_MAX of the cells are taken; of two tables of cells every key of the first is newer than,
-or as in, the second; a free slot is named by no cell.
+One thread writes (`add`, `remove`, `publish`); any number read the versions, in this process and in
+others that map the same memory, without a lock, each call in one piece of compiled code that other
+threads do not wait for. Invariants (`validate`): at most LOAD_MAX of the cells are taken; of two
+tables of cells every key of the first is newer than, or as in, the second; a free slot is named by
+no cell.
 """
 
 import weakref
 from collections import deque
-from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -40,13 +41,28 @@ ROOM_FACTOR, ROOM_MORE = 4, 1 << 20
 VERSION_MAX = (1 << 31) - 1
 NO_CELLS: Cells = np.zeros(0, np.uint64)
 
-#: (bytes) -> memory that holds zeros and is taken only where it is written.
-Allocate = Callable[[int], npt.NDArray[np.uint8]]
+
+class TableMemory(Protocol):
+    """Where the tables of one model stand, and how far those are who read them elsewhere (X5)."""
+
+    def allocate(self, nbytes: int) -> npt.NDArray[np.uint8]:
+        """Memory that holds zeros and is taken only where it is written."""
+
+    def oldest_read(self) -> int:
+        """The lowest number of a version that is read elsewhere, or may be; VERSION_MAX = none."""
 
 
-def private_memory(nbytes: int) -> npt.NDArray[np.uint8]:
-    """Memory of this process alone."""
-    return np.zeros(nbytes, np.uint8)
+class PrivateMemory:
+    """Of this process alone."""
+
+    def allocate(self, nbytes: int) -> npt.NDArray[np.uint8]:
+        return np.zeros(nbytes, np.uint8)
+
+    def oldest_read(self) -> int:
+        return VERSION_MAX
+
+
+PRIVATE = PrivateMemory()
 
 
 class Initial(NamedTuple):
@@ -57,6 +73,7 @@ class Initial(NamedTuple):
     scale: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class TableVersion:
     """A table at one cut. It never changes; hold one for as long as it is to be read, and let it go
     then.
@@ -65,31 +82,18 @@ class TableVersion:
     `cells.slot_of`.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "cells",
-        "dim",
-        "initial",
-        "not_finite",
-        "number",
-        "old",
-        "rows",
-        "secret",
-        "weights",
-        "words",
-    )
-
-    def __init__(self, table: "VersionedTable") -> None:
-        self.number, self.rows, self.dim = table.number, table.rows, table.dim
-        #: rows that hold a NaN or an infinity
-        self.not_finite = table.not_finite
-        self.cells, self.old, self.words, self.weights = (
-            table.cells,
-            table.old,
-            table.words,
-            table.weights,
-        )
-        self.secret, self.initial = table.secret, table.initial
+    number: int
+    rows: int
+    dim: int
+    #: rows that hold a NaN or an infinity
+    not_finite: int
+    secret: np.uint64
+    initial: Initial
+    cells: Cells
+    old: Cells
+    words: Words
+    #: the same memory as `words`
+    weights: Rows
 
     def __len__(self) -> int:
         return self.rows
@@ -148,16 +152,16 @@ class VersionedTable:
         rows: int = 0,
         initial: Initial = Initial(),  # noqa: B008 (a tuple)
         secret: int = 0,
-        allocate: Allocate = private_memory,
+        memory: TableMemory = PRIVATE,
     ) -> None:
         """`rows`: to be expected. `secret`: 64 bits that whoever chooses keys does not know."""
         self.dim, self.initial, self.secret = dim, initial, np.uint64(secret)
         self.room = rows * ROOM_FACTOR + ROOM_MORE
         width = HEAD + dim
-        self._allocate = allocate
-        memory = allocate(self.room * width * 4)
-        self.words: Words = memory.view(np.uint32).reshape(self.room, width)
-        self.weights: Rows = memory.view(np.float32).reshape(self.room, width)
+        self._memory = memory
+        room = memory.allocate(self.room * width * 4)
+        self.words: Words = room.view(np.uint32).reshape(self.room, width)
+        self.weights: Rows = room.view(np.float32).reshape(self.room, width)
         self.cells: Cells = self._new_cells(rows)
         self.old: Cells = NO_CELLS
         self.number = self.rows = self.not_finite = 0
@@ -211,7 +215,10 @@ class VersionedTable:
     # --- inside ---------------------------------------------------------------------------------
 
     def _version(self) -> TableVersion:
-        version = TableVersion(self)
+        version = TableVersion(
+            self.number, self.rows, self.dim, self.not_finite, self.secret, self.initial,
+            self.cells, self.old, self.words, self.weights,
+        )  # fmt: skip
         self._readers.add(version)
         return version
 
@@ -258,8 +265,12 @@ class VersionedTable:
         return np.concatenate(found)
 
     def _collect(self) -> None:
-        """Free what nobody can see any more."""
+        """Free what nobody can see any more.
+
+        Who hands a version to another process holds it until that one has stated its epoch: so
+        those elsewhere are asked last (X5)."""
         oldest = min((version.number for version in self._readers), default=self.number)
+        oldest = min(oldest, self._memory.oldest_read())
         while self._pending and self._pending[0].number <= oldest:
             slots = self._pending.popleft().slots
             if len(slots):
@@ -274,7 +285,7 @@ class VersionedTable:
     # --- cells ----------------------------------------------------------------------------------
 
     def _new_cells(self, rows: int) -> Cells:
-        return self._allocate(8 * max(CELLS_MIN, int(rows / LOAD_NEW) + 1)).view(np.uint64)
+        return self._memory.allocate(8 * max(CELLS_MIN, int(rows / LOAD_NEW) + 1)).view(np.uint64)
 
     def _make_room(self, more: int) -> None:
         """Cells for so many more keys; what is there is moved bit by bit."""

@@ -7,9 +7,10 @@ Imports stand inside the functions: a process of one role loads only its own lib
 import contextlib
 import dataclasses
 import logging
+import multiprocessing
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,10 +19,12 @@ from stream import Backoff
 from stream.log import KafkaLog, Log
 
 if TYPE_CHECKING:
+    from checkpointer.serving import Replica
     from learners.process import LearningSystem
     from paramserver.parts import HeadCut
 
 T = TypeVar("T")
+R = TypeVar("R", bound="Replica")
 _log = logging.getLogger(__name__)
 Role = Callable[[Config, int, threading.Event], None]
 
@@ -101,28 +104,80 @@ def shards_of_map(config: Config) -> int:
 
 
 def replica(config: Config, index: int, stop: threading.Event) -> None:
-    from checkpointer.fallback import ItemRates, PopularityReader
     from checkpointer.serving import Replica
     from checkpointer.serving import http_server as http
-    from checkpointer.tables import CatalogueFollower
 
-    replica = Replica(
+    if config.serving.workers > 1:
+        replica_of_workers(config, index, stop)
+        return
+    log = KafkaLog(config.stream) if config.serving.follow_topic else None
+    made = made_replica(Replica, config, log)
+    follow_catalogues(config, made, f"replica-{index}")
+    with reading_popularity(config, made):
+        http.run(made, config.serving, stop, run_dir=config.run.dir, index=index)
+
+
+def replica_of_workers(config: Config, index: int, stop: threading.Event) -> None:
+    """Several processes, which share one copy of the tables (X5)."""
+    from checkpointer import workers
+    from checkpointer.serving import Replica, rehearse
+    from learners.models import make_model
+
+    def following() -> Replica:
+        log = KafkaLog(config.stream) if config.serving.follow_topic else None
+        return made_replica(Replica, config, log)
+
+    def prepare() -> None:
+        model = make_model(config.model)
+        rehearse(model.spec, model.config.to_dict())
+
+    def fed() -> workers.FedReplica:
+        made = made_replica(workers.FedReplica, config, None)
+        name = multiprocessing.current_process().name.replace(" ", "-")
+        follow_catalogues(config, made, f"replica-{index}-{name}")
+        return made
+
+    site = workers.Site(
+        config.serving,
+        following,
+        fed,
+        lambda made: reading_popularity(config, made),
+        prepare,
+    )
+    workers.run(site, stop, run_dir=config.run.dir, index=index)
+
+
+def made_replica(kind: "type[R]", config: Config, log: Log | None) -> "R":
+    return kind(
         config.checkpointer.root,
         config.model.name,
         config.serving,
         fallback=config.model.prior_rate,
         features=config.stream.features,
-        log=KafkaLog(config.stream) if config.serving.follow_topic else None,
+        log=log,
         topic=config.stream.checkpoints,
     )
+
+
+def follow_catalogues(config: Config, replica: "Replica", place: str) -> None:
+    """From its start on, where features stand in catalogues; `place`: its folder of the run."""
+    from checkpointer.tables import CatalogueFollower
+
     if config.stream.catalogues:
-        room = (config.serving.catalogue_bytes_max, Path(config.run.dir) / f"replica-{index}")
+        room = (config.serving.catalogue_bytes_max, Path(config.run.dir) / place)
         replica.fills.catalogues = CatalogueFollower(config.stream, KafkaLog(config.stream), *room)
+
+
+@contextlib.contextmanager
+def reading_popularity(config: Config, replica: "Replica") -> Iterator[None]:
+    """What a replica is told of items from the stream, where its fallback is made of that."""
+    from checkpointer.fallback import ItemRates, PopularityReader
+
     with contextlib.ExitStack() as beside:
         if isinstance(replica.by_item, ItemRates):
             log = KafkaLog(config.stream)
             beside.enter_context(PopularityReader(log, config.stream.examples, replica.by_item))
-        http.run(replica, config.serving, stop, run_dir=config.run.dir, index=index)
+        yield
 
 
 def labeler(config: Config, index: int, stop: threading.Event) -> None:
