@@ -2,6 +2,8 @@
 
 import hmac
 import logging
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,6 +12,7 @@ import grpc
 import numpy as np
 
 from checkpointer.config import ServingConfig
+from checkpointer.serving.admission import RequestCost
 from checkpointer.serving.inference_messages import MESSAGES, SERVICE
 from checkpointer.serving.open_inference import (
     BYTES,
@@ -54,6 +57,8 @@ class InferenceServer:
             config,
             f"Bearer {token}" if token else "",
         )
+        #: seconds of an answer by the bytes of the request
+        self.cost, self._cost_lock = RequestCost(), threading.Lock()
         options = [
             ("grpc.max_receive_message_length", config.request_bytes_max),
             ("grpc.so_reuseport", int(shares_port)),
@@ -64,11 +69,11 @@ class InferenceServer:
             maximum_concurrent_rpcs=config.requests_max,
         )
         calls = {
-            "ServerLive": lambda _: {"live": True},
-            "ServerReady": lambda _: {"ready": not replica.not_ready()},
-            "ModelReady": self._model_ready,
-            "ServerMetadata": lambda _: server_metadata(),
-            "ModelMetadata": self._model_metadata,
+            "ServerLive": lambda *_: {"live": True},
+            "ServerReady": lambda *_: {"ready": not replica.not_ready()},
+            "ModelReady": lambda request, _: self._model_ready(request),
+            "ServerMetadata": lambda *_: server_metadata(),
+            "ModelMetadata": lambda request, _: self._model_metadata(request),
             "ModelInfer": self._infer,
         }
         handlers = {name: self._handler(name, call) for name, call in calls.items()}
@@ -88,13 +93,13 @@ class InferenceServer:
     def close(self) -> None:
         self._server.stop(self._config.request_timeout_s).wait()
 
-    def _handler(self, name: str, call: Callable[[Any], Any]) -> Any:
+    def _handler(self, name: str, call: Callable[[Any, Context], Any]) -> Any:
         asked, answer = MESSAGES[f"{name}Request"], MESSAGES[f"{name}Response"]
 
         def handled(request: Any, context: Context) -> Any:
             self._check_token(context)
             try:
-                found = call(request)
+                found = call(request, context)
                 status = "200"
                 return answer(**found) if isinstance(found, dict) else found
             except _NoGrpcModel as error:
@@ -139,12 +144,18 @@ class InferenceServer:
         versions = [served.version] if served else []
         return metadata(request.name, versions, self._replica.features)
 
-    def _infer(self, request: Any) -> Any:
+    def _infer(self, request: Any, context: Context) -> Any:
         self._check_model(request.model_name, request.model_version)
         served = self._replica.served
         features = self._replica.features if served is None else served.features
         asked = given_of(_tensors(request), features, self._config.request_rows_max)
-        answer = self._replica.predict_given(asked, served)
+        if self._is_late(request, context):
+            answer = self._replica.fallback_given(asked)
+        else:
+            began_s = time.monotonic()
+            answer = self._replica.predict_given(asked, served)
+            with self._cost_lock:
+                self.cost.measured(request.ByteSize(), time.monotonic() - began_s)
         probabilities = np.ascontiguousarray(answer["probabilities"], "<f4")
         (output,) = outputs_of()
         reply = MESSAGES["ModelInferResponse"](
@@ -157,6 +168,11 @@ class InferenceServer:
         reply.outputs.add(name=OUTPUT, datatype=output["datatype"], shape=[len(probabilities)])
         reply.raw_output_contents.append(probabilities.tobytes())
         return reply
+
+    def _is_late(self, request: Any, context: Context) -> bool:
+        """Whether the model's answer would come after the call's deadline, if it has one."""
+        left_s = context.time_remaining()
+        return left_s is not None and left_s < self.cost.seconds(request.ByteSize())
 
 
 class _NoGrpcModel(LookupError):

@@ -35,6 +35,8 @@ _V1 = re.compile(
 _PARTS = ("name", "version", "label", "what")
 
 Route = Callable[[HttpRequest], Response]
+#: Reads a request for the features that are served; the most rows that it may have.
+Asked = Callable[[Features, int], Given]
 
 
 class FoundRoute(NamedTuple):
@@ -43,6 +45,7 @@ class FoundRoute(NamedTuple):
     counted_as: str  # the path by which answers are counted
     read: Route | None = None  # GET
     ask: Route | None = None  # POST, a prediction
+    fallback: Route | None = None  # the same where the model's answer would come too late
 
 
 class Api:
@@ -65,7 +68,9 @@ class Api:
             "/v2/health/ready": self._ready,
         }
         self._found = {path: FoundRoute(path, route) for path, route in reads.items()}
-        self._found["/predict"] = FoundRoute("/predict", None, lambda r: self._predict(r))
+        self._found["/predict"] = FoundRoute(
+            "/predict", None, self._predict, lambda r: self._predict(r, in_time=False)
+        )
 
     def find(self, request: HttpRequest) -> FoundRoute | None:
         found = self._found.get(request.path)
@@ -93,23 +98,18 @@ class Api:
 
     def has_fallback(self, request: HttpRequest) -> bool:
         """Whether it may be answered without the model: it says how long it waits."""
-        return request.path == "/predict" and self.within_s(request) < math.inf
+        return self.is_prediction(request) and self.within_s(request) < math.inf
 
     def fallback(self, request: HttpRequest) -> Response:
-        """The answer where the model's would come too late; of `/predict` alone there is one."""
-        if request.path != "/predict" or self._refusal(request) is not None:
-            return refused(503, "no answer in the time that the request gives")
-        try:
-            return _json(200, self._replica.fallback(request.body))
-        except BadRequest as error:
-            return refused(400, str(error))
-
-    def _refusal(self, request: HttpRequest) -> Response | None:
-        found = self.find(request)
-        return None if found is None else self._may(request, found)
+        """The answer to a prediction where the model's would come too late. Never raises."""
+        return self._answer(request, lambda found: found.fallback)
 
     def answer(self, request: HttpRequest) -> Response:
         """Never raises."""
+        is_post = request.method == b"POST"
+        return self._answer(request, lambda found: found.ask if is_post else found.read)
+
+    def _answer(self, request: HttpRequest, way: Callable[[FoundRoute], Route | None]) -> Response:
         try:
             found = self.find(request)
             if found is None:
@@ -118,7 +118,7 @@ class Api:
             refusal = self._may(request, found)
             if refusal is not None:
                 return refusal
-            route = found.ask if request.method == b"POST" else found.read
+            route = way(found)
             assert route is not None
             return route(request)
         except BadRequest as error:
@@ -172,10 +172,12 @@ class Api:
 
         if parts.re is _V2:
             if what == "/infer":
-                return FoundRoute("/v2/infer", None, checked(self._v2_infer))
+                late = checked(lambda r: self._v2_infer(r, in_time=False))
+                return FoundRoute("/v2/infer", None, checked(self._v2_infer), late)
             return FoundRoute("/v2/model", checked(self._ready if what else self._v2_model))
         if what == ":predict":
-            return FoundRoute("/v1/predict", None, checked(self._v1_predict))
+            late = checked(lambda r: self._v1_predict(r, in_time=False))
+            return FoundRoute("/v1/predict", None, checked(self._v1_predict), late)
         return FoundRoute("/v1/model", checked(self._v1_model))
 
     def _v2_server(self, _: HttpRequest) -> Response:
@@ -187,11 +189,12 @@ class Api:
         model = self._replica.follower.model
         return _json(200, open_inference.metadata(model, versions, self._replica.features))
 
-    def _v2_infer(self, request: HttpRequest) -> Response:
+    def _v2_infer(self, request: HttpRequest, in_time: bool = True) -> Response:
         head_length = request.headers.get(b"inference-header-content-length", b"").decode("latin-1")
         infer = open_inference.read_infer(request.body, head_length)
         answer = self._answered(
-            lambda features, rows_max: open_inference.given_of(infer.tensors, features, rows_max)
+            lambda features, rows_max: open_inference.given_of(infer.tensors, features, rows_max),
+            in_time,
         )
         body, size = open_inference.write_infer(self._replica.follower.model, infer, answer)
         if not size:
@@ -202,7 +205,7 @@ class Api:
         served = self._replica.served
         return _json(200, tensorflow_serving.status(str(served.manifest.number) if served else ""))
 
-    def _v1_predict(self, request: HttpRequest) -> Response:
+    def _v1_predict(self, request: HttpRequest, in_time: bool = True) -> Response:
         name = ""
 
         def asked(features: Features, rows_max: int) -> Given:
@@ -210,24 +213,30 @@ class Api:
             given, name = tensorflow_serving.read_predict(request.body, features, rows_max)
             return given
 
-        answer = self._answered(asked)
+        answer = self._answered(asked, in_time)
         return _json(200, {name: answer.pop("probabilities"), **answer})
 
-    def _answered(self, asked: Callable[[Features, int], Given]) -> dict[str, Any]:
-        """By what is served when it begins (I6)."""
+    def _answered(self, asked: Asked, in_time: bool) -> dict[str, Any]:
+        """By what is served when it begins (I6), or without the model."""
         replica = self._replica
         served = replica.served
         features = replica.features if served is None else served.features
-        return replica.predict_given(asked(features, replica.config.request_rows_max), served)
+        given = asked(features, replica.config.request_rows_max)
+        return replica.predict_given(given, served) if in_time else replica.fallback_given(given)
 
     # --- our own --------------------------------------------------------------------------------
 
-    def _predict(self, request: HttpRequest) -> Response:
+    def _predict(self, request: HttpRequest, in_time: bool = True) -> Response:
+        replica = self._replica
         if arrow_request.MEDIA_TYPE.encode() not in request.headers.get(b"content-type", b""):
-            return _json(200, self._replica.predict(request.body))
-        bytes_max = self._replica.config.request_bytes_max
+            answer = (replica.predict if in_time else replica.fallback)(request.body)
+            return _json(200, answer)
+        bytes_max = replica.config.request_bytes_max
         answer = self._answered(
-            lambda features, rows: arrow_request.read_table(request.body, features, rows, bytes_max)
+            lambda features, rows: arrow_request.read_table(
+                request.body, features, rows, bytes_max
+            ),
+            in_time,
         )
         return Response(200, arrow_request.write_table(answer), arrow_request.MEDIA_TYPE)
 

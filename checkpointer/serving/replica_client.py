@@ -23,16 +23,8 @@ from checkpointer.fallback import ItemAnswers, ItemRates
 from checkpointer.metrics import NAN, ReplicaMetrics, Served
 from checkpointer.serving.loading import MakeMemory, load
 from checkpointer.serving.replica import Follower
-from checkpointer.serving.request import Given, count_rows, given, given_rows, items_of, request_of
-from checkpointer.serving.serving import (
-    Answer,
-    Fallback,
-    ServedModel,
-    ages,
-    prior,
-    reply_to,
-    warm,
-)
+from checkpointer.serving.request import Given, count_rows, given, given_rows, items_given, items_of
+from checkpointer.serving.serving import Answer, Fallback, ServedModel, ages, prior, reply_to, warm
 from checkpointer.store import Catalogue, Damaged, Ref, StoreTimeouts, decode, open_store
 from checkpointer.tables import PrivateMemory, RequestFills
 from learners.models import Encoder
@@ -51,7 +43,7 @@ _RETRY_MS, _RETRY_MS_MAX = 100, 5_000
 _LOOKS_PER_HOLD = 5
 #: Of so many answers one is remembered by item, where the fallback is what was answered before.
 _REMEMBERED_EACH = 16
-NO_MODEL, NO_TIME, ITEM = "no model", "no time", "item"
+NO_MODEL, NO_TIME = "no model", "no time"
 
 
 class Replica:
@@ -195,7 +187,7 @@ class Replica:
         when it begins answers all of it, whatever is swapped meanwhile (I6). Raises BadRequest."""
         served, rows_max = self.served, self.config.request_rows_max
         if served is None:
-            return self._fallback(given(body, self._features, rows_max))
+            return self.predict_given(given(body, self._features, rows_max), None)
         answer = served.answer(body, rows_max, now_ms(), self.fills)
         if isinstance(self.by_item, ItemAnswers):
             self._remember(self.by_item, body, answer, served.version)
@@ -220,7 +212,7 @@ class Replica:
         if served is not None:
             answer = served.answer_given(asked, now_ms(), self.fills)
             return self._reply(served, answer)
-        return self._fallback(asked)
+        return self._reply_without(items_given(asked, self._features), asked.ignored, NO_MODEL)
 
     def predict_rows(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Rows as in `POST /predict`; probabilities as a list. Raises request.BadRequest."""
@@ -229,10 +221,9 @@ class Replica:
         body = self.predict_given(given_rows(rows, features), served)
         return body | {"probabilities": body["probabilities"].tolist()}
 
-    def _fallback(self, asked: Given) -> dict[str, Any]:
-        request_of(asked, self._features)
-        items = asked.own.get(ITEM) or asked.shared.get(ITEM, [None]) * asked.rows
-        return self._reply_without(items, asked.ignored, NO_MODEL)
+    def fallback_given(self, asked: Given) -> dict[str, Any]:
+        """The reply to a request of any form without asking the model."""
+        return self._reply_without(items_given(asked), asked.ignored, NO_TIME)
 
     def _reply_without(
         self, items: Sequence[str | None], ignored: tuple[str, ...], reason: str

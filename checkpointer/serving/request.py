@@ -250,6 +250,16 @@ def items_of(body: bytes, rows_max: int) -> list[str | None]:
     return items
 
 
+def items_given(asked: Given, features: Features | None = None) -> list[str | None]:
+    """The same of a request in any form; with `features`, the other values are looked at, too.
+    Raises BadRequest."""
+    if features is not None:
+        request_of(asked, features)
+    own = asked.own.get("item")
+    items = list(asked.shared.get("item", [None])) * asked.rows if own is None else own
+    return [item if isinstance(item, str) else None for item in items]
+
+
 class _ItemRow(msgspec.Struct):
     item: str | None = None
 

@@ -31,16 +31,16 @@ else:
 
 __all__ = [
     "HEAD",
-    "CatalogueFollower",
     "PRIVATE",
     "VERSION_MAX",
+    "CatalogueFollower",
     "Cells",
     "CountsReader",
     "Initial",
     "ModelTables",
     "ModelVersion",
-    "RequestFills",
     "PrivateMemory",
+    "RequestFills",
     "ServedCounts",
     "TableMemory",
     "TableVersion",

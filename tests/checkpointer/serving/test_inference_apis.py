@@ -39,16 +39,26 @@ def replica(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def http(replica):
-    with ReplicaServer(replica, CONFIG, 0) as server:
-        yield f"127.0.0.1:{server.port}"
+def server(replica):
+    with ReplicaServer(replica, CONFIG, 0) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
-def rpc(replica):
-    server = InferenceServer(replica, CONFIG, 0)
-    yield f"127.0.0.1:{server.port}"
-    server.close()
+def http(server):
+    return f"127.0.0.1:{server.port}"
+
+
+@pytest.fixture(scope="module")
+def rpc_server(replica):
+    made = InferenceServer(replica, CONFIG, 0)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def rpc(rpc_server):
+    return f"127.0.0.1:{rpc_server.port}"
 
 
 @pytest.fixture
@@ -123,9 +133,9 @@ def test_tritons_grpc_client_asks_unchanged(rpc, expected):
     client.close()
 
 
-def post(http, path, body, kind="application/json"):
+def post(http, path, body, kind="application/json", **headers):
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    asked = urllib.request.Request(f"http://{http}{path}", data, {"Content-Type": kind})
+    asked = urllib.request.Request(f"http://{http}{path}", data, {"Content-Type": kind, **headers})
     try:
         with urllib.request.urlopen(asked, timeout=10) as answer:
             return answer.status, answer.read()
@@ -212,3 +222,61 @@ def test_arrow_streams(http, expected):
     ):
         status, answer = post(http, "/predict", data, MEDIA_TYPE)
         assert (status, words in json.loads(answer)["error"]) == (400, True), answer
+
+
+@pytest.fixture
+def slow(server, rpc_server, monkeypatch):
+    """Both believe that an answer takes 5 s."""
+    monkeypatch.setattr(server.admission.cost, "base_s", 5.0)
+    monkeypatch.setattr(rpc_server.cost, "base_s", 5.0)
+
+
+PRIOR = [0.5] * 3
+LATE = {"Request-Timeout-Ms": "1000"}
+
+
+@pytest.mark.usefixtures("slow")
+def test_who_cannot_wait_for_the_model_gets_the_fallback_by_every_api(http, rpc):
+    columns = {"item": ["i1", "i2", None], "price": [2.5, 3, None]}
+    status, body = post(http, "/v1/models/clicks:predict", {"inputs": columns}, **LATE)
+    said = json.loads(body)
+    assert (status, said["outputs"], said["reason"]) == (200, PRIOR, "no time")
+    assert (said["fallback"], said["fallback_by"], said["model_version"]) == (True, "prior", "")
+    status, body = post(http, "/predict", stream(pa.table(columns)), MEDIA_TYPE, **LATE)
+    with pa.ipc.open_stream(body) as answer:
+        found = answer.read_all()
+    assert (status, found["probability"].to_pylist()) == (200, PRIOR)
+    assert json.loads(found.schema.metadata[b"reason"]) == "no time"
+    client = tritonclient.http.InferenceServerClient(http)
+    answer = client.infer("clicks", inputs(tritonclient.http), headers=dict(LATE))
+    assert answer.as_numpy("probability").tolist() == PRIOR
+    assert answer.get_response()["parameters"]["reason"] == "no time"
+    client.close()
+    client = tritonclient.grpc.InferenceServerClient(rpc)
+    answer = client.infer("clicks", inputs(tritonclient.grpc), client_timeout=2.0)
+    assert answer.as_numpy("probability").tolist() == PRIOR
+    assert answer.get_response().parameters["reason"].string_param == "no time"
+    client.close()
+
+
+@pytest.mark.usefixtures("slow")
+def test_what_is_wrong_is_said_all_the_same(http):
+    for path, body, status, words in (
+        ("/v1/models/other:predict", {"instances": []}, 404, "served is 'clicks'"),
+        ("/v1/models/clicks:predict", b"{", 400, "not JSON"),
+        ("/v2/models/clicks/infer", {"inputs": [{"name": "item"}]}, 400, "shape"),
+    ):
+        got, answer = post(http, path, body, **LATE)
+        assert (got, words in json.loads(answer)["error"]) == (status, True), answer
+
+
+def test_who_can_wait_for_the_model_gets_it_by_every_api(http, rpc, expected):
+    client = tritonclient.http.InferenceServerClient(http)
+    headers = {"Request-Timeout-Ms": "60000"}
+    answer = client.infer("clicks", inputs(tritonclient.http), headers=headers)
+    np.testing.assert_array_equal(answer.as_numpy("probability"), expected)
+    client.close()
+    client = tritonclient.grpc.InferenceServerClient(rpc)
+    answer = client.infer("clicks", inputs(tritonclient.grpc), client_timeout=60.0)
+    np.testing.assert_array_equal(answer.as_numpy("probability"), expected)
+    client.close()
