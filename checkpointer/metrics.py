@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from stream import ReaderMetrics, RoleMetrics
 
@@ -175,15 +175,7 @@ class ReplicaMetrics(ReaderMetrics):
         self.errors = self.counter(
             "everspun_replica_follow_errors_total", "failed looks at store or topic", "where"
         )
-        self.workers = self.gauge(
-            "everspun_replica_workers",
-            "processes that answer from shared tables; 0 = serving.workers is 1",
-        )
-        self.workers_ended = self.counter(
-            "everspun_replica_workers_ended_total",
-            "processes of the replica that ended and were begun again",
-            "process",
-        )
+        self.workers, self.workers_ended = worker_series(self)
         self.store_calls, self.store_seconds = store_series(self)
 
     def store_called(self, call: str, outcome: str, seconds: float) -> None:
@@ -207,6 +199,21 @@ class ReplicaMetrics(ReaderMetrics):
         self.data_time_ms.set_function(asked("data_time_ms"))
         self.ready.set_function(asked("ready"))
         self.failing_s.set_function(failing_s)
+
+
+def worker_series(metrics: RoleMetrics) -> tuple[Gauge, Counter]:
+    """Of the processes that answer from shared tables (X5)."""
+    return (
+        metrics.gauge(
+            "everspun_replica_workers",
+            "processes that answer from shared tables; 0 = serving.workers is 1",
+        ),
+        metrics.counter(
+            "everspun_replica_workers_ended_total",
+            "processes of the replica that ended and were begun again",
+            "process",
+        ),
+    )
 
 
 def store_series(metrics: RoleMetrics) -> tuple[Counter, Histogram]:

@@ -26,13 +26,13 @@ _HEAD = 8
 _READ_AGAIN = 20
 
 
-class Stop:
+class StopLevel:
     """How far the end has come."""
 
     NOT, WORKERS, ALL = range(3)
 
 
-class Process(NamedTuple):
+class BoardRow(NamedTuple):
     """One of a replica's processes, as an index of the board."""
 
     at: int
@@ -43,9 +43,9 @@ class Board:
     """Made once, by the supervisor."""
 
     def __init__(self, workers: int) -> None:
-        self.follower = Process(FOLLOWER, "follower")
-        self.workers = [Process(FIRST_WORKER + n, f"worker {n}") for n in range(workers)]
-        self.supervisor = Process(FIRST_WORKER + workers, "supervisor")
+        self.follower = BoardRow(FOLLOWER, "follower")
+        self.workers = [BoardRow(FIRST_WORKER + n, f"worker {n}") for n in range(workers)]
+        self.supervisor = BoardRow(FIRST_WORKER + workers, "supervisor")
         rows = self.supervisor.at + 1
         self._words = np.frombuffer(mmap.mmap(-1, 8 * _WORDS * (rows + 1)), np.int64)
         self._words = self._words.reshape(rows + 1, _WORDS)
@@ -61,16 +61,16 @@ class Board:
 
     # --- life -----------------------------------------------------------------------------------
 
-    def beat(self, process: Process) -> None:
+    def beat(self, process: BoardRow) -> None:
         """It lives."""
         self._rows[process.at, _BEAT] = time.monotonic_ns()
 
-    def silent_s(self, process: Process) -> float | None:
+    def silent_s(self, process: BoardRow) -> float | None:
         """How long it has said nothing; None = it has not begun."""
         beat_ns = int(self._rows[process.at, _BEAT])
         return (time.monotonic_ns() - beat_ns) / 1e9 if beat_ns else None
 
-    def ended(self, process: Process) -> None:
+    def ended(self, process: BoardRow) -> None:
         """It has certainly ended: it reads nothing, and says nothing more."""
         if process in self.workers:
             self.epochs.leave(process.at - FIRST_WORKER)
@@ -78,7 +78,7 @@ class Board:
 
     @property
     def stop(self) -> int:
-        """One of `Stop`."""
+        """One of `StopLevel`."""
         return int(self._common[_STOP])
 
     def stop_up_to(self, level: int) -> None:
@@ -86,7 +86,7 @@ class Board:
 
     # --- metrics --------------------------------------------------------------------------------
 
-    def write_metrics(self, process: Process, data: bytes) -> bool:
+    def write_metrics(self, process: BoardRow, data: bytes) -> bool:
         """False where there is no room for them: those of before stand. One thread's."""
         if len(data) > METRICS_BYTES_MAX - _HEAD:
             return False
@@ -97,7 +97,7 @@ class Board:
         self._rows[process.at, _PLACE] = place
         return True
 
-    def read_metrics(self, process: Process) -> bytes:
+    def read_metrics(self, process: BoardRow) -> bytes:
         """What it wrote last; empty = nothing yet, or nothing whole."""
         for _ in range(_READ_AGAIN):
             begin = self._begin(process, int(self._rows[process.at, _PLACE]))
@@ -108,5 +108,5 @@ class Board:
                 return data
         return b""
 
-    def _begin(self, process: Process, place: int) -> int:
+    def _begin(self, process: BoardRow, place: int) -> int:
         return METRICS_BYTES_MAX * (2 * process.at + place)

@@ -12,7 +12,7 @@ from typing import Self
 from checkpointer.serving import Following, Replica, ServedModel, served_at, warm
 from checkpointer.store import decode_counts_file
 from checkpointer.tables import ServedCounts
-from checkpointer.workers.board import FIRST_WORKER, Board, Process
+from checkpointer.workers.board import FIRST_WORKER, Board, BoardRow
 from checkpointer.workers.cut_letter import NO_FILE, CutLetter, SharedCut, decode_letter, mapped
 from checkpointer.workers.epochs import HeldVersions
 from checkpointer.workers.memory_files import MappedFiles, content_of
@@ -63,7 +63,7 @@ class FedReplica(Replica):
 class Feed:
     """A worker's connection to the follower, made again whenever that one has ended."""
 
-    def __init__(self, address: bytes, board: Board, worker: Process, replica: FedReplica) -> None:
+    def __init__(self, address: bytes, board: Board, worker: BoardRow, replica: FedReplica) -> None:
         self._address, self._replica = address, replica
         self._reader, self._epochs = worker.at - FIRST_WORKER, board.epochs
         self._files, self._held = MappedFiles(), HeldVersions()

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from checkpointer.serving import Replica, ServedModel
 from checkpointer.store import encode_counts_file
 from checkpointer.tables import ServedCounts
-from checkpointer.workers.board import Board, Stop
+from checkpointer.workers.board import Board, StopLevel
 from checkpointer.workers.cut_letter import CutLetter, FollowerState, SharedCut, share
-from checkpointer.workers.memory_files import MemoryFiles, SharedMemory, memory_file
+from checkpointer.workers.memory_files import SharedMemory, TableFiles, memory_file
 from checkpointer.workers.metrics_registry import metrics_of
 
 _log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class Handover:
 
     def __init__(self, replica: Replica, board: Board, listener: socket.socket) -> None:
         self._replica, self._board, self._listener = replica, board, listener
-        self._files, self._lock = MemoryFiles(), threading.Lock()
+        self._files, self._lock = TableFiles(), threading.Lock()
         #: of each reader its connection, and the cut that it was told of last
         self._readers: dict[int, tuple[socket.socket, SharedCut | None]] = {}
         self._of: tuple[ServedModel | None, ServedCounts | None] = (None, None)
@@ -132,7 +132,7 @@ def follow(make: Callable[[], Replica], board: Board, listener: socket.socket) -
     listener.setblocking(False)
     with replica:
         told_s = 0.0
-        while board.stop < Stop.ALL:
+        while board.stop < StopLevel.ALL:
             if select.select([listener], [], [], _TURN_S)[0]:
                 handover.accept()
             if time.monotonic() - told_s > TELL_S:

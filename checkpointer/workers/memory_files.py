@@ -36,7 +36,7 @@ def content_of(file: int) -> bytes:
     return os.pread(file, os.fstat(file).st_size, 0)
 
 
-class MemoryFiles:
+class TableFiles:
     """The writer's side: arrays, and the files that they stand in."""
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class MemoryFiles:
 class SharedMemory:
     """Implements `checkpointer.tables.TableMemory` for the tables of one generation."""
 
-    def __init__(self, files: MemoryFiles, epochs: Epochs, generation: int) -> None:
+    def __init__(self, files: TableFiles, epochs: Epochs, generation: int) -> None:
         self._files, self._epochs, self.generation = files, epochs, generation
 
     def allocate(self, nbytes: int) -> Bytes:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Metric
 
-from checkpointer.workers.board import Board, Process
+from checkpointer.workers.board import Board, BoardRow
 from checkpointer.workers.metrics_sum import ProcessMetrics, Series, decode_metrics, summed
 
 #: When a series began is no quantity.
@@ -32,7 +32,7 @@ class ReplicaCollector:
         self._board = board
 
     def collect(self) -> Iterator[Metric]:
-        def said(process: Process) -> ProcessMetrics | None:
+        def said(process: BoardRow) -> ProcessMetrics | None:
             return decode_metrics(self._board.read_metrics(process))
 
         workers = [one for one in map(said, self._board.workers) if one is not None]

@@ -1,8 +1,8 @@
 """The metrics of all processes of a replica as those of one: what is counted adds up, and what a
 gauge says is the follower's, the workers' sum, or the worst of them.
 
-What a worker had counted when it ended goes on counting (`Totals`), so counters do not fall. What
-was taken over from it names its process, so it does not count twice meanwhile.
+What a worker had counted when it ended goes on counting (`EndedTotals`), so counters do not fall.
+What was taken over from it names its process, so it does not count twice meanwhile.
 """
 
 import pickle
@@ -56,7 +56,7 @@ def decode_metrics(data: bytes) -> ProcessMetrics | None:
 
 
 @dataclass
-class Totals:
+class EndedTotals:
     """What processes that have ended had counted."""
 
     counted: dict[str, Series] = field(default_factory=dict)

@@ -24,12 +24,12 @@ from typing import Any
 from checkpointer.config import ServingConfig
 from checkpointer.metrics import ReplicaMetrics
 from checkpointer.serving import Replica, bound, url_of
-from checkpointer.workers.board import Board, Process, Stop
+from checkpointer.workers.board import Board, BoardRow, StopLevel
 from checkpointer.workers.fed_replica import FedReplica
 from checkpointer.workers.follower import follow
 from checkpointer.workers.metrics_registry import metrics_of, registry_of
-from checkpointer.workers.metrics_sum import Totals, decode_metrics
-from checkpointer.workers.worker import Place, work
+from checkpointer.workers.metrics_sum import EndedTotals, decode_metrics
+from checkpointer.workers.worker import WorkerPlace, work
 from stream import Backoff, start_metrics
 
 _log = logging.getLogger(__name__)
@@ -63,9 +63,9 @@ class Site:
 
 @dataclass
 class _Child:
-    process: Process
+    process: BoardRow
     main: Callable[[], None]
-    running: Any = None  # multiprocessing's Process
+    running: Any = None  # multiprocessing.s Process
     begun_s: float = 0.0
     due_s: float = 0.0
     backoff: Backoff = field(default_factory=lambda: Backoff(_AGAIN_MS, _AGAIN_MS_MAX))
@@ -81,11 +81,11 @@ class Supervisor:
         config = site.config
         bound(config.host, port).close()  # refused where anybody is there, which a shared one isn't
         self._reserved = bound(config.host, port, shares_port=True)  # no connections: not listening
-        self.place = Place(int(self._reserved.getsockname()[1]), grpc_port)
+        self.place = WorkerPlace(int(self._reserved.getsockname()[1]), grpc_port)
         self.metrics, self.board = ReplicaMetrics(), Board(config.workers)
         self.metrics.served_is(lambda: None, lambda: 0.0)
         self.registry = registry_of(self.board)
-        self._site, self._totals, self._said_s = site, Totals(), 0.0
+        self._site, self._totals, self._said_s = site, EndedTotals(), 0.0
         self._silent_s = max(config.request_timeout_s, 4 * _BEAT_S)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.bind("")  # a name of the kernel's, held for as long as this is open
@@ -127,9 +127,9 @@ class Supervisor:
     def end(self) -> None:
         """Workers finish what is being answered, then the follower ends. Who does not is ended."""
         workers = [child for child in self._children if child.process in self.board.workers]
-        self.board.stop_up_to(Stop.WORKERS)
+        self.board.stop_up_to(StopLevel.WORKERS)
         self._wait(workers, self._site.config.request_timeout_s + _CLOSE_S)
-        self.board.stop_up_to(Stop.ALL)
+        self.board.stop_up_to(StopLevel.ALL)
         self._wait(self._children, _CLOSE_S)
         self._reserved.close()
         self._listener.close()
@@ -200,7 +200,7 @@ class Supervisor:
         _beat(self.board, self.board.follower, lambda: True)
         follow(self._site.following, self.board, self._listener)
 
-    def _worker(self, worker: Process) -> Callable[[], None]:
+    def _worker(self, worker: BoardRow) -> Callable[[], None]:
         def main() -> None:
             address = self._listener.getsockname()
             self._listener.close()
@@ -236,7 +236,7 @@ def _run_child(main: Callable[[], None], parent: int) -> None:
         os._exit(code)  # libraries' threads are not waited for
 
 
-def _beat(board: Board, process: Process, lives: Callable[[], bool]) -> None:
+def _beat(board: Board, process: BoardRow, lives: Callable[[], bool]) -> None:
     """Say that this process lives, from now on, for as long as that holds."""
     board.beat(process)
 

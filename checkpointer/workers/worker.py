@@ -12,7 +12,7 @@ from prometheus_client import generate_latest
 
 from checkpointer.config import ServingConfig
 from checkpointer.serving import Api, InferenceServer, ReplicaServer, token_of
-from checkpointer.workers.board import Board, Process, Stop
+from checkpointer.workers.board import Board, BoardRow, StopLevel
 from checkpointer.workers.fed_replica import FedReplica, Feed, wait_for_first
 from checkpointer.workers.metrics_registry import metrics_of, registry_of
 
@@ -22,7 +22,7 @@ FIRST_S = 30.0
 _TURN_S, _METRICS_S = 0.2, 1.0
 
 
-class Place(NamedTuple):
+class WorkerPlace(NamedTuple):
     """Where workers are asked, all of them at the same ports."""
 
     port: int
@@ -32,7 +32,7 @@ class Place(NamedTuple):
 class MetricsWriter:
     """Writes what a process says of itself to the board. Threads may share it."""
 
-    def __init__(self, board: Board, process: Process, replica: FedReplica) -> None:
+    def __init__(self, board: Board, process: BoardRow, replica: FedReplica) -> None:
         self._board, self._process, self._replica = board, process, replica
         self._lock, self._written_s = threading.Lock(), 0.0
 
@@ -52,9 +52,9 @@ def work(
     replica: FedReplica,
     beside: Callable[[FedReplica], AbstractContextManager[object]],
     board: Board,
-    worker: Process,
+    worker: BoardRow,
     address: bytes,
-    place: Place,
+    place: WorkerPlace,
     answers: Callable[[Callable[[], bool]], None],
 ) -> None:
     """Until the supervisor says that workers are to end; then what is being answered is finished.
@@ -63,7 +63,7 @@ def work(
     """
     config: ServingConfig = replica.config
     feed = Feed(address, board, worker, replica)
-    wait_for_first(feed, replica, lambda: board.stop > Stop.NOT, FIRST_S)
+    wait_for_first(feed, replica, lambda: board.stop > StopLevel.NOT, FIRST_S)
     metrics, registry = MetricsWriter(board, worker, replica), registry_of(board)
 
     def all_metrics() -> bytes:
@@ -81,9 +81,9 @@ def work(
             rpc = InferenceServer(replica, config, place.grpc_port, token, shares_port=True)
             stack.callback(rpc.close)
         answers(lambda: server.turns_within(config.request_timeout_s))
-        while board.stop == Stop.NOT and server.is_alive:
+        while board.stop == StopLevel.NOT and server.is_alive:
             feed.turn(_TURN_S)
             metrics.write_sometimes()
     metrics.write()
-    if board.stop == Stop.NOT:
+    if board.stop == StopLevel.NOT:
         raise RuntimeError("the thread that answers requests has ended")

@@ -13,8 +13,8 @@ from checkpointer.workers.cut_letter import CutLetter, FollowerState, decode_let
 from checkpointer.workers.epochs import READS_NONE, Epochs, epoch_of
 from checkpointer.workers.memory_files import (
     MappedFiles,
-    MemoryFiles,
     SharedMemory,
+    TableFiles,
     content_of,
     memory_file,
 )
@@ -28,7 +28,7 @@ def files_open() -> int:
 
 def test_a_file_lives_as_long_as_its_array_or_whoever_maps_it():
     before = files_open()
-    files, maps = MemoryFiles(), MappedFiles()
+    files, maps = TableFiles(), MappedFiles()
     array = files.allocate(10_000)
     other = os.dup(files.file_of(array))
     seen = maps.array(other)
@@ -54,7 +54,7 @@ def test_a_file_of_bytes_is_read_whole():
 
 
 def test_a_cut_is_read_from_the_files_that_come_with_its_letter(make):
-    files, epochs = MemoryFiles(), Epochs(np.full(1, READS_NONE, np.int64))
+    files, epochs = TableFiles(), Epochs(np.full(1, READS_NONE, np.int64))
     table = VersionedTable(3, 10, Initial(7, 0.5), 99, SharedMemory(files, epochs, 4))
     keys = np.arange(1, 200, dtype=np.uint64)
     rows = np.random.default_rng(0).standard_normal((len(keys), 3)).astype(np.float32)

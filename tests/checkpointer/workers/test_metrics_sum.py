@@ -5,7 +5,7 @@ from prometheus_client import generate_latest
 from checkpointer.metrics import ReplicaMetrics, Served
 from checkpointer.workers.board import METRICS_BYTES_MAX, Board
 from checkpointer.workers.metrics_registry import metrics_of, registry_of
-from checkpointer.workers.metrics_sum import Totals, decode_metrics
+from checkpointer.workers.metrics_sum import EndedTotals, decode_metrics
 
 NONE = Served(-1, 0, 0, float("nan"), float("nan"), ready=False)
 
@@ -24,7 +24,7 @@ def text_of(board: Board) -> str:
     return generate_latest(registry_of(board)).decode()
 
 
-def write(board: Board, process, made: ReplicaMetrics, pid: int, totals: Totals | None = None):
+def write(board: Board, process, made: ReplicaMetrics, pid: int, totals: EndedTotals | None = None):
     said = metrics_of(made.registry, pid)
     said = said if totals is None else totals.with_them(said)
     assert board.write_metrics(process, said.encode())
@@ -59,7 +59,7 @@ def test_counts_add_up_and_gauges_are_the_followers_the_sum_or_the_worst():
 
 
 def test_what_who_has_ended_counted_goes_on_counting_and_once():
-    board, totals = Board(1), Totals()
+    board, totals = Board(1), EndedTotals()
     worker = board.workers[0]
     requests = 'everspun_replica_requests_total{path="/predict",status="200"}'
     for life in range(3):
