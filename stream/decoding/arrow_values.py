@@ -73,11 +73,8 @@ def _batches(value: bytes, shape: Shape, config: StreamConfig) -> list[pa.Record
         if size.rows > ROWS_PER_RECORD_MAX or size.unpacked_bytes > config.decoded_bytes_max:
             raise _Unfit(*too_large(size.rows, size.unpacked_bytes, config))
         with pa.ipc.open_stream(value) as reader:
-            all_names = _named(reader.schema.names, shape)
-            wanted = _wanted(all_names, reader.schema, shape)
-            names = [all_names[i] for i in wanted]
-            read = (batch.select(wanted) for batch in reader if batch.num_rows)
-            batches = [batch.rename_columns(names) for batch in read]
+            wanted = _wanted(reader.schema, shape)
+            batches = [batch.select(wanted) for batch in reader if batch.num_rows]
         for batch in batches:
             batch.validate(full=True)
         if batches and _may_be_too_large(size, batches[0].schema, shape, config):
@@ -85,7 +82,7 @@ def _batches(value: bytes, shape: Shape, config: StreamConfig) -> list[pa.Record
             taken += sum(_string_bytes(column) for batch in batches for column in batch.columns)
             if taken > config.decoded_bytes_max:
                 raise _Unfit(*too_large(size.rows, taken, config))
-        plain = _plain(batches, shape)
+        plain = [_renamed(batch, shape) for batch in _plain(batches, shape)]
     except UnicodeDecodeError as error:
         raise _Unfit(
             "value", f"has a column whose name is not UTF-8 ({error.reason}); name it in UTF-8"
@@ -97,22 +94,28 @@ def _batches(value: bytes, shape: Shape, config: StreamConfig) -> list[pa.Record
     return plain
 
 
-def _named(names: Sequence[str], shape: Shape) -> list[str]:
-    """What the columns are called: a feature by its name, where they have only the one it had."""
-    there = set(names)
-    of_alias = {f.alias_column: f.column for f in shape.features if f.alias}
-    return [n if of_alias.get(n, n) in there else of_alias[n] for n in names]
+def _renamed(batch: pa.RecordBatch, shape: Shape) -> pa.RecordBatch:
+    """Each feature by its name; a row that has no value of that has the one by the name before."""
+    former = {f.alias_column: f.column for f in shape.features if f.alias}
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    if former.keys().isdisjoint(columns):
+        return batch
+    for alias in [name for name in batch.schema.names if name in former]:
+        name, values = former[alias], columns.pop(alias)
+        columns[name] = pc.coalesce(columns[name], values) if name in columns else values
+    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
 
-def _wanted(all_names: Sequence[str], schema: pa.Schema, shape: Shape) -> list[int]:
+def _wanted(schema: pa.Schema, shape: Shape) -> list[int]:
     """The places of the columns that are read. Raises _Unfit for one that is there twice,
     missing, or no such thing."""
-    wanted = [i for i, name in enumerate(all_names) if name in shape.wire]
-    names = [all_names[i] for i in wanted]
+    names_of_all, columns = schema.names, shape.columns
+    wanted = [i for i, name in enumerate(names_of_all) if name in columns]
+    names = [names_of_all[i] for i in wanted]
     for i, name in zip(wanted, names, strict=True):
         if names.count(name) > 1:  # at most a few names: all are columns of the shape
             raise _Unfit(name, "is given as two columns; send it once")
-        _check_type(name, schema.field(i).type, shape.wire[name])
+        _check_type(name, schema.field(i).type, columns[name])
     for name in shape.required:
         if name not in names and name != "session":
             raise _Unfit(name, f"is missing; send it as a column of {shape.wire[name]}")
@@ -204,12 +207,13 @@ def _plain(batches: list[pa.RecordBatch], shape: Shape) -> list[pa.RecordBatch]:
         return []
     schema = batches[0].schema
     names = schema.names
-    if all(given == shape.wire[name] for name, given in zip(names, schema.types, strict=True)):
+    wire = shape.columns
+    if all(given == wire[name] for name, given in zip(names, schema.types, strict=True)):
         return batches
     return [
         pa.RecordBatch.from_arrays(
             [
-                _cast(name, column, shape.wire[name])
+                _cast(name, column, wire[name])
                 for name, column in zip(names, batch.columns, strict=True)
             ],
             names=names,

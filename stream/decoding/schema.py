@@ -88,6 +88,12 @@ class Shape:
         """A parsed object: the fields that are read of it."""
         return pa.struct(list(self.parse.explicit_schema))
 
+    @cached_property
+    def columns(self) -> dict[str, pa.DataType]:
+        """`wire`, with the columns of the names that features had before."""
+        former = {f.alias_column: self.wire[f.column] for f in self.features if f.alias}
+        return former | self.wire
+
     @property
     def row_bytes(self) -> int:
         """Memory of one row in flat columns, without the bytes of its strings."""

@@ -71,7 +71,8 @@ def bits(encoded):
 def test_an_event_of_the_old_name_is_one_of_the_new(made):
     expected, bad = made(**NEW)
     assert not bad
-    for given in (OLD, NEW | {"color": "blue", "gone": 1.0}):
+    nothing = dict.fromkeys(NEW)
+    for given in (OLD, nothing | OLD, NEW | {"color": "blue", "gone": 1.0}):
         rows, bad = made(**given)
         assert not bad
         assert encode_examples(rows) == encode_examples(expected)
