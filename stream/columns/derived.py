@@ -3,7 +3,11 @@ lists with their weights, numbers. One piece of code for training and for servin
 is the same bits whatever stands beside it (docs/features.md).
 """
 
+import re
+import sys
+import unicodedata
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +36,9 @@ Doubles = npt.NDArray[np.float64]
 #: Categories of a time or a bucket are written as these.
 _DIGITS = pa.array([str(i) for i in range(-1, 2048)], pa.string())
 _FORMS = {NFC: "NFC", NFKC: "NFKC"}
+#: Of more combining marks in a row the rest is passed over: to put n in order takes n^2 steps
+#: (Unicode Standard Annex 15, section 13: Stream-Safe Text Format).
+MARKS_MAX = 30
 
 
 def normalised(values: pa.Array, steps: Sequence[str]) -> pa.Array:
@@ -42,10 +49,28 @@ def normalised(values: pa.Array, steps: Sequence[str]) -> pa.Array:
     is_ascii = pc.all(pc.string_is_ascii(values)).as_py() is not False
     for step in steps:
         if step in _FORMS and not is_ascii:
-            values = pc.utf8_normalize(values, form=_FORMS[step])
+            values = pc.utf8_normalize(_few_marks(values), form=_FORMS[step])
         elif step == LOWER:
             values = pc.ascii_lower(values) if is_ascii else pc.utf8_lower(values)
     return values
+
+
+def _few_marks(values: pa.Array) -> pa.Array:
+    """The strings, with at most MARKS_MAX combining marks in a row."""
+    if (pc.max(pc.utf8_length(values)).as_py() or 0) <= MARKS_MAX:
+        return values
+    many = pc.greater(pc.count_substring_regex(values, r"\p{M}"), MARKS_MAX)
+    if not pc.any(many).as_py():
+        return values
+    cut = [_many_marks().sub(r"\1", text) for text in values.filter(many).to_pylist()]
+    return pc.replace_with_mask(values, many, pa.array(cut, pa.string()))
+
+
+@cache
+def _many_marks() -> re.Pattern[str]:
+    """Too many characters of a combining class other than 0 in a row."""
+    marks = "".join(c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.combining(c))
+    return re.compile(f"([{marks}]{{{MARKS_MAX}}})[{marks}]+")
 
 
 def or_default(values: pa.Array, default: str | None) -> pa.Array:
