@@ -1,7 +1,7 @@
 """A log of a user's own, as docs/events.md has it: JSON lines, sorted or nearly, read as a stream.
 
-A line is an impression, a page view, a click, or an array. Memory is that of `disorder_ms` of
-events, and of the names of the newest impressions; never that of the file.
+A line is an impression, a page view, a click, an array, or one of these as a CloudEvent. Memory is
+that of `disorder_ms` of events, and of the names of the newest impressions; never that of the file.
 """
 
 import gzip
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from stream.columns import TS_MS_MAX, TS_MS_MIN
+from stream.decoding import NoEvent, unwrapped_value
 
 IMPRESSIONS, CLICKS = "impressions", "clicks"
 #: Events that wait to be put in order, at most.
@@ -94,7 +95,10 @@ class OwnFile:
 
     def _line(self, text: bytes, number: int, is_first: bool) -> Iterator[Event]:
         try:
-            said = json.loads(text)
+            said = json.loads(unwrapped_value(text))
+        except NoEvent:
+            yield self._unreadable(text, number)  # quarantined by name, as it stands
+            return
         except (ValueError, RecursionError) as error:
             if is_first:
                 raise OwnLogError(

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         event_time_reason,
         judge_event_times,
     )
+    from stream.decoding.cloud_events import NoEvent, unwrapped_value
     from stream.decoding.decode import (
         BadRecord,
         DecodedActivity,
@@ -61,6 +62,7 @@ __all__ = [
     "BadRecord",
     "DecodedActivity",
     "MissingShares",
+    "NoEvent",
     "Shape",
     "WrongValue",
     "arrival_clock",
@@ -77,4 +79,5 @@ __all__ = [
     "judge_event_times",
     "row_faults",
     "string_faults",
+    "unwrapped_value",
 ]

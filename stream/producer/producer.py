@@ -207,7 +207,9 @@ class EventProducer:
         """Many impressions that share `ts_ms`, `session`, `source`, `features`, ... As
         `impression`, one by one."""
         for one in impressions:
-            features = {**(shared.get("features") or {}), **(one.get("features") or {})}
+            given = [bag.get("features") or {} for bag in (shared, one)]
+            odd = [features for features in given if not isinstance(features, Mapping)]
+            features = odd[0] if odd else {**given[0], **given[1]}  # an odd one is refused
             self.impression({**shared, **one, "features": features})
 
     def click(self, event: Mapping[str, Any]) -> None:

@@ -130,6 +130,26 @@ def events_of(shown: list[dict[str, Any]]) -> int:
     return sum(len(one.get("impressions", [one])) for one in shown)
 
 
+def test_events_in_an_envelope_are_read_at_their_times_and_written_as_they_stand(tmp_path: Path):
+    shown, clicks = shop_log(7)
+    envelope = {"specversion": "1.0", "id": "e", "source": "shop", "type": "seen"}
+    both = sorted(shown + clicks, key=lambda one: one["ts_ms"])
+    lines = [envelope | {"data": one} for one in both]
+    logs = [new_log(), new_log()]
+    for log, name, events in zip(logs, ("bare", "packed"), (both, lines), strict=True):
+        path = write(tmp_path / f"{name}.jsonl", events)
+        assert replay(log, [OwnFile(path)], tmp_path / name).done
+    bare, packed = map(written, logs)
+    assert [(n, topic, key, p) for n, topic, _, key, p in bare] == [
+        (n, topic, key, p) for n, topic, _, key, p in packed
+    ]
+    assert [one for _, _, one, _, _ in bare] == [one["data"] for _, _, one, _, _ in packed]
+    assert label(logs[0]) == label(logs[1])
+    data_lost = write(tmp_path / "none.jsonl", [envelope, *lines])
+    assert replay(log := new_log(), [OwnFile(data_lost)], tmp_path / "none").done
+    assert label(log)["quarantined"] == 1
+
+
 @settings(max_examples=settings.default.max_examples * 30 // 100)
 @given(seed=st.integers(0, 1_000), form=st.sampled_from(["two", "one", "marked", "gz", "arrays"]))
 def test_every_form_is_written_as_it_stands_and_labelled(

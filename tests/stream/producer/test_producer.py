@@ -95,6 +95,17 @@ def test_events_arrive_whole_pseudonymised_and_placed():
     assert record.header("producer") == b"shop-1"
 
 
+@pytest.mark.parametrize("where", ["shared", "its own"])
+def test_features_of_a_page_view_that_are_none_are_refused_by_name(where: str):
+    shared = {"ts_ms": TS, "session": "s", "source": "ann", "features": {"price": 1.0}}
+    one = {"id": "a", "vendor": "v", "item": "x"}
+    (shared if where == "shared" else one)["features"] = ["price", 1.0]
+    with EventProducer(log(), STREAM, PSEUDONYMISE) as producer:
+        with pytest.raises(ValueError, match="features"):
+            producer.page_view(shared, [one])
+        assert producer.buffered_bytes == 0
+
+
 def test_a_click_meets_its_impression():
     made = log()
     with EventProducer(made, STREAM, PSEUDONYMISE) as producer:
