@@ -29,9 +29,12 @@ def declaration(rng):
     while 'kind = "mlp"' in text:
         text = skew.declaration(rng)
     parts = re.split(r"(?=^\[)", text, flags=re.MULTILINE)
+    sent = {f"[features.{one}]" for one in re.findall(r'^(?:by|of) = "(\w+)"', text, re.MULTILINE)}
     moved = [
         part.rstrip() + '\ncatalogue = "items"\n\n'
-        if part.startswith("[features.") and "of =" not in part
+        if part.startswith("[features.")
+        and not re.search(r"^(by|of) =", part, re.MULTILINE)
+        and part.split("\n")[0] not in sent
         else part
         for part in parts
     ]
