@@ -116,7 +116,7 @@ class Meeting:
 class System:
     """Two shards, clocks, a log with `examples`; learners as threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, lease_ms: int = 2_000) -> None:
         self.log = MemoryLog(lambda: time.time_ns() // 1_000_000)
         for topic, count in (
             (STREAM.examples, 2),
@@ -128,7 +128,7 @@ class System:
         self.shards = [Shard(i, 1, SlotMap.even(2)) for i in range(2)]
         self.ports = {i: LocalShard(shard) for i, shard in enumerate(self.shards)}
         self.clock = LocalClock(
-            Clocks(1, 2, staleness=1, lease_ms=2_000), lambda: time.monotonic_ns() // 1_000_000
+            Clocks(1, 2, staleness=1, lease_ms=lease_ms), lambda: time.monotonic_ns() // 1_000_000
         )
         for port in self.ports.values():
             port.begin(MODEL.spec, {"label/0": 0, "label/1": 0}, dict(MODEL.initial_dense()))
@@ -242,9 +242,18 @@ def test_two_learners_learn_every_row_once_and_score_it_before(system: System) -
     assert last["served_rows"] == 0, "no version was announced"
 
 
-def test_the_next_pull_and_the_last_push_run_beside_a_computation(system: System) -> None:
+@pytest.fixture
+def steady() -> Iterator[System]:
+    """A machine that stands still for seconds fences nobody: batches that are counted would be
+    taken for others."""
+    one = System(lease_ms=20_000)
+    yield one
+    one.close()
+
+
+def test_the_next_pull_and_the_last_push_run_beside_a_computation(steady: System) -> None:
     """s = 1: each batch meets the one before and the one after."""
-    meeting = Meeting(8)
+    system, meeting = steady, Meeting(8)
     for n in range(8):
         system.append(0, rows(0, 10 * n, 10), 10 * n, 10 * n + 10)
     worker = system.learner(meeting=meeting)
