@@ -18,4 +18,6 @@
 - `recovery_plan`: Which process dies when
 - `recovery_site`: A shop's site for `bench.recovery`
 - `recovery_watch`: How far every chain has got on every shard, over time, for `bench.recovery`
+- `upgrade`: Two versions in one system: every process is changed from an earlier version to this
+  one and back while events flow and requests are answered, role by role, on Apache Kafka
 """
