@@ -167,11 +167,6 @@ class Labelling:
         taken, self._acknowledged = self._acknowledged, []
         return taken
 
-    def idle(self, now_ms: int) -> bool:
-        """Whether a turn would return at once: nothing is owned, or a failure is being waited
-        out."""
-        return not self._retry.over(now_ms) or not self._owned
-
     @property
     def waiting(self) -> str:
         """One word for why nothing is written: what most partitions wait for, a stop aside."""

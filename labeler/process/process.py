@@ -213,7 +213,7 @@ class Service:
             wait_ms = 0 if moved or head.in_flight else self._labeler.poll_ms
             if head.in_flight:
                 head.wait(turns.wait_ms(moved))
-            elif moved or not head.counts:
+            else:
                 ending.wait(turns.rest_s)
         head.close()
 

@@ -91,8 +91,6 @@ class LabellingStep(Protocol):
 
     def wait(self, timeout_ms: int) -> None: ...
 
-    def idle(self, now_ms: int) -> bool: ...
-
     def take_acknowledged(self) -> list[BatchHeader]: ...
 
 
@@ -125,6 +123,6 @@ class LabellingLoop:
             wait_ms = 0 if moved or labelling.in_flight else self._poll_ms
             if labelling.in_flight:
                 labelling.wait(turns.wait_ms(moved))
-            elif moved or labelling.idle(now_ms):
+            else:  # also where it neither read nor waited: what it holds waits for others
                 ending.wait(turns.rest_s)
             heard(labelling.take_acknowledged())

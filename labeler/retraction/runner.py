@@ -143,10 +143,6 @@ class Retracting:
         taken, self._acknowledged = self._acknowledged, []
         return taken
 
-    def idle(self, now_ms: int) -> bool:
-        """Whether a turn would return at once."""
-        return not self._retry.over(now_ms) or not self._owned or self._rests
-
     @property
     def _rests(self) -> bool:
         return self._elapsed_s() < self._rests_until_s

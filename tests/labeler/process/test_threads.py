@@ -20,10 +20,11 @@ def test_a_turn_begins_no_sooner_than_so_long_after_the_last_one_began():
 
 
 class Step:
-    """Moves in each turn; `sending` of them are followed by a wait for the log."""
+    """Takes so many turns; with `sending` something is on its way to the log after each."""
 
-    def __init__(self, sending: bool, turns: int):
+    def __init__(self, sending: bool, turns: int, moves: bool = True):
         self.in_flight, self._left, self.ending = sending, turns, Ending()
+        self._moves = moves
         self.waits_ms: list[int] = []
 
     def own(self, partitions):
@@ -33,13 +34,10 @@ class Step:
         self._left -= 1
         if not self._left:
             self.ending.set()
-        return True
+        return self._moves
 
     def wait(self, timeout_ms):
         self.waits_ms.append(timeout_ms)
-
-    def idle(self, now_ms):
-        return False
 
     def take_acknowledged(self):
         return []
@@ -55,6 +53,16 @@ class Ending(threading.Event):
     def wait(self, timeout=None):
         self.waits_s.append(timeout)
         return self.is_set()
+
+
+def test_who_can_do_nothing_and_returns_at_once_rests_too():
+    """Late verdicts that wait for labels were looked at again and again, and labels had no core."""
+    step = Step(sending=False, turns=5, moves=False)
+    LabellingLoop(step, lambda: [0], lambda: 0, poll_ms=60_000).run(
+        step.ending, lambda headers: None, lambda: False
+    )
+    assert len(step.ending.waits_s) == 5
+    assert all(59 < s <= 60 for s in step.ending.waits_s)
 
 
 @pytest.mark.parametrize("sending", [False, True])
