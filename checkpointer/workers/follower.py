@@ -117,7 +117,7 @@ class Handover:
             socket.send_fds(connection, [_LETTER], files)
             self._readers[reader] = (connection, self._cut)
         except BlockingIOError:
-            pass  # it has much to read yet; said again with the next
+            return  # it has much to read yet: not noted as told, so said again within TELL_S
         except OSError:  # it has ended
             del self._readers[reader]
             connection.close()

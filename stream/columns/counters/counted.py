@@ -41,11 +41,6 @@ def counters(declared: Mapping[str, Feature]) -> dict[str, Feature]:
     return {name: one for name, one in declared.items() if one.kind == COUNTER and one.kept_by}
 
 
-def all_counted(declared: Iterable[Feature]) -> tuple[CountedValues, ...]:
-    """What these features count, each once, in the order of their names."""
-    return tuple(sorted({counted_by(one) for one in declared if one.kind == COUNTER}))
-
-
 def counter_keys(hash_key: HashKey, of: Iterable[str]) -> dict[str, HashKey]:
     """What the values of these features are hashed with. A replica may be told them, and not the
     key that they come from."""
