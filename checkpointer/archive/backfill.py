@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from checkpointer.archive.archive import Archive
 from checkpointer.archive.archive_file import describe, rewritten
-from stream.columns import FeatureColumn, Features, feature_column, wrong_values
+from stream.columns import FeatureColumn, Features
 
 #: What is given of rows: by the name of a column of `Feature.columns`, (n,) each; a name that is
 #: not there is missing in all.
@@ -118,14 +118,14 @@ def _column(feature: FeatureColumn, given: Any, count: int, path: str) -> pa.Arr
         raise BackfillError(f"{where}: expected {feature.wire_type}: {error}") from error
     if len(values) != count:
         raise BackfillError(f"{where}: got {len(values)} values for {count} rows")
-    wrong = np.flatnonzero(wrong_values(feature, values))
+    wrong = np.flatnonzero(feature.wrong(values))
     if len(wrong):
         row = int(wrong[0])
         raise BackfillError(
             f"{where}: row {row} of a record is {values[row].as_py()!r:.80}, which is no "
             f"{feature.kind} (docs/features.md)"
         )
-    return feature_column(feature, values)
+    return feature.column_of(values)
 
 
 def joined_with(table: pa.Table, features: Features, on: str) -> Callable[[pa.RecordBatch], Given]:

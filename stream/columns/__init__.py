@@ -4,6 +4,7 @@
   is unpacked
 - `column_pointers`: where the columns of a batch lie in memory, so that one call of a kernel reads
   all of them
+- `column_kinds`: kinds of columns: types, what is missing, what is wrong
 - `counters`: what the pipeline itself keeps: counters and sequences
 - `declaration`: the registry of features
 - `declared_catalogues`: the features of catalogues that a configuration declares
@@ -14,6 +15,7 @@
 - `kept_options`: what counters and sequences may be declared with
 - `picture_store`: files of pictures by their content, in a folder or at an fsspec URL
 - `pictures`: a picture's file to 32 x 32 pixels, under limits
+- `value_faults`: what is wrong with one value, in words
 - `values`: what stands in a column for a value that was given, or not
 """
 
@@ -23,6 +25,18 @@ from stream.on_demand import on_demand
 
 if TYPE_CHECKING:
     from stream.columns.arrow_messages import MalformedStream, StreamSize, measure
+    from stream.columns.column_kinds import (
+        CATEGORICAL,
+        IMAGE,
+        LIST,
+        LIST_VALUES_MAX,
+        NUMERIC,
+        TEXT,
+        TEXT_BYTES_MAX,
+        TIME,
+        VECTOR,
+        WEIGHTS,
+    )
     from stream.columns.column_pointers import (
         FLOAT32,
         HASHED,
@@ -58,20 +72,7 @@ if TYPE_CHECKING:
         vectors,
     )
     from stream.columns.events import (
-        CATEGORICAL,
         FEATURE_PREFIX,
-        IMAGE,
-        LIST,
-        LIST_VALUES_MAX,
-        NUMERIC,
-        STRING_BYTES_MAX,
-        TEXT,
-        TEXT_BYTES_MAX,
-        TIME,
-        TS_MS_MAX,
-        TS_MS_MIN,
-        VECTOR,
-        WEIGHTS,
         WEIGHTS_SUFFIX,
         Clicks,
         FeatureColumn,
@@ -96,9 +97,23 @@ if TYPE_CHECKING:
         squared,
         tensors,
     )
+    from stream.columns.value_faults import (
+        DIGITS_MAX,
+        FIELD_CHARS_MAX,
+        REASON_CHARS_MAX,
+        STRING_BYTES_MAX,
+        TS_MS_MAX,
+        TS_MS_MIN,
+        Fault,
+        ManyDigits,
+        fault,
+        is_nan,
+        shown,
+        string_faults,
+        time_faults,
+    )
     from stream.columns.values import (
         NO_POSITION,
-        feature_column,
         floats,
         is_missing,
         list_lengths,
@@ -107,7 +122,6 @@ if TYPE_CHECKING:
         slice_values,
         strings,
         unequal_lengths,
-        wrong_values,
     )
 else:
     __getattr__ = on_demand(__name__)
@@ -121,7 +135,9 @@ __all__ = [
     "DESCRIBES",
     "DIGEST",
     "DIGITS",
+    "DIGITS_MAX",
     "FEATURE_PREFIX",
+    "FIELD_CHARS_MAX",
     "FLOAT32",
     "GIVEN_BYTES_MAX",
     "HASHED",
@@ -135,6 +151,7 @@ __all__ = [
     "NO_POSITION",
     "NUMERIC",
     "PAIRS",
+    "REASON_CHARS_MAX",
     "SEQUENCE",
     "SIDE",
     "SQUARED_BYTES",
@@ -153,11 +170,13 @@ __all__ = [
     "Clicks",
     "DeclaredCatalogues",
     "DeclaredFeatures",
+    "Fault",
     "Feature",
     "FeatureColumn",
     "Features",
     "Impressions",
     "MalformedStream",
+    "ManyDigits",
     "PictureFiles",
     "PictureStore",
     "Placed",
@@ -168,10 +187,11 @@ __all__ = [
     "check_names",
     "check_offsets",
     "click_schema",
-    "feature_column",
+    "fault",
     "floats",
     "impression_schema",
     "is_missing",
+    "is_nan",
     "list_lengths",
     "list_values",
     "measure",
@@ -186,11 +206,13 @@ __all__ = [
     "pooled_weights",
     "positions",
     "rounded",
+    "shown",
     "slice_values",
     "squared",
+    "string_faults",
     "strings",
     "tensors",
+    "time_faults",
     "unequal_lengths",
     "vectors",
-    "wrong_values",
 ]

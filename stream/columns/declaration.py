@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stream.columns.events import (
+from stream.columns.column_kinds import (
     CATEGORICAL,
     IMAGE,
     LIST,
@@ -26,9 +26,8 @@ from stream.columns.events import (
     VECTOR,
     VECTOR_WIDTH_MAX,
     WEIGHTS,
-    WEIGHTS_SUFFIX,
-    FeatureColumn,
 )
+from stream.columns.events import WEIGHTS_SUFFIX, FeatureColumn
 from stream.columns.kept_options import (
     RATE,
     TS_MS,

@@ -1,7 +1,8 @@
 """The features that a configuration declares, and events send: its part that is about them."""
 
+from stream.columns.column_kinds import CATEGORICAL, NUMERIC
 from stream.columns.declaration import COMPONENT, Feature
-from stream.columns.events import CATEGORICAL, NUMERIC, FeatureColumn, Features
+from stream.columns.events import FeatureColumn, Features
 
 
 class DeclaredFeatures:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stream.columns.column_kinds import TIME
 from stream.columns.declaration import (
     AGE,
     ATTENTION,
@@ -27,7 +28,7 @@ from stream.columns.declaration import (
     WEEKDAY,
     Feature,
 )
-from stream.columns.events import NO_TIME, TIME
+from stream.columns.values import NO_TIME
 from stream.kernels import I64, kernel
 
 Floats = npt.NDArray[np.float32]

@@ -5,49 +5,32 @@ What the join works on is numpy (positions, times, 64-bit hashes); what only tra
 number NaN, a missing hash 0.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stream.kernels import I64, U64
+from stream.columns.column_kinds import (
+    CATEGORICAL,
+    COLUMN_KINDS,
+    LIST,
+    VECTOR,
+    WEIGHTS,
+    ColumnKind,
+)
+from stream.columns.value_faults import Fault
+from stream.kernels import I64, U64, Bools
 
 RowIndex = slice | I64
 
-#: The longest identifier or categorical value, in UTF-8 bytes. A longer one makes its record bad.
-STRING_BYTES_MAX = 1024
-#: Event times outside [1973-03-03, 5138-11-16) are in another unit than milliseconds.
-TS_MS_MIN = 100_000_000_000
-TS_MS_MAX = 100_000_000_000_000
-
-#: Kinds of columns. What a declared feature sends, and how it is read, is `declaration.Feature`.
-CATEGORICAL, NUMERIC, TEXT, TIME = "categorical", "numeric", "text", "time"
-LIST, WEIGHTS, VECTOR, IMAGE = "list", "weights", "vector", "image"
-COLUMN_KINDS = (CATEGORICAL, NUMERIC, TEXT, TIME, LIST, WEIGHTS, VECTOR, IMAGE)
-#: The longest text, in UTF-8 bytes; the most values of a list; the widest vector.
-TEXT_BYTES_MAX, LIST_VALUES_MAX, VECTOR_WIDTH_MAX = 16_384, 1_024, 4_096
 #: The column of a list's weights is called as the list, and this behind it.
 WEIGHTS_SUFFIX = "_weights"
-#: A time that was not given.
-NO_TIME = 0
 #: Prefix of a feature's column in tables and in `examples`.
 FEATURE_PREFIX = "f_"
-
-_STRINGS, _FLOATS = pa.list_(pa.string()), pa.list_(pa.float32())
-_TYPES = {
-    NUMERIC: pa.float32(),
-    TIME: pa.int64(),
-    LIST: _STRINGS,
-    WEIGHTS: _FLOATS,
-    VECTOR: _FLOATS,
-    IMAGE: pa.binary(),
-}
-_WIRE_TYPES = {NUMERIC: pa.float64(), TIME: pa.int64(), IMAGE: pa.binary()} | dict.fromkeys(
-    (WEIGHTS, VECTOR), pa.list_(pa.float64())
-)
 
 
 @dataclass(frozen=True)
@@ -126,32 +109,44 @@ class FeatureColumn:
         """Of weights: the column of the list that they belong to."""
         return FEATURE_PREFIX + self.weighted_name
 
+    @cached_property
+    def _kind(self) -> ColumnKind:
+        return COLUMN_KINDS[self.kind](self)
+
     @property
     def type(self) -> pa.DataType:
         """Of the column in tables and in `examples`."""
-        return pa.string() if self.stored else _TYPES.get(self.kind, pa.string())
+        return self._kind.type
 
     @property
     def wire_type(self) -> pa.DataType:
         """As an event or a request gives it."""
-        if self.kind in (CATEGORICAL, LIST):
-            one = pa.int64() if self.integers else pa.string()
-            return one if self.kind == CATEGORICAL else pa.list_(one)
-        return pa.string() if self.stored else _WIRE_TYPES.get(self.kind, pa.string())
+        return self._kind.wire_type
 
     @property
-    def missing(self) -> str | bytes | float | int | list[Any]:
+    def missing(self) -> str | bytes | float | list[Any]:
         """The value of an impression that has none (the table above)."""
-        empty: dict[str, bytes | float | int] = {
-            NUMERIC: float("nan"),
-            TIME: NO_TIME,
-            IMAGE: b"",
-        }
-        if self.is_list:
-            return []
-        if self.stored:
-            return ""
-        return empty.get(self.kind, "")
+        return self._kind.missing
+
+    @property
+    def bytes_max(self) -> int | None:
+        """The longest value that is right, in bytes, beside 8 of each row; None = as long as its
+        record."""
+        return self._kind.bytes_max
+
+    def column_of(self, given: pa.Array) -> pa.Array:
+        """(n,) of `type`, without nulls, of what was given, (n,) of `wire_type`. What `wrong` finds
+        must have been sorted out."""
+        return self._kind.column(given)
+
+    def wrong(self, given: pa.Array) -> Bools:
+        """Which rows, (n,), give it what it cannot be; `given` of its `wire_type`. `faults` says
+        what is wrong with one."""
+        return self._kind.wrong(given)
+
+    def faults(self, name: str, value: Any) -> Iterator[Fault]:
+        """What is wrong with one value, called `name`, as JSON gives it and not null."""
+        return self._kind.faults(name, value)
 
 
 Features = tuple[FeatureColumn, ...]

@@ -1,10 +1,7 @@
-"""What stands in a column for a value that was given, or not: one piece of code for the log and for
-serving.
+"""What stands in a column for a value that was given, or not: for the log and for serving.
 
-An impression is read from a log to be learned, and from a request to be answered. Whatever becomes
-of a missing value, a wide number or a number without a place in 32 bits is decided here for both,
-so that a model is asked in the numbers that it has learned (docs/models.md). A property test holds
-the two ways together, bit for bit.
+Whatever becomes of a missing value, a wide number or a number without a place in 32 bits is decided
+here for both (docs/models.md); `column_kinds` says which of it a feature's column is made by.
 """
 
 from typing import Any
@@ -14,27 +11,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stream.columns.events import (
-    IMAGE,
-    LIST,
-    LIST_VALUES_MAX,
-    NO_TIME,
-    NUMERIC,
-    STRING_BYTES_MAX,
-    TEXT,
-    TEXT_BYTES_MAX,
-    TIME,
-    TS_MS_MAX,
-    TS_MS_MIN,
-    VECTOR,
-    FeatureColumn,
-)
-from stream.columns.pictures import DIGEST, squared
 from stream.kernels import I64, Bools
 
 #: The slice of the rows that have a value, of a feature that is no string.
 GIVEN = "given"
 _SLICES = pa.array([GIVEN, ""])
+#: A time that was not given.
+NO_TIME = 0
 #: The place on the page of an impression that does not say one.
 NO_POSITION = -1
 
@@ -72,32 +55,8 @@ def positions(column: pa.Array) -> pa.Array:
     return filled.cast(pa.int32())
 
 
-def feature_column(feature: FeatureColumn, given: pa.Array) -> pa.Array:
-    """(n,) of `feature.type`, without nulls, of what was given, (n,) of `feature.wire_type`. What
-    `wrong_values` finds must have been sorted out."""
-    if feature.kind == NUMERIC:
-        return pa.array(floats(given))
-    if feature.kind == TIME:
-        return given.fill_null(NO_TIME) if given.null_count else given
-    if feature.kind == IMAGE and not feature.stored:
-        found = [squared(one).pixels if one else b"" for one in given.to_pylist()]
-        return pa.array(found, feature.type)
-    if pa.types.is_list(given.type):
-        return _list_column(feature, given)
-    return strings(given.cast(pa.string()) if feature.integers else given)
-
-
-def _list_column(feature: FeatureColumn, given: pa.Array) -> pa.Array:
-    values = given.flatten()  # of the lists that are none
-    if feature.kind != LIST:
-        values = pa.array(floats(values))
-    elif feature.integers:
-        values = values.cast(pa.string())
-    return pa.ListArray.from_arrays(_offsets(given), values, type=feature.type)
-
-
 def is_missing(column: pa.Array) -> Bools:
-    """Which rows, (n,), of a feature's column, as `feature_column` makes it, have no value."""
+    """Which rows, (n,), of a column that `FeatureColumn.column_of` makes have no value."""
     missing: Bools
     if pa.types.is_floating(column.type):
         missing = np.isnan(column.to_numpy(zero_copy_only=False))
@@ -106,7 +65,7 @@ def is_missing(column: pa.Array) -> Bools:
     elif pa.types.is_list(column.type):
         missing = list_lengths(column) == 0
     else:
-        missing = _byte_lengths(column) == 0
+        missing = byte_lengths(column) == 0
     return missing
 
 
@@ -124,53 +83,13 @@ def list_lengths(given: pa.Array) -> I64:
     return lengths
 
 
-def _offsets(given: pa.Array) -> pa.Array:
+def offsets_of(given: pa.Array) -> pa.Array:
+    """(n + 1,) int32: where the values of each list begin among all."""
     return pa.array(np.append(0, np.cumsum(list_lengths(given))).astype(np.int32))
 
 
-def wrong_values(feature: FeatureColumn, given: pa.Array) -> Bools:
-    """Which rows, (n,), give a feature what it cannot be; `given` of its `wire_type`. What is wrong
-    with one says `stream.decoding.feature_faults`."""
-    if feature.kind == NUMERIC:
-        infinite: Bools = np.isinf(floats(given))
-        return infinite
-    if feature.kind == TIME:
-        times = given.fill_null(TS_MS_MIN).to_numpy(False)
-        outside: Bools = (times < TS_MS_MIN) | (times >= TS_MS_MAX)
-        return outside
-    if feature.stored:
-        digests: Bools = pc.match_substring_regex(given, DIGEST).fill_null(True).to_numpy(False)
-        return ~digests & (_byte_lengths(given) > 0)
-    if feature.kind == IMAGE:
-        if feature.forgiving:
-            return np.zeros(len(given), np.bool_)
-        return np.array([bool(one and squared(one).wrong) for one in given.to_pylist()], np.bool_)
-    if pa.types.is_list(given.type):
-        return _wrong_lists(feature, given)
-    if feature.integers:
-        return np.zeros(len(given), np.bool_)
-    return _byte_lengths(given) > (TEXT_BYTES_MAX if feature.kind == TEXT else STRING_BYTES_MAX)
-
-
-def _wrong_lists(feature: FeatureColumn, given: pa.Array) -> Bools:
-    lengths, values = list_lengths(given), given.flatten()
-    wrong: Bools
-    if feature.kind == VECTOR:
-        wrong = (lengths > 0) & (lengths != feature.width)
-    else:
-        wrong = lengths > LIST_VALUES_MAX
-    if feature.kind != LIST:
-        one_wrong = ~np.isfinite(floats(values))
-    else:
-        one_wrong = values.is_null().to_numpy(False)
-        if not feature.integers:
-            one_wrong |= _byte_lengths(values) > STRING_BYTES_MAX
-    if one_wrong.any():
-        wrong[np.repeat(np.arange(len(given)), lengths)[one_wrong]] = True
-    return wrong
-
-
-def _byte_lengths(given: pa.Array) -> I64:
+def byte_lengths(given: pa.Array) -> I64:
+    """Bytes of each string, int64 (n,); 0 of a null."""
     lengths: I64 = pc.binary_length(given).fill_null(0).to_numpy(False).astype(np.int64)
     return lengths
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         decode_clicks,
         decode_impressions,
     )
-    from stream.decoding.event_faults import FIELD_CHARS_MAX, PRODUCER, row_faults, string_faults
+    from stream.decoding.event_faults import PRODUCER, row_faults
     from stream.decoding.json_extent import extent
     from stream.decoding.json_features import WrongValue, given_features
     from stream.decoding.missing_shares import MissingShares
@@ -53,7 +53,6 @@ else:
     __getattr__ = on_demand(__name__)
 
 __all__ = [
-    "FIELD_CHARS_MAX",
     "NAMES_MAX",
     "PRODUCER",
     "TIME_FINE",
@@ -78,6 +77,5 @@ __all__ = [
     "impression_shape",
     "judge_event_times",
     "row_faults",
-    "string_faults",
     "unwrapped_value",
 ]

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stream.columns import MalformedStream, StreamSize, measure
+from stream.columns import MalformedStream, StreamSize, fault, measure
 from stream.config import StreamConfig
-from stream.decoding.event_faults import Bad, fault
+from stream.decoding.event_faults import Bad
 from stream.decoding.json_values import too_large
 from stream.decoding.schema import Rows, Shape
 from stream.kernels import I64

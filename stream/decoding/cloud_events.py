@@ -10,7 +10,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from stream.decoding.event_faults import Bad, Fault, fault, shown
+from stream.columns import Fault, fault, shown
+from stream.decoding.event_faults import Bad
 from stream.kernels import I64, Bytes, kernel
 from stream.log import Entries, RecordColumns
 from stream.registry import HEADER_BYTES, JSON, RegisteredSchema, framed, schema_ids

@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stream.columns import Clicks, Impressions, feature_column, floats, positions, strings
+from stream.columns import Clicks, Fault, Impressions, fault, floats, positions, strings
 from stream.config import StreamConfig
 from stream.decoding.arrow_values import read_arrow
 from stream.decoding.cloud_events import unwrapped
-from stream.decoding.event_faults import Bad, Fault, Reason, fault
+from stream.decoding.event_faults import Bad, Reason
 from stream.decoding.json_values import read_json
 from stream.decoding.registered_values import SchemaLacking, read_registered
 from stream.decoding.row_checks import filled, judge, too_many_pixels
@@ -299,7 +299,7 @@ def _travelling(rows: Rows, shape: Shape) -> pa.Table:
     for field in shape.schema:
         column = rows.columns["position" if field.name == "shown_at" else field.name]
         if field.name in features:
-            arrays.append(feature_column(features[field.name], column))
+            arrays.append(features[field.name].column_of(column))
         elif pa.types.is_string(field.type):
             arrays.append(strings(column))
         elif pa.types.is_float32(field.type):

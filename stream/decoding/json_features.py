@@ -11,10 +11,8 @@ import pyarrow as pa
 from stream.columns import (
     WEIGHTS,
     FeatureColumn,
-    feature_column,
     rounded,
     unequal_lengths,
-    wrong_values,
 )
 from stream.decoding.event_faults import feature_faults
 
@@ -49,7 +47,7 @@ def given_features(
         )
         if len(unequal):
             _refuse(int(unequal[0]), feature, features, given)
-    return {f.column: feature_column(f, read[f.column]) for f in features}
+    return {f.column: f.column_of(read[f.column]) for f in features}
 
 
 def _read(feature: FeatureColumn, values: Sequence[Any]) -> pa.Array:
@@ -63,7 +61,7 @@ def _read(feature: FeatureColumn, values: Sequence[Any]) -> pa.Array:
         for row, value in enumerate(values):
             _check(row, feature, value)
         raise WrongValue(0, feature.name, f"cannot be read as {wire} ({error})") from error
-    wrong = np.flatnonzero(wrong_values(feature, column))
+    wrong = np.flatnonzero(feature.wrong(column))
     if len(wrong):
         _check(int(wrong[0]), feature, values[int(wrong[0])])
         raise AssertionError("a value is wrong by columns and right by itself")

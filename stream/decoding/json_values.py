@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json as pj
 
+from stream.columns import Fault, fault
 from stream.config import StreamConfig
-from stream.decoding.event_faults import Bad, Fault, fault
+from stream.decoding.event_faults import Bad
 from stream.decoding.json_frames import Lines, count_objects, frame
 from stream.decoding.record_faults import explain_json
 from stream.decoding.schema import Rows, Shape, expansion, flatten_json

@@ -3,18 +3,7 @@ two thousand."""
 
 import numpy as np
 
-from stream.columns import (
-    CATEGORICAL,
-    GIVEN_BYTES_MAX,
-    IMAGE,
-    LIST,
-    STRING_BYTES_MAX,
-    TEXT,
-    TEXT_BYTES_MAX,
-    VECTOR,
-    WEIGHTS,
-    measure,
-)
+from stream.columns import STRING_BYTES_MAX, measure
 from stream.config import StreamConfig
 from stream.kernels import I64, Bytes, kernel
 from stream.log import Entries, RecordColumns
@@ -38,11 +27,10 @@ def fitting(records: RecordColumns, config: StreamConfig) -> int:
     if len(records) <= 1:
         return len(records)
     sizes = np.empty(len(records), np.int64)
-    lengths = {CATEGORICAL: STRING_BYTES_MAX, TEXT: TEXT_BYTES_MAX, IMAGE: GIVEN_BYTES_MAX}
-    lists = dict.fromkeys((LIST, WEIGHTS, VECTOR), config.record_bytes_max)
-    strings_bytes = _STRINGS * STRING_BYTES_MAX + sum(
-        (lengths | lists).get(f.kind, 0) for f in config.features
+    longest = (
+        config.record_bytes_max if f.bytes_max is None else f.bytes_max for f in config.features
     )
+    strings_bytes = _STRINGS * STRING_BYTES_MAX + sum(longest)
     row_bytes = _ROW_BYTES + 8 * len(config.features)
     _sizes(records.data, records.entries, row_bytes, strings_bytes, sizes)
     for i in np.flatnonzero(sizes == _ARROW).tolist():

@@ -12,16 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from stream.columns import DIGITS_MAX, Fault, ManyDigits, fault, shown
 from stream.config import StreamConfig
-from stream.decoding.event_faults import (
-    DIGITS_MAX,
-    Fault,
-    ManyDigits,
-    fault,
-    row_faults,
-    session_faults,
-    shown,
-)
+from stream.decoding.event_faults import row_faults, session_faults
 from stream.decoding.json_extent import extent
 from stream.decoding.json_frames import DEPTH_MAX
 from stream.record import Record

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stream.columns import rounded
+from stream.columns import Fault, fault, rounded
 from stream.config import StreamConfig
-from stream.decoding.event_faults import Bad, Fault, fault
+from stream.decoding.event_faults import Bad
 from stream.decoding.json_values import without_large
 from stream.decoding.record_faults import explain_events
 from stream.decoding.schema import Rows, Shape, flatten_json

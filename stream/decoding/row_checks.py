@@ -16,20 +16,14 @@ from stream.columns import (
     TS_MS_MIN,
     WEIGHTS,
     WORK_MAX,
+    Fault,
     Features,
+    fault,
     picture_work,
     unequal_lengths,
-    wrong_values,
 )
 from stream.config import StreamConfig
-from stream.decoding.event_faults import (
-    SHOWN_MAX,
-    Bad,
-    Fault,
-    fault,
-    row_faults,
-    session_faults,
-)
+from stream.decoding.event_faults import SHOWN_MAX, Bad, row_faults, session_faults
 from stream.decoding.record_faults import find_empty_part
 from stream.decoding.schema import Columns, Rows, Shape
 from stream.hashing import partitions_of_keys, string_buffers
@@ -153,7 +147,7 @@ def wrong_features(columns: Columns, features: Features) -> Bools:
     wrong: Bools = np.zeros(len(next(iter(columns.values()))), np.bool_)
     for feature in features:
         given = columns[feature.column]
-        wrong |= wrong_values(feature, given)
+        wrong |= feature.wrong(given)
         if feature.kind == WEIGHTS:
             wrong |= unequal_lengths(columns[feature.weighted_column], given)
     return wrong

@@ -8,10 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from stream.columns import FEATURE_PREFIX, MalformedStream, measure
+from stream.columns import FEATURE_PREFIX, FIELD_CHARS_MAX, MalformedStream, measure
 from stream.config import StreamConfig
 from stream.decoding.cloud_events import NoEvent, unwrapped_value
-from stream.decoding.event_faults import FIELD_CHARS_MAX
 from stream.decoding.registered_values import Readers, SchemaLacking
 from stream.decoding.schema import Shape, impression_shape
 from stream.log import RecordColumns

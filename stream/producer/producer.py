@@ -24,17 +24,9 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from stream.columns import rounded
+from stream.columns import FIELD_CHARS_MAX, rounded, string_faults
 from stream.config import StreamConfig
-from stream.decoding import (
-    FIELD_CHARS_MAX,
-    PRODUCER,
-    Shape,
-    click_shape,
-    impression_shape,
-    row_faults,
-    string_faults,
-)
+from stream.decoding import PRODUCER, Shape, click_shape, impression_shape, row_faults
 from stream.hashing import Pseudonymiser, partition_of_key
 from stream.log import Append, Log, SendFailed, Writer
 from stream.record import Partition

@@ -24,9 +24,8 @@ from registered_made import AnySchema, registered_value
 from requests_made import read_requests, request
 
 from stream import Record, StreamConfig
-from stream.columns import Feature
+from stream.columns import FIELD_CHARS_MAX, REASON_CHARS_MAX, Feature
 from stream.decoding import (
-    FIELD_CHARS_MAX,
     NAMES_MAX,
     count_undeclared,
     decode_activity,
@@ -34,7 +33,6 @@ from stream.decoding import (
     decode_impressions,
     fitting,
 )
-from stream.decoding.event_faults import REASON_CHARS_MAX
 from stream.hashing import partition_of_key
 from stream.log import RecordColumns
 from stream.log.record_batches import AbortedTransaction, BatchReader, DamagedBatch, DamagedOffsets

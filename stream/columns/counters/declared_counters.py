@@ -6,7 +6,8 @@ from stream.columns.counters.counted import COUNTABLE, counter_keys, counters
 from stream.columns.counters.kept_clicks import SequenceColumns, declared_sequences
 from stream.columns.counters.values import CounterColumns
 from stream.columns.declaration import Feature
-from stream.columns.events import STRING_BYTES_MAX, Features
+from stream.columns.events import Features
+from stream.columns.value_faults import STRING_BYTES_MAX
 from stream.hashing import HashKey
 
 #: Strings of a sequence lie behind each other, and their bytes are counted with 31 bits.

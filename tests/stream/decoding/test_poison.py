@@ -14,10 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import stream.decoding.decode
-from stream.columns import Feature
+from stream.columns import FIELD_CHARS_MAX, REASON_CHARS_MAX, Feature
 from stream.config import StreamConfig
 from stream.decoding.decode import decode_activity, decode_clicks, decode_impressions
-from stream.decoding.event_faults import FIELD_CHARS_MAX, REASON_CHARS_MAX
 from stream.decoding.schema import impression_shape
 from stream.record import CONTROL, HEARTBEAT, Record
 
