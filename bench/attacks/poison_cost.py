@@ -36,7 +36,8 @@ Maker = Callable[[random.Random, Now, int], bytes]
 
 @dataclass(frozen=True)
 class Cost:
-    """`ratio`: to a good record of its size and format, of at least FLOOR_MS."""
+    """`ratio`: to a good record of its size and form, of at least FLOOR_MS: an array of events, a
+    page view, an Arrow stream."""
 
     kind: str
     size: int
@@ -46,16 +47,13 @@ class Cost:
 
 def costs(stream: StreamConfig, rng: random.Random, now: Now) -> Iterator[Cost]:
     """Of every kind and size, one at a time."""
-    for right in (good_json, good_arrow):
+    for right in GOOD:
         _least_ms(right(rng, now, SIZES[0]), stream, now)  # compiles
     for size in SIZES:
-        good = {
-            right: _least_ms(right(rng, now, size), stream, now)
-            for right in (good_json, good_arrow)
-        }
-        for maker in JSON + ARROW:
+        good = {right: _least_ms(right(rng, now, size), stream, now) for right in GOOD}
+        for maker in JSON + PAGES + ARROW:
             value = maker(rng, now, size - MARGIN_BYTES)[:size]
-            than = good[good_json if maker in JSON else good_arrow]
+            than = good[_good_of(maker)]
             cpu_ms = _least_ms(value, stream, now)
             yield Cost(maker.__name__, len(value), cpu_ms, cpu_ms / max(than, FLOOR_MS))
         cpu_ms = _least_ms(b"{}", stream, now, tuple(("x", b"") for _ in range(size // 4)))
@@ -84,6 +82,10 @@ def _ms(read: Callable[[], object]) -> float:
     return (time.thread_time() - began) * 1_000
 
 
+def _good_of(maker: Maker) -> Maker:
+    return good_arrow if maker in ARROW else good_page if maker in PAGES else good_json
+
+
 # --- good ones
 # --------------------------------------------------------------------------------------------------
 
@@ -92,6 +94,19 @@ def good_json(rng: random.Random, now: Now, size: int) -> bytes:
     """An array of events."""
     events = [json.dumps(good_event(now, f"x{i:06}")).encode() for i in range(max(1, size // 140))]
     return b"[" + b",".join(events) + b"]"
+
+
+def good_page(rng: random.Random, now: Now, size: int) -> bytes:
+    """A page view."""
+    return json.dumps({**_shared(now), "impressions": _shown(size)}).encode()
+
+
+def _shared(now: Now) -> dict[str, object]:
+    return {"ts_ms": now.ts_ms, "session": session_of(now), "source": "u"}
+
+
+def _shown(size: int) -> list[dict[str, str]]:
+    return [{"id": f"x{i}", "item": "i", "vendor": "v"} for i in range(max(1, size // 50))]
 
 
 def good_arrow(rng: random.Random, now: Now, size: int) -> bytes:
@@ -179,9 +194,8 @@ def noise(rng: random.Random, now: Now, size: int) -> bytes:
 
 def page(rng: random.Random, now: Now, size: int) -> bytes:
     """A page view of which the last impression has no id."""
-    shared = {"ts_ms": now.ts_ms, "session": session_of(now), "source": "u"}
-    shown = [{"id": f"x{i}", "item": "i", "vendor": "v"} for i in range(max(1, size // 50))]
-    return json.dumps({**shared, "impressions": [*shown, {"item": "i"}]}).encode()
+    shown = [*_shown(size), {"item": "i"}]
+    return json.dumps({**_shared(now), "impressions": shown}).encode()
 
 
 def arrow_null(rng: random.Random, now: Now, size: int) -> bytes:
@@ -228,12 +242,11 @@ JSON: tuple[Maker, ...] = (
     long_text,
     halves,
     empty_objects,
-    empty_impressions,
     quotes,
     backslashes,
     noise,
-    page,
 )
+PAGES: tuple[Maker, ...] = (empty_impressions, page)
 ARROW: tuple[Maker, ...] = (
     arrow_null,
     arrow_cut,
@@ -241,3 +254,4 @@ ARROW: tuple[Maker, ...] = (
     arrow_batches_full,
     arrow_dictionary,
 )
+GOOD: tuple[Maker, ...] = (good_json, good_page, good_arrow)
