@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from stream.columns import TS_MS_MAX, TS_MS_MIN
-from stream.decoding import NoEvent, unwrapped_value
+from stream.decoding import NoEvent, objects_of, unwrapped_value
 
 IMPRESSIONS, CLICKS = "impressions", "clicks"
 #: Events that wait to be put in order, at most.
@@ -75,11 +75,11 @@ class OwnFile:
 
     def events(self) -> Iterator[Event]:
         """In the order of the file. Raises OwnLogError."""
+        number, read = 0, 0
         try:
             with self.path.open("rb") as raw:
                 packed = self.path.suffix == ".gz"
                 lines: IO[bytes] = gzip.GzipFile(fileobj=raw) if packed else raw  # type: ignore[assignment]
-                number, read = 0, 0
                 while line := lines.readline(LINE_BYTES_MAX + 1):
                     number += 1
                     if len(line) > LINE_BYTES_MAX:
@@ -91,11 +91,13 @@ class OwnFile:
                         read += 1
                         yield from self._line(text, number, read == 1)
         except (OSError, EOFError, zlib.error) as error:
-            raise OwnLogError(f"{self.path}: {error}") from error
+            behind = f" behind line {number}" if number else ""
+            raise OwnLogError(f"{self.path}{behind}: {error}") from error
 
     def _line(self, text: bytes, number: int, is_first: bool) -> Iterator[Event]:
         try:
-            said = json.loads(unwrapped_value(text))
+            inner = unwrapped_value(text)
+            said = json.loads(inner)
         except NoEvent:
             yield self._unreadable(text, number)  # quarantined by name, as it stands
             return
@@ -109,8 +111,12 @@ class OwnFile:
         if not isinstance(said, list):
             yield self._event(said, text, number)
             return
-        for one in said:
-            yield self._event(one, json.dumps(one, separators=(",", ":")).encode(), number)
+        parts = objects_of(inner)  # as they were written, so that what is wrong with one is judged
+        if len(parts) != len(said):
+            yield self._unreadable(text, number)
+            return
+        for one, part in zip(said, parts, strict=True):
+            yield self._event(one, part, number)
 
     def _unreadable(self, text: bytes | None, number: int) -> Event:
         return Event(self._last_ms, self.kind or IMPRESSIONS, None, text, self.path.name, number, 0)

@@ -267,7 +267,7 @@ class Encoder:
             self._stores[declared.store] = Encoder.open_store(declared.store)
         store, of_rows = self._stores[declared.store], column.dictionary_encode()
         digests = of_rows.dictionary.to_pylist()
-        squares = [store.squared(one, not serving) if one else b"" for one in digests]
+        squares = store.squares(digests, not serving)
         return Pictures(of_rows.indices.to_numpy().astype(np.int64), tensors(squares))
 
     def _with_declared(self, columns: Columns) -> tuple[Columns, dict[str, int]]:

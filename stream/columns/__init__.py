@@ -13,6 +13,7 @@
 - `events`: impressions and clicks in memory
 - `feature_names`: which names features may have
 - `kept_options`: what counters and sequences may be declared with
+- `picture_files`: what of a picture's file no pixel needs
 - `picture_store`: files of pictures by their content, in a folder or at an fsspec URL
 - `pictures`: a picture's file to 32 x 32 pixels, under limits
 - `value_faults`: what is wrong with one value, in words
@@ -92,10 +93,10 @@ if TYPE_CHECKING:
         SQUARED_BYTES,
         WORK_MAX,
         PictureFiles,
-        picture_work,
         pixels,
         squared,
         tensors,
+        too_much_work,
     )
     from stream.columns.value_faults import (
         DIGITS_MAX,
@@ -197,7 +198,6 @@ __all__ = [
     "measure",
     "normalised",
     "or_default",
-    "picture_work",
     "pieces",
     "pixels",
     "placed",
@@ -213,6 +213,7 @@ __all__ = [
     "strings",
     "tensors",
     "time_faults",
+    "too_much_work",
     "unequal_lengths",
     "vectors",
 ]

@@ -3,7 +3,7 @@
 What an event names is looked up here and nowhere else: never an address. A file is read as far as a
 picture may be long, held against its name, and squared once; the newest stay. Who learns waits for
 a store that is away, as for everything that it must know. Who answers a request waits `ANSWER_S` at
-most: the read goes on, and the next request finds what it brought.
+most, for all its pictures: the read goes on, and the next request finds what it brought.
 """
 
 import hashlib
@@ -11,13 +11,15 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TooSlow
+from contextlib import suppress
 
 import fsspec
 
 from stream.backoff import Backoff
-from stream.columns.pictures import CACHED_MAX, FILE_BYTES_MAX, squared
+from stream.columns.pictures import CACHED_MAX, FILE_BYTES_MAX, WORK_MAX, squared, too_much_work
 
 #: How long an answer waits for a file; how many are being read at once for answers; the pauses
 #: between attempts of who learns, ms.
@@ -37,12 +39,12 @@ class PictureStore:
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="pictures")
         self.absent = 0  # that were asked for and are not there, or are no pictures
 
-    def squared(self, digest: str, waits: bool) -> bytes:
+    def squares(self, digests: Sequence[str], waits: bool) -> list[bytes]:
         with self._lock:
-            held = self._held.get(digest)
-        if held is not None:
-            return held
-        return self._awaited(digest) if waits else self._soon(digest)
+            found = {one: self._held[one] for one in digests if one in self._held}
+        lacking = [one for one in dict.fromkeys(digests) if one and one not in found]
+        found |= {one: self._awaited(one) for one in lacking} if waits else self._soon(lacking)
+        return [found.get(one, b"") for one in digests]
 
     def _awaited(self, digest: str) -> bytes:
         backoff = Backoff(PAUSE_MS, PAUSE_MAX_MS)
@@ -54,15 +56,21 @@ class PictureStore:
                 _log.warning("%s: %s; trying again in %d ms", self.url, error, pause_ms)
                 time.sleep(pause_ms / 1_000)
 
-    def _soon(self, digest: str) -> bytes:
+    def _soon(self, digests: Sequence[str]) -> dict[str, bytes]:
+        """What comes of these within `ANSWER_S`, for all of them together."""
+        until = time.monotonic() + ANSWER_S
         with self._lock:
-            read = self._reads.get(digest)
-            if read is None and len(self._reads) < READS_MAX:
-                read = self._reads[digest] = self._threads.submit(self._read_for_answer, digest)
-        try:
-            return b"" if read is None else read.result(ANSWER_S)
-        except (TooSlow, OSError):
-            return b""
+            for digest in digests:
+                if len(self._reads) >= READS_MAX:
+                    break
+                if digest not in self._reads:
+                    self._reads[digest] = self._threads.submit(self._read_for_answer, digest)
+            reads = {one: self._reads[one] for one in digests if one in self._reads}
+        found: dict[str, bytes] = {}
+        for digest, read in reads.items():
+            with suppress(TooSlow, OSError):
+                found[digest] = read.result(max(0.0, until - time.monotonic()))
+        return found
 
     def _read_for_answer(self, digest: str) -> bytes:
         try:
@@ -79,6 +87,8 @@ class PictureStore:
             return self._nothing(digest, "is not there")
         if hashlib.sha256(file).hexdigest() != digest:
             return self._nothing(digest, "is too long, or holds other bytes than its name says")
+        if work := too_much_work([file]):
+            return self._nothing(digest, f"takes as long as {work} pixels; allowed are {WORK_MAX}")
         found = squared(file)
         if found.wrong:
             return self._nothing(digest, found.wrong)

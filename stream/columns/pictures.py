@@ -9,7 +9,7 @@ Pillow is imported where a picture is (the extra `images`).
 import base64
 import binascii
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from stream.columns.picture_files import GIF, JPEG, PARTS_MAX, PNG, WEBP, Bare, bare, webp_size
 from stream.kernels import I64
 
 if TYPE_CHECKING:
@@ -33,14 +34,16 @@ COLOUR_MAX = 255
 FILE_BYTES_MAX = 262_144
 GIVEN_BYTES_MAX = (FILE_BYTES_MAX + 2) // 3 * 4
 PIXELS_MAX, SCANS_MAX = 4_194_304, 64
-#: The most work that the distinct pictures of one record may take (`picture_work`), and how much
-#: less than a PNG's a JPEG's pixel takes in a pass.
+#: The most work that the distinct pictures of one record or request may take (`picture_work`), and
+#: how much less than a PNG's a JPEG's pixel takes in a pass.
 WORK_MAX, _JPEG_SHARE = 16_777_216, 16
+#: What a picture takes beside its pixels, and each part of its file (`picture_files`).
+_PICTURE_WORK, _PART_WORK = 8_192, 512
 #: Squared pictures that a process keeps.
 CACHED_MAX = 4_096
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
-_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"GIF8")
+_BEGINNINGS = (JPEG, PNG, WEBP, GIF)
 _START_OF_SCAN = b"\xff\xda"
 _SEND = "send a JPEG, PNG, WebP or GIF file, in JSON as base64"
 
@@ -75,8 +78,20 @@ class _Content:
 
 
 def picture_work(given: bytes) -> int:
-    """What it takes to decode it, in pixels of a PNG, as its header says; 0 of what is none."""
+    """What it takes to decode it, in pixels of a PNG, as its header says; 0 of what does not begin
+    as a picture."""
     return _work(_Content(given))
+
+
+def too_much_work(pictures: Iterable[bytes]) -> int:
+    """The work of the distinct ones of these, as far as it was added up, if it is more than one
+    record or request may take; else 0. Nothing is decoded for it."""
+    total = 0
+    for one in dict.fromkeys(pictures):
+        total += picture_work(one)
+        if total > WORK_MAX:
+            return total
+    return 0
 
 
 @lru_cache(maxsize=CACHED_MAX)
@@ -84,31 +99,37 @@ def _work(content: _Content) -> int:
     from PIL import Image as images
 
     given, content.given = content.given, b""
-    if isinstance(file := _file(given), Picture):
+    if isinstance(file := _file_of(given), Picture):
         return 0
+    found = bare(file)
+    work = _PICTURE_WORK + _PART_WORK * found.parts
+    if _refusal(found) is not None:
+        return work
     try:
-        with images.open(pa.BufferReader(file), formats=_FORMATS) as image:
-            work = image.size[0] * image.size[1]
-            if work > PIXELS_MAX:
-                return 0
+        with images.open(pa.BufferReader(found.file), formats=_FORMATS) as image:
+            pixels = image.size[0] * image.size[1]
     except MemoryError:
         raise
     except Exception:  # who decodes it says so
-        return 0
-    if file.startswith(_BEGINNINGS[0]):
-        work = work * file.count(_START_OF_SCAN) // _JPEG_SHARE
-    return work
+        return work
+    if pixels > PIXELS_MAX:
+        return work
+    if found.file.startswith(JPEG):
+        pixels = pixels * found.file.count(_START_OF_SCAN) // _JPEG_SHARE
+    return work + pixels
 
 
 @lru_cache(maxsize=CACHED_MAX)
 def _squared(content: _Content) -> Picture:
     given, content.given = content.given, b""
-    file = _file(given)
-    return file if isinstance(file, Picture) else _decoded(file)
+    if isinstance(file := _file_of(given), Picture):
+        return file
+    found = bare(file)
+    return _refusal(found) or _decoded(found.file)
 
 
-def _file(given: bytes) -> bytes | Picture:
-    """The file, without what a decoder would read and no pixel needs; or what is wrong with it."""
+def _file_of(given: bytes) -> bytes | Picture:
+    """The file as it was given, or what is wrong with what does not begin as one."""
     if not given.startswith(_BEGINNINGS):
         if len(given) > GIVEN_BYTES_MAX:
             return Picture(wrong=f"has {len(given)} bytes; allowed are {GIVEN_BYTES_MAX} of base64")
@@ -121,43 +142,22 @@ def _file(given: bytes) -> bytes | Picture:
             return Picture(wrong=f"{said}; {_SEND}")
     if len(given) > FILE_BYTES_MAX:
         return Picture(wrong=f"has {len(given)} bytes; allowed are {FILE_BYTES_MAX}: send it small")
-    given = _bare_jpeg(given) if given.startswith(_BEGINNINGS[0]) else given
-    given = _bare_png(given) if given.startswith(_BEGINNINGS[1]) else given
-    if (size := _webp_size(given)) is not None and size[0] * size[1] > PIXELS_MAX:
-        return _too_large(*size)
-    if given.startswith(_BEGINNINGS[0]) and (scans := given.count(_START_OF_SCAN)) > SCANS_MAX:
-        return Picture(wrong=f"is a JPEG of {scans} passes; allowed are {SCANS_MAX}: save it anew")
     return given
 
 
-def _bare_png(file: bytes) -> bytes:
-    """Without texts, profiles and what else is ancillary, of which a few bytes unpack to megabytes
-    (PNG, "Chunk naming conventions": those begin with a small letter). Transparency stays."""
-    parts, at = [file[:8]], 8
-    while at + 12 <= len(file):
-        end = at + 12 + int.from_bytes(file[at : at + 4])
-        if not file[at + 4] & 0x20 or file[at + 4 : at + 8] == b"tRNS":
-            parts.append(file[at:end])
-        at = end
-    return b"".join(parts) + file[at:]
-
-
-def _bare_jpeg(file: bytes) -> bytes:
-    """Without comments and what applications add in front of the pixels: its directories can name
-    the same bytes thousands of times. Two that say how colours are meant stay (JFIF; Adobe)."""
-    parts, at = [file[:2]], 2
-    while at + 4 <= len(file) and file[at] == 0xFF:
-        kind = file[at + 1]
-        if kind == 0xFF:  # filling
-            at += 1
-            continue
-        if kind == 0xDA or kind <= 0x01 or 0xD0 <= kind <= 0xD9:
-            break
-        end = at + 2 + max(2, int.from_bytes(file[at + 2 : at + 4]))
-        if kind != 0xFE and not (0xE1 <= kind <= 0xEF and kind != 0xEE):
-            parts.append(file[at:end])
-        at = end
-    return b"".join(parts) + file[at:]
+def _refusal(found: Bare) -> Picture | None:
+    """What is wrong with a file before a decoder sees it."""
+    if found.parts > PARTS_MAX:
+        parts = "chunks, segments or blocks"
+        return Picture(wrong=f"has more than {PARTS_MAX} {parts}: save it anew")
+    if (size := webp_size(found.file)) is not None and size[0] * size[1] > PIXELS_MAX:
+        return _too_large(*size)
+    if found.file.startswith(JPEG):
+        scans = found.file.count(_START_OF_SCAN)
+        if scans > SCANS_MAX:
+            said = f"is a JPEG of {scans} passes; allowed are {SCANS_MAX}: save it anew"
+            return Picture(wrong=said)
+    return None
 
 
 def _decoded(file: bytes) -> Picture:
@@ -193,22 +193,6 @@ def _too_large(width: int, height: int) -> Picture:
     return Picture(wrong=f"has {width} x {height} pixels; allowed are {PIXELS_MAX}: send it small")
 
 
-def _webp_size(file: bytes) -> tuple[int, int] | None:
-    """What the header of a WebP says, whose decoder takes memory for all of it when it is opened
-    (RFC 9649); None for another file."""
-    if not file.startswith(b"RIFF") or len(file) < 30:
-        return None
-    kind = file[12:16]
-    if kind == b"VP8X":
-        low, high = (int.from_bytes(file[at : at + 3], "little") for at in (24, 27))
-        return 1 + low, 1 + high
-    if kind == b"VP8L":
-        bits = int.from_bytes(file[21:25], "little")
-        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
-    low, high = (int.from_bytes(file[at : at + 2], "little") for at in (26, 28))
-    return low & 0x3FFF, high & 0x3FFF
-
-
 def pixels(column: pa.Array) -> tuple[npt.NDArray[np.int16], I64]:
     """The distinct pictures of a column of squared ones, as `tensors` has them, and which of them
     each row has, (n,)."""
@@ -232,6 +216,7 @@ def tensors(squares: Sequence[bytes]) -> npt.NDArray[np.int16]:
 class PictureFiles(Protocol):
     """Files of pictures by the SHA-256 of their bytes."""
 
-    def squared(self, digest: str, waits: bool) -> bytes:
-        """SQUARED_BYTES; none of a file that is not there, or is no picture. `waits`: for a store
-        that is away; else it is as good as not there."""
+    def squares(self, digests: Sequence[str], waits: bool) -> list[bytes]:
+        """Of each SQUARED_BYTES; none of a file that is not there, is no picture, or takes more
+        work than one record may, and of an empty digest. `waits`: for a store that is away, as long
+        as it takes; else what is not there soon is as good as not there."""

@@ -42,9 +42,10 @@ if TYPE_CHECKING:
         decode_clicks,
         decode_impressions,
     )
-    from stream.decoding.event_faults import PRODUCER, row_faults
+    from stream.decoding.event_faults import PRODUCER, row_faults, too_many_pixels
     from stream.decoding.json_extent import extent
     from stream.decoding.json_features import WrongValue, given_features
+    from stream.decoding.json_frames import objects_of
     from stream.decoding.missing_shares import MissingShares
     from stream.decoding.portions import fitting
     from stream.decoding.schema import Shape, click_shape, impression_shape
@@ -76,6 +77,8 @@ __all__ = [
     "given_features",
     "impression_shape",
     "judge_event_times",
+    "objects_of",
     "row_faults",
+    "too_many_pixels",
     "unwrapped_value",
 ]

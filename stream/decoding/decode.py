@@ -25,7 +25,7 @@ from stream.decoding.cloud_events import unwrapped
 from stream.decoding.event_faults import Bad, Reason
 from stream.decoding.json_values import read_json
 from stream.decoding.registered_values import SchemaLacking, read_registered
-from stream.decoding.row_checks import filled, judge, too_many_pixels
+from stream.decoding.row_checks import filled, judge, with_too_many_pixels
 from stream.decoding.schema import (
     Rows,
     Shape,
@@ -179,7 +179,7 @@ def _decode_together(
     registered = np.flatnonzero(kinds == _REGISTERED)
     parts += read_registered(records, registered, shape, partition, config, bad)
     rows = in_log_order(parts)
-    if rows is not None and (heavy := too_many_pixels(rows, shape)):
+    if rows is not None and (heavy := with_too_many_pixels(rows, shape)):
         rows, bad = without(rows, heavy), bad | heavy
     if rows is not None:
         wrong = judge(rows, records, shape, partition, config)

@@ -5,18 +5,21 @@ One event is a dict of its JSON fields. The rules are those by which `decode` ju
 property test holds the two together. Every text is bounded, whatever the event holds.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from stream.columns import (
     WEIGHTS,
+    WORK_MAX,
     Fault,
     FeatureColumn,
     Features,
+    fault,
     is_nan,
     shown,
     string_faults,
     time_faults,
+    too_much_work,
 )
 from stream.config import StreamConfig
 from stream.hashing import partition_of_key
@@ -82,6 +85,17 @@ def feature_faults(features: Any, declared: Features) -> Iterator[Fault]:
         yield from feature.faults(name, value)
         if feature.kind == WEIGHTS and isinstance(value, list) and value:
             yield from _weight_faults(name, value, features, feature)
+
+
+def too_many_pixels(pictures: Iterable[Any], of: str) -> Fault | None:
+    """What is wrong with pictures of one record or request that take too long to decode together,
+    as JSON or Arrow gives them; those that are none count for nothing. Nothing is decoded."""
+    given = (one.encode("utf-8", "replace") if isinstance(one, str) else one for one in pictures)
+    work = too_much_work(one for one in given if one and isinstance(one, bytes))
+    if not work:
+        return None
+    said = f"holds pictures of {work} pixels and more together; allowed are {WORK_MAX}"
+    return fault("value", f"{said} a {of}: send them smaller, or divide it")
 
 
 def _weight_faults(

@@ -2,8 +2,8 @@
 
 from stream.kernels import Bytes, kernel
 
-_QUOTE, _BACKSLASH, _COLON = 34, 92, 58
-_OPEN_LIST, _CLOSE_LIST, _OPEN, _CLOSE = 91, 93, 123, 125
+QUOTE, BACKSLASH, COLON = 34, 92, 58
+OPEN_LIST, CLOSE_LIST, OPEN, CLOSE = 91, 93, 123, 125
 
 
 @kernel
@@ -15,21 +15,21 @@ def extent(text: Bytes) -> tuple[int, int, int]:
     while at < len(text):
         byte = text[at]
         if quoted:
-            if byte == _BACKSLASH:
+            if byte == BACKSLASH:
                 at += 1
-            elif byte == _QUOTE:
+            elif byte == QUOTE:
                 quoted = False
-        elif byte == _QUOTE:
+        elif byte == QUOTE:
             quoted = True
-        elif byte in (_OPEN, _OPEN_LIST):
+        elif byte in (OPEN, OPEN_LIST):
             opened += 1
             level += 1
             deepest = max(deepest, level)
             members = 0
-        elif byte in (_CLOSE, _CLOSE_LIST):
+        elif byte in (CLOSE, CLOSE_LIST):
             level -= 1
             members = 0
-        elif byte == _COLON:
+        elif byte == COLON:
             members += 1
             most = max(most, members)
         at += 1

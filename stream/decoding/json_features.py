@@ -9,12 +9,13 @@ import numpy as np
 import pyarrow as pa
 
 from stream.columns import (
+    IMAGE,
     WEIGHTS,
     FeatureColumn,
     rounded,
     unequal_lengths,
 )
-from stream.decoding.event_faults import feature_faults
+from stream.decoding.event_faults import feature_faults, too_many_pixels
 
 _NONE = type(None)
 _SCALARS: dict[str, frozenset[type]] = {
@@ -38,6 +39,10 @@ def given_features(
 ) -> dict[str, pa.Array]:
     """By `FeatureColumn.column`, (rows,) each of its `type`, without nulls. `given`: by that name
     one value a row, None = missing; what is not there is missing in all. Raises WrongValue."""
+    images = [f for f in features if f.kind == IMAGE and not f.stored]
+    pictures = (one for f in images for one in given.get(f.column, ()))
+    if (heavy := too_many_pixels(pictures, "request")) is not None:
+        raise WrongValue(0, images[0].name, heavy[1])
     read = {f.column: _read(f, given.get(f.column, [None] * rows)) for f in features}
     for feature in features:
         if feature.kind != WEIGHTS or feature.weighted_column not in read:

@@ -47,6 +47,16 @@ def frame(data: Bytes, starts: I64, sizes: I64) -> Lines:
     return Lines(lines, ends, objects)
 
 
+def objects_of(value: bytes) -> list[bytes]:
+    """The objects of a JSON array of objects, or the one object, each as it was written; none of
+    what is malformed."""
+    starts, sizes = np.zeros(1, np.int64), np.array([len(value)], np.int64)
+    lines = frame(np.frombuffer(value, np.uint8), starts, sizes)
+    if lines.objects[0] <= 0:
+        return []
+    return [line.strip() for line in lines.data[: lines.ends[0]].tobytes().split(b"\n")]
+
+
 def _is_utf8(raw: Bytes) -> bool:
     try:
         str(raw.data, "utf-8")

@@ -19,7 +19,7 @@ from stream.decoding.event_faults import Bad
 from stream.decoding.json_frames import Lines, count_objects, frame
 from stream.decoding.record_faults import explain_json
 from stream.decoding.schema import Rows, Shape, expansion, flatten_json
-from stream.kernels import I64
+from stream.kernels import I64, Bytes
 from stream.log import RecordColumns
 from stream.record import ROWS_PER_RECORD_MAX, Record
 
@@ -84,17 +84,23 @@ def _not_too_many(
     keep = np.ones(len(indices), np.bool_)
     sizes = records.entries["value_bytes"][indices]
     for at in np.flatnonzero(sizes > min(by_memory, _OBJECTS_FREE) * _OBJECT_BYTES_MIN).tolist():
-        i, objects_max = (
-            int(indices[at]),
-            min(by_memory, max(_OBJECTS_FREE, int(sizes[at]) // _EVENT_BYTES_MIN)),
-        )
-        objects = int(count_objects(np.frombuffer(records.value(i), np.uint8)))
-        if objects > objects_max:
+        i = int(indices[at])
+        if (found := too_many_objects(records.value(i), by_memory)) is not None:
             keep[at] = False
-            bad[i] = fault(
-                "value", f"holds {objects} objects; send at most {objects_max} in {sizes[at]} bytes"
-            )
+            bad[i] = found
     return indices[keep]
+
+
+def too_many_objects(value: bytes | Bytes, by_memory: int) -> Fault | None:
+    """What is wrong with JSON that holds more objects than its bytes allow, or memory does."""
+    allowed = min(by_memory, max(_OBJECTS_FREE, len(value) // _EVENT_BYTES_MIN))
+    if len(value) <= allowed * _OBJECT_BYTES_MIN:
+        return None
+    objects = int(count_objects(np.frombuffer(value, np.uint8)))
+    if objects <= allowed:
+        return None
+    said = f"holds {objects} objects; send at most {allowed} in {len(value)} bytes"
+    return fault("value", said)
 
 
 def without_large(

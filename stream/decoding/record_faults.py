@@ -78,6 +78,8 @@ def _find_in(
     place: tuple[int, StreamConfig],
 ) -> Fault:
     partition, config = place
+    if twice := _TWICE.search(said):
+        return twice[1].strip("/").replace("/", "."), "is given twice in one object; send it once"
     kinds = _kinds(is_click, config)
     looked = 0
     for row, is_odd in _rows(objects, kinds, is_click):
@@ -89,8 +91,6 @@ def _find_in(
             *session_faults(row.get("session"), record, partition, config),
         ):
             return found
-    if twice := _TWICE.search(said):
-        return twice[1].strip("/").replace("/", "."), "is given twice in one object; send it once"
     return _elsewhere(objects, said, is_click)
 
 

@@ -15,15 +15,18 @@ from stream.columns import (
     TS_MS_MAX,
     TS_MS_MIN,
     WEIGHTS,
-    WORK_MAX,
     Fault,
     Features,
-    fault,
-    picture_work,
     unequal_lengths,
 )
 from stream.config import StreamConfig
-from stream.decoding.event_faults import SHOWN_MAX, Bad, row_faults, session_faults
+from stream.decoding.event_faults import (
+    SHOWN_MAX,
+    Bad,
+    row_faults,
+    session_faults,
+    too_many_pixels,
+)
 from stream.decoding.record_faults import find_empty_part
 from stream.decoding.schema import Columns, Rows, Shape
 from stream.hashing import partitions_of_keys, string_buffers
@@ -46,27 +49,18 @@ def judge(
     }
 
 
-def too_many_pixels(rows: Rows, shape: Shape) -> Bad:
+def with_too_many_pixels(rows: Rows, shape: Shape) -> Bad:
     """The records whose pictures together take too long to decode: a few thousand bytes can be
     millions of pixels. Nothing is decoded for it."""
-    images = [f for f in shape.features if f.kind == IMAGE and not f.stored]
-    work: dict[int, int] = {}
-    seen: set[tuple[int, bytes]] = set()
-    for feature in images:
+    files: dict[int, dict[bytes, None]] = {}
+    for feature in [f for f in shape.features if f.kind == IMAGE and not f.stored]:
         given = rows.columns[feature.column]
         there = np.flatnonzero(given.is_valid().to_numpy(False))
         owners = rows.record[there].tolist()
         for at, owner in zip(there.tolist(), owners, strict=True):
-            file = given[at].as_py()
-            if file and (owner, file) not in seen and work.get(owner, 0) <= WORK_MAX:
-                seen.add((owner, file))
-                work[owner] = work.get(owner, 0) + picture_work(file)
-    fix = f"allowed are {WORK_MAX} a record: send them smaller, or divide it"
-    return {
-        owner: fault("value", f"holds pictures of {pixels} pixels and more together; {fix}")
-        for owner, pixels in work.items()
-        if pixels > WORK_MAX
-    }
+            files.setdefault(owner, {})[given[at].as_py()] = None
+    found = {owner: too_many_pixels(pictures, "record") for owner, pictures in files.items()}
+    return {owner: why for owner, why in found.items() if why is not None}
 
 
 def _reason(

@@ -17,16 +17,23 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from stream.columns import FIELD_CHARS_MAX, rounded, string_faults
+from stream.columns import FIELD_CHARS_MAX, IMAGE, rounded, string_faults
 from stream.config import StreamConfig
-from stream.decoding import PRODUCER, Shape, click_shape, impression_shape, row_faults
+from stream.decoding import (
+    PRODUCER,
+    Shape,
+    click_shape,
+    impression_shape,
+    row_faults,
+    too_many_pixels,
+)
 from stream.hashing import Pseudonymiser, partition_of_key
 from stream.log import Append, Log, SendFailed, Writer
 from stream.record import Partition
@@ -293,11 +300,12 @@ class EventProducer:
         partition = Partition(
             topic, partition_of_key(row["session"].encode(), self._stream.partitions)
         )
+        if (heavy := too_many_pixels(_pictures([row], shape), "record")) is not None:
+            raise ValueError(f"the event {heavy[1]}")
         size = ROW_OVERHEAD_BYTES + shape.row_bytes + sum(map(_value_bytes, row.values()))
-        if size > self._record_bytes // 2:
+        if size > (allowed := self._record_bytes // 2):
             raise ValueError(
-                f"the event takes {size} bytes; allowed are {self._record_bytes // 2} "
-                f"(record_bytes_max)"
+                f"the event takes {size} bytes; allowed are {allowed} (record_bytes_max)"
             )
         deadline = time.monotonic() + self._config.block_ms_max / 1000
         with self._changed:
@@ -403,7 +411,8 @@ class EventProducer:
             except pa.ArrowException as error:
                 self._set_aside(batch, error)
                 continue
-            if len(value) > self._record_bytes and len(batch.rows) > 1:
+            is_heavy = too_many_pixels(_pictures(batch.rows, batch.shape), "record") is not None
+            if (is_heavy or len(value) > self._record_bytes) and len(batch.rows) > 1:
                 self._divide(batch)
                 continue
             sent = writer.append(
@@ -472,6 +481,12 @@ class EventProducer:
                 self._ready.appendleft(batch)
             if not self._abandoned:
                 self._changed.wait_for(lambda: self._abandoned, pause_s)
+
+
+def _pictures(rows: list[dict[str, Any]], shape: Shape) -> Iterator[Any]:
+    """The pictures' files that these rows hold."""
+    images = (f for f in shape.features if f.kind == IMAGE and not f.stored)
+    return (row[f.column] for f in images for row in rows)
 
 
 def _drop(writer: Writer | None) -> None:

@@ -28,7 +28,9 @@ _PRIMITIVES = {
 #: Memory that Python and Arrow take for a byte of these, when many stand in a row: a string of two
 #: characters, an integer above 256, a float.
 _MEMORY_OF_BYTE = {"string": 28, "bytes": 28, "int": 20, "long": 20, "float": 10, "boolean": 8}
-_RECORD_BYTES, _FIELD_BYTES, _ENTRY_BYTES = 200, 48, 110
+_RECORD_BYTES, _FIELD_BYTES, _ENTRY_BYTES, _PAIR_BYTES = 200, 48, 110, 250
+#: The fields of a map's entries where it is read as pairs.
+PAIR_KEY, PAIR_VALUE = "everspun_key", "everspun_value"
 
 
 @dataclass
@@ -42,7 +44,9 @@ class AvroField:
 
 @dataclass
 class AvroNode:
-    """`kind`: a primitive type, or 'fixed', 'enum', 'array', 'map', 'union', 'record'."""
+    """`kind`: a primitive type, or 'fixed', 'enum', 'array', 'map', 'union', 'record'. `is_pairs`:
+    a map that is read as an array of records of key and value, which has the same bytes; of a map a
+    dict would be made, where the last of two entries of one name wins in silence."""
 
     kind: str
     logical: str = ""
@@ -50,6 +54,7 @@ class AvroNode:
     symbols: tuple[str, ...] = ()
     children: list["AvroNode"] = field(default_factory=list)  # items, values, branches
     fields: list[AvroField] = field(default_factory=list)
+    is_pairs: bool = False
 
     @property
     def bytes_min(self) -> int:
@@ -73,6 +78,7 @@ class AvroNode:
 
     def _of_item(self, item: "AvroNode") -> int:
         key_bytes, entry = (1, _ENTRY_BYTES) if self.kind == "map" else (0, 8)
+        entry += _PAIR_BYTES if self.is_pairs else 0
         return (entry + item.fixed_memory) // (key_bytes + item.bytes_min) + 1
 
     @property
@@ -90,6 +96,10 @@ class AvroNode:
         named = [] if named is None else named
         if self.kind == "union":
             return [one.to_schema(named) for one in self.children]
+        if self.is_pairs:
+            (value,) = self.children
+            pair = [AvroField(PAIR_KEY, (), AvroNode("string")), AvroField(PAIR_VALUE, (), value)]
+            return AvroNode("array", children=[AvroNode("record", fields=pair)]).to_schema(named)
         if self.kind in ("array", "map"):
             inner = "items" if self.kind == "array" else "values"
             return {"type": self.kind, inner: self.children[0].to_schema(named)}

@@ -13,13 +13,14 @@ import fastavro
 import pyarrow as pa
 from fastavro.schema import SchemaParseException, parse_schema
 
-from stream.registry.avro_nodes import AvroField, AvroNode, avro_tree
+from stream.registry.avro_nodes import PAIR_KEY, PAIR_VALUE, AvroField, AvroNode, avro_tree
 from stream.registry.schema import RegisteredSchema, SchemaFault, type_named
 
 _INTEGERS, _NUMBERS = ("int", "long"), ("int", "long", "float", "double")
 #: What an integer may mean beside itself: milliseconds since 1970.
 _MILLIS = ("timestamp-millis", "local-timestamp-millis")
 _FEATURES, _PAGE = "features", "impressions"
+_PAIR = {PAIR_KEY, PAIR_VALUE}
 
 
 class AvroReader:
@@ -34,10 +35,13 @@ class AvroReader:
         self._id = schema.id
         _rename(root, (field.name for field in wanted))
         self._fit(root, wanted, "")
-        self.expansion = root.expansion
         bags = list(_bags(root))
         self._names = {one.name for bag in bags for one in bag.fields}
-        self._has_map = any(bag.kind == "map" for bag in bags)
+        maps = [bag for bag in bags if bag.kind == "map"]
+        self._has_map = bool(maps)
+        for one in maps:
+            one.is_pairs = True
+        self.expansion = root.expansion
         try:
             self._schema = _guarded(parse_schema(root.to_schema()))
         except (SchemaParseException, ValueError, TypeError, KeyError) as error:
@@ -63,16 +67,16 @@ class AvroReader:
                 f"has {left} bytes behind its end by schema {self._id}; write it with the schema "
                 "whose id it carries",
             )
+        if self._has_map:
+            for one in _with_features(event):
+                one[_FEATURES] = _by_name(one[_FEATURES])
         return event
 
     def feature_names(self, payload: bytes) -> set[str]:
         names = set(self._names)
         if self._has_map:
-            event = self.read(payload)
-            parts = event.get(_PAGE)
-            for one in (event, *(parts if isinstance(parts, list) else ())):
-                given = one.get(_FEATURES) if isinstance(one, dict) else None
-                names |= set(given) if isinstance(given, dict) else set()
+            for one in _with_features(self.read(payload)):
+                names |= set(one[_FEATURES]) if isinstance(one[_FEATURES], dict) else set()
         return names
 
     # --- comparing
@@ -142,11 +146,35 @@ class AvroReader:
         return SchemaFault(path, f"is {_said(node)} in schema {self._id}; send {fix}")
 
 
+def _with_features(event: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    """Of an event and the impressions of its page view, those with features."""
+    parts = event.get(_PAGE)
+    for one in (event, *(parts if isinstance(parts, list) else ())):
+        if isinstance(one, dict) and _FEATURES in one:
+            yield one
+
+
+def _by_name(pairs: Any) -> Any:
+    """A map that was read as pairs, as a dict; anything else as it is. Raises SchemaFault for a
+    name that is there twice."""
+    if not isinstance(pairs, list):
+        return pairs
+    if any(not isinstance(one, dict) or one.keys() != _PAIR for one in pairs):
+        return pairs
+    made: dict[str, Any] = {}
+    for one in pairs:
+        if one[PAIR_KEY] in made:
+            name = f"{_FEATURES}.{one[PAIR_KEY]}"
+            raise SchemaFault(name, "is given twice in one map; send it once")
+        made[one[PAIR_KEY]] = one[PAIR_VALUE]
+    return made
+
+
 def _guarded(parsed: Any) -> Any:
-    """A schema that was parsed, its symbols by their places: of a list there would be some below 0,
-    counted from its end."""
+    """A schema that was parsed, its symbols and branches by their places: of a list there would be
+    some below 0, counted from its end."""
     if isinstance(parsed, list):
-        return [_guarded(one) for one in parsed]
+        return {"type": "union", **dict(enumerate(map(_guarded, parsed)))}
     if not isinstance(parsed, dict):
         return parsed
     parsed = {

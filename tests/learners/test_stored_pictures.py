@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import threading
+from concurrent.futures import Future
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from everspun.config import ConfigError
 from learners.models import Encoder, make_model
 from stream import Record
 from stream.columns import PictureStore, picture_store, squared
+from stream.columns import pictures as pictures_of_files
 from stream.decoding import decode_impressions
 from stream.internal_topics import decode_examples, encode_examples, example_batch
 
@@ -117,7 +119,7 @@ def test_who_learns_waits_for_a_store_that_is_away(store, monkeypatch):
 
     monkeypatch.setattr(picture_store, "PAUSE_MS", 1)
     monkeypatch.setattr(pictures._files, "cat_file", cat_file)
-    assert pictures.squared(digest_of(RED), waits=True) == squared(RED).pixels
+    assert pictures.squares([digest_of(RED)], waits=True) == [squared(RED).pixels]
     assert not failures
 
 
@@ -130,13 +132,41 @@ def test_an_answer_waits_for_no_store_and_the_next_one_has_the_picture(store, mo
         return read(path, **limits)
 
     monkeypatch.setattr(pictures._files, "cat_file", cat_file)
-    assert pictures.squared(digest_of(RED), waits=False) == b""
+    assert pictures.squares([digest_of(RED)], waits=False) == [b""]
     under_way = pictures._reads[digest_of(RED)]
-    assert pictures.squared(digest_of(RED), waits=False) == b""  # no second read
+    assert pictures.squares([digest_of(RED)], waits=False) == [b""]  # no second read
     assert pictures._reads == {digest_of(RED): under_way}
     goes_on.set()
     assert under_way.result(60) == squared(RED).pixels
-    assert pictures.squared(digest_of(RED), waits=False) == squared(RED).pixels
+    assert pictures.squares([digest_of(RED)], waits=False) == [squared(RED).pixels]
+
+
+def test_an_answer_waits_once_for_all_its_pictures(store, monkeypatch):
+    pictures, goes_on, began = PictureStore(str(store)), threading.Event(), []
+
+    def cat_file(path, **limits):
+        began.append(path)
+        goes_on.wait(60)
+        raise FileNotFoundError
+
+    monkeypatch.setattr(picture_store, "ANSWER_S", 0.02)
+    monkeypatch.setattr(pictures._files, "cat_file", cat_file)
+    waited, result = [], Future.result
+    monkeypatch.setattr(
+        Future, "result", lambda self, timeout: waited.append(timeout) or result(self, timeout)
+    )
+    names = [digest_of(b"%d" % i) for i in range(100)]
+    assert pictures.squares([*names, "", names[0]], waits=False) == [b""] * 102
+    assert len(pictures._reads) == picture_store.READS_MAX
+    assert sorted(waited, reverse=True)[1] == 0, "one wait was as long as it may be"
+    goes_on.set()
+
+
+def test_a_stored_file_has_the_limit_of_one_that_is_sent(store, monkeypatch):
+    monkeypatch.setattr(pictures_of_files, "WORK_MAX", 1_000)
+    pictures = PictureStore(str(store))
+    assert pictures.squares([digest_of(RED)], waits=True) == [b""]
+    assert pictures.absent == 1
 
 
 def test_what_is_held_is_bounded(store, monkeypatch):
@@ -145,11 +175,11 @@ def test_what_is_held_is_bounded(store, monkeypatch):
     for level in range(5):
         file = file_of((level, 0, 0))
         (store / digest_of(file)).write_bytes(file)
-        assert pictures.squared(digest_of(file), waits=True)
+        assert pictures.squares([digest_of(file)], waits=True) != [b""]
     assert len(pictures._held) == 3
     large = RED + bytes(1 << 20)
     (store / digest_of(large)).write_bytes(large)
-    assert pictures.squared(digest_of(large), waits=True) == b""
+    assert pictures.squares([digest_of(large)], waits=True) == [b""]
     assert pictures.absent == 1
 
 

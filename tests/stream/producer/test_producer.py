@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import subprocess
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from stream.columns import Feature
+from stream.columns import Feature, pictures
 from stream.config import StreamConfig
 from stream.decoding import decode_clicks, decode_impressions
 from stream.hashing import Pseudonymiser, partition_of_key
@@ -434,11 +436,33 @@ def test_a_feature_is_sent_by_either_name_and_integers_as_numbers(title: str, nu
     assert tables[0].equals(tables[1])
 
 
+def test_a_batch_whose_pictures_are_too_many_pixels_is_divided(monkeypatch: pytest.MonkeyPatch):
+    """Its record would be quarantined as a whole."""
+    monkeypatch.setattr(pictures, "WORK_MAX", 30_000)
+    made = log()
+    files = []
+    for colour in range(7):
+        out = io.BytesIO()
+        Image.new("RGB", (9, 5), (colour, 0, 0)).save(out, "GIF")
+        files.append(out.getvalue())
+    with EventProducer(made, DECLARED, str, ProducerConfig(batch_age_max_ms=60_000)) as producer:
+        for i, file in enumerate(files):
+            producer.impression(impression(i, "s") | {"features": {"photo": file}})
+    sent = [one for p in range(4) for one in made.records(Partition("impressions", p))]
+    rows, bad = decode_impressions(sent, 0, np.full(len(sent), TS), replace(DECLARED, partitions=1))
+    assert bad == []
+    assert rows.table["id"].to_pylist() == [f"i{i}" for i in range(7)]
+    assert len(sent) == 3
+    monkeypatch.setattr(pictures, "WORK_MAX", 1_000)
+    with pytest.raises(ValueError, match="the event holds pictures of"):
+        producer.impression(impression(8) | {"features": {"photo": files[0]}})
+
+
 def test_pictures_count_in_the_buffer():
     made = log()
     producer = EventProducer(made, DECLARED, str, ProducerConfig(batch_age_max_ms=60_000))
     file = b"GIF8" + bytes(200_000)
-    with pytest.raises(ValueError, match="picture that cannot be read"):
+    with pytest.raises(ValueError, match="chunks, segments or blocks"):
         producer.impression(impression(1) | {"features": {"photo": file}})
     assert _value_bytes(file) == len(file)
     assert _value_bytes(["ab", "c"]) == 19

@@ -276,6 +276,42 @@ def test_a_place_that_no_symbol_has_is_bad(place: int):
     assert "is not what schema 1 says" in bad[0].reason
 
 
+@pytest.mark.parametrize("place", [-1, -2, -3, 2, 60])
+def test_a_branch_that_no_union_has_is_bad(place: int):
+    first = avro(IMPRESSION, impression(vendor="v"))
+    branch = bytes([place << 1 if place >= 0 else ~(place << 1)])
+    value = first.replace(b"\x02u\x02\x02v", b"\x02u" + branch + b"\x02v")
+    assert value != first
+    rows, bad = decode(value, first, schemas=(avro_schema(IMPRESSION),))
+    assert rows.table["vendor"].to_pylist() == ["v"]
+    assert "is not what schema 1 says" in bad[0].reason
+
+
+@pytest.mark.parametrize("within", ["event", "impression"])
+def test_a_name_twice_in_a_map_of_features_is_bad(within: str):
+    """Avro lets a writer do so, and a dict would keep the last."""
+    bag = {"type": "map", "values": ["null", "string", "double"]}
+    part = {"type": "record", "name": "Bare", "fields": [
+        {"name": "id", "type": "string"}, {"name": "item", "type": "string"},
+        {"name": "features", "type": bag}]}  # fmt: skip
+    kept = [f for f in IMPRESSION["fields"] if f["name"] not in ("features", "impressions")]
+    schema = dict(IMPRESSION, fields=[
+        *kept, {"name": "features", "type": ["null", bag]},
+        {"name": "impressions", "type": ["null", {"type": "array", "items": part}]}])  # fmt: skip
+    features = {"user": "ann", "extra": "b"}
+    event = impression(features=features)
+    if within == "impression":
+        event = impression(impressions=[{"id": "i", "item": "x", "features": features}])
+    fine = avro(schema, event)
+    rows, bad = decode(fine, fine.replace(b"extra", b"user"), schemas=(avro_schema(schema),))
+    assert rows.table["f_user"].to_pylist() == ["ann"]
+    assert "is not what schema 1 says" in bad[0].reason
+    twice = fine.replace(b"\x0aextra", b"\x08user")
+    rows, bad = decode(fine, twice, schemas=(avro_schema(schema),))
+    assert rows.table["f_user"].to_pylist() == ["ann"]
+    assert reasons(bad) == [("features.user", "is given twice in one map; send it once")]
+
+
 def test_an_alias_takes_no_field_from_its_name_and_the_first_name_has_it():
     """Which of two does not depend on how a process hashes strings."""
     features = {"type": "record", "name": "Features", "fields": [
