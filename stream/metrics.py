@@ -86,18 +86,29 @@ class InputMetrics(ReaderMetrics):
             "since when a schema is waited for that the registry does not give, s since 1970",
             *("schema", "reason"),
         )
+        self._ids = self.gauge(
+            "everspun_registry_ids",
+            "ids of schemas that the registry is asked for, and that it does not know",
+            "state",
+        )
         self._registry: Callable[[], Away | None] = lambda: None
+        self._registry_ids: Callable[[], tuple[int, int]] = lambda: (0, 0)
 
-    def watch_registry(self, away: Callable[[], Away | None]) -> None:
-        """`away` says what the registry does not give, if anything is waited for because of it."""
-        self._registry = away
+    def watch_registry(
+        self, away: Callable[[], Away | None], ids: Callable[[], tuple[int, int]]
+    ) -> None:
+        """`away` says what the registry does not give, if anything is waited for because of it;
+        `ids` how many ids are asked for, and how many are remembered to be unknown."""
+        self._registry, self._registry_ids = away, ids
 
     def look_registry(self) -> None:
-        """Take the gauge as it stands."""
+        """Take the gauges as they stand."""
         self._away.clear()
         if (away := self._registry()) is not None:
             reason = away.reason[:REASON_CHARS_MAX]
             self._away.labels(str(away.id), reason).set(away.since_ms / 1_000)
+        for state, count in zip(("wanted", "unknown"), self._registry_ids(), strict=True):
+            self._ids.labels(state).set(count)
 
 
 def start_metrics(

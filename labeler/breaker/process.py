@@ -47,7 +47,7 @@ def run(
     client = registry_client(registry or RegistryConfig())
     log = log_with_schemas(KafkaLog(stream), stream, client)
     if client is not None:
-        metrics.watch_registry(client.away)
+        metrics.watch_registry(client.away, client.ids)
     BreakerService(stream, labeler, breaker, log, metrics, wall_clock_ms, f"breaker-{index}").run(
         stop
     )

@@ -67,7 +67,7 @@ def run(
     start_metrics(run_dir, "labeler", index, metrics)
     client = registry_client(registry or RegistryConfig())
     if client is not None:
-        metrics.watch_registry(client.away)
+        metrics.watch_registry(client.away, client.ids)
     dir, log = (
         Path(run_dir) / f"labeler-{index}",
         log_with_schemas(KafkaLog(stream), stream, client),

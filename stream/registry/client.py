@@ -15,7 +15,7 @@ import random
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -82,14 +82,18 @@ class RegistryClient:
         with self._changed:
             return self._known.away
 
-    def find(self, ids: Iterable[int]) -> Schemas:
-        """What is known of these; the others are on their way."""
-        wanted = list(ids)
-        if not wanted:
+    def ids(self) -> tuple[int, int]:
+        """How many ids are asked for, and how many are remembered to be unknown."""
+        with self._changed:
+            return self._known.ids
+
+    def find(self, newest: Mapping[int, int]) -> Schemas:
+        """What is known of these ids; the others are on their way."""
+        if not newest:
             return {}
         with self._changed:
-            found = self._known.find(wanted, self._now())
-            if len(found) < len(wanted):
+            found = self._known.find(newest, self._now())
+            if len(found) < len(newest):
                 if self._thread is None:
                     self._thread = threading.Thread(target=self._run, name="schemas", daemon=True)
                     self._thread.start()

@@ -6,7 +6,7 @@ out can be decoded without asking anybody, and the place where a reader stands i
 it holds back (C2, L7).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -23,8 +23,9 @@ HELD_POLL_MS = 50
 class SchemaSource(Protocol):
     """Where schemas come from. May be asked from any thread, and does not wait."""
 
-    def find(self, ids: Iterable[int]) -> Schemas:
-        """What is known of these; what is not is asked for, and found later."""
+    def find(self, newest: Mapping[int, int]) -> Schemas:
+        """What is known of these ids, each with the timestamp of the newest record that names it,
+        ms; what is not is asked for, and found later."""
 
     def wait(self, timeout_ms: int) -> None:
         """Until a schema has come, or for this long."""
@@ -36,8 +37,8 @@ class SchemaTable:
     def __init__(self, *schemas: RegisteredSchema | AbsentSchema) -> None:
         self.schemas = {one.id: one for one in schemas}
 
-    def find(self, ids: Iterable[int]) -> Schemas:
-        return {id: self.schemas[id] for id in ids if id in self.schemas}
+    def find(self, newest: Mapping[int, int]) -> Schemas:
+        return {id: self.schemas[id] for id in newest if id in self.schemas}
 
     def wait(self, timeout_ms: int) -> None:
         return
@@ -47,7 +48,10 @@ def with_schemas(records: RecordColumns, source: SchemaSource) -> RecordColumns:
     """As many of the first records as name schemas that are known, with these."""
     rows = np.flatnonzero(framed(records))
     ids = schema_ids(records, rows)
-    found = source.find(np.unique(ids[ids >= 0]).tolist())
+    of_id, places = np.unique(ids[ids >= 0], return_inverse=True)
+    newest_ms = np.zeros(len(of_id), np.int64)
+    np.maximum.at(newest_ms, places, records.timestamp_ms[rows[ids >= 0]])
+    found = source.find(dict(zip(of_id.tolist(), newest_ms.tolist(), strict=True)))
     lacking = rows[(ids >= 0) & ~np.isin(ids, np.array(list(found), np.int64))]
     ready = records if not len(lacking) else records[: int(lacking[0])]
     return ready.with_schemas(found)

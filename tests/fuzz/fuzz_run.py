@@ -33,8 +33,9 @@ from decoders import DECODERS, Decoder, allocated  # noqa: E402
 from mutations import mutated  # noqa: E402
 
 CORPUS = HERE / "corpus"
-#: Values of one call.
-BATCH = 512
+#: Values of one call. A decoder gets so many calls in a short run, too: by its number a batch
+#: chooses its readers.
+BATCH, BATCHES_MIN = 512, 8
 #: So many batches draw from one pool of inputs; in each, some of the pool's are replaced.
 EPOCH, POOL, REPLACED = 64, 256, 8
 MADE_SHARE = 0.05
@@ -146,7 +147,14 @@ def _changed(pool: list[bytes], rng: random.Random) -> bytes:
     return mutated(rng.choice(pool), pool, rng)
 
 
-def fuzz(name: str, inputs: int, seconds: float, seed: int, state: "State | None" = None) -> int:
+def fuzz(
+    name: str,
+    inputs: int,
+    seconds: float,
+    seed: int,
+    state: "State | None" = None,
+    batches_min: int = 0,
+) -> int:
     """How many inputs were read, with those of `state`. Raises Found."""
     state = state or State(None, seed)
     first, done = state.of(name)
@@ -154,7 +162,7 @@ def fuzz(name: str, inputs: int, seconds: float, seed: int, state: "State | None
     if not first:
         done += check(DECODERS[name], corpus(name))
     for number, values in batches(name, seed, first):
-        if done >= inputs or time.monotonic() >= until:
+        if (done >= inputs and number >= batches_min) or time.monotonic() >= until:
             break
         done += check(DECODERS[name], values, number, measure=number % MEASURED_EACH == 0)
         state.write(name, number + 1, done)
@@ -201,7 +209,7 @@ def _one(name: str, seed: int, number: int) -> int:
     return check(DECODERS[name], values, number)
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=int, default=sys.maxsize, help="of all decoders together")
     parser.add_argument("--seconds", type=float, default=sys.maxsize, help="of each decoder")
@@ -210,7 +218,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, help="this batch alone, of one decoder")
     parser.add_argument("--state", type=Path, help="file that says where to go on")
     parser.add_argument("--keep", type=Path, help="folder for inputs that fail")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     logging.disable(logging.WARNING)  # of features that are not declared
     names = options.decoder or list(DECODERS)
     state, shares = State(options.state, options.seed), sum(SHARES[name] for name in names)
@@ -222,7 +230,8 @@ def main() -> int:
                 done = _one(name, options.seed, options.batch)
             else:
                 inputs = -(-options.inputs * SHARES[name] // shares)
-                done = fuzz(name, inputs, options.seconds, options.seed, state)
+                limits = inputs, options.seconds, options.seed
+                done = fuzz(name, *limits, state, BATCHES_MIN)
             cpu_s = time.process_time() - began
             print(f"{name:12} {done:>12,} inputs, 0 failed, {cpu_s:.0f} s of CPU", flush=True)
             total += done

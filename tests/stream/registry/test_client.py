@@ -58,7 +58,7 @@ def clients(registry: SmallRegistry):
 
 
 def given(client: RegistryClient, id: int) -> RegisteredSchema | AbsentSchema:
-    return wait_for(lambda: client.find([id]).get(id))
+    return wait_for(lambda: client.find({id: 0}).get(id))
 
 
 def test_schemas_of_each_kind_are_fetched_and_read_by(registry: SmallRegistry, clients):
@@ -115,11 +115,11 @@ def test_a_registry_that_is_away_is_waited_for(registry: SmallRegistry, clients,
     id = registry.register("impressions-value", IMPRESSION)
     registry.fault = fault
     client = clients()
-    away = wait_for(lambda: client.find([id]) or client.away())
+    away = wait_for(lambda: client.find({id: 0}) or client.away())
     assert away.id == id
     assert registry.url in away.reason
     for _ in range(20):
-        assert client.find([id]) == {}
+        assert client.find({id: 0}) == {}
         time.sleep(0.01)
     registry.fault = ""
     assert isinstance(given(client, id), RegisteredSchema)
@@ -208,29 +208,72 @@ def test_a_setting_that_cannot_be_is_named(changed: dict[str, Any], says: str):
 
 def test_an_unknown_id_is_believed_once_it_was_said_twice():
     known = KnownSchemas(schemas_max=10, unknown_ms=2_000)
-    assert known.find([7], 0) == {}
+    assert known.find({7: 0}, 0) == {}
     assert known.next(0) == 7
     known.on_absent(7, 100)
-    assert known.find([7], 100) == {}
+    assert known.find({7: 0}, 100) == {}
     assert known.next(2_099) is None
     assert known.next(2_100) == 7
     known.on_absent(7, 2_100)
-    assert known.find([7], 2_101) == {7: AbsentSchema(7)}
-    assert known.find([7], 62_101) == {}, "it is asked for again after a minute"
+    assert known.find({7: 0}, 2_101) == {7: AbsentSchema(7)}
+    assert known.ids == (0, 1)
+    assert known.find({7: 0}, 62_101) == {}, "it is asked for again after a minute"
+    assert known.ids == (1, 1)
+
+
+def test_a_schema_that_comes_after_its_id_was_made_up_is_found():
+    """Somebody guesses the next id: who gets it then is not judged by what was said before."""
+    known = KnownSchemas(10, 2_000)
+    known.find({7: 1_000}, 1_000)
+    known.on_absent(7, 1_000)
+    assert known.find({7: 1_500}, 1_500) == {}
+    known.on_absent(7, 3_000)
+    assert known.find({7: 1_000}, 3_001) == {7: AbsentSchema(7)}
+    assert known.find({7: 1_500}, 3_001) == {}, "it came after the registry had first said no"
+    assert known.next(3_001) == 7
+    schema = RegisteredSchema(7, "AVRO")
+    known.on_schema(schema)
+    assert known.find({7: 1_500}, 3_002) == {7: schema}
+
+
+@pytest.mark.parametrize("ahead_ms", [0, -4_000, 4_000, 10**12])
+def test_a_reader_of_made_up_ids_is_no_further_behind_than_the_time_that_they_take(ahead_ms: int):
+    """A record each 100 ms, each of an id of its own; 20 at most are read at once, as while others
+    are held. `ahead_ms`: by how much the clock is ahead that stamps them."""
+    known, read, now_ms, behind_ms = KnownSchemas(10, 2_000), 0, 0, 0
+    while read < 500:
+        held = range(read, min(read + 20, now_ms // 100 + 1))
+        found = known.find({id: 100 * id + ahead_ms for id in held}, now_ms)
+        while held[:1] and read in found:
+            read += 1
+        if (id := known.next(now_ms)) is not None:
+            known.on_absent(id, now_ms)
+        now_ms += 5
+        behind_ms = max(behind_ms, now_ms - 100 * read)
+    assert behind_ms < (12_000 if ahead_ms <= 4_000 else 200_000)
+
+
+def test_an_id_that_nothing_was_said_of_is_asked_for_before_others():
+    known = KnownSchemas(10, 2_000)
+    known.find(dict.fromkeys(range(5), 0), 0)
+    for id in range(5):
+        known.on_absent(id, 0)
+    known.find({9: 1_000}, 2_000)
+    assert known.next(2_000) == 9
 
 
 def test_an_id_that_a_follower_had_not_heard_of_is_known_after_all():
     known = KnownSchemas(10, 2_000)
-    known.find([7], 0)
+    known.find({7: 0}, 0)
     known.on_absent(7, 0)
     known.on_schema(schema := RegisteredSchema(7, "AVRO", '"long"'))
-    assert known.find([7], 1) == {7: schema}
+    assert known.find({7: 0}, 1) == {7: schema}
     assert known.next(10_000) is None
 
 
 def test_an_outage_is_told_from_the_first_failure_to_the_answer():
     known = KnownSchemas(10, 0)
-    known.find([1, 2], 0)
+    known.find({1: 0, 2: 0}, 0)
     known.on_failed(1, 10, 100, "refused")
     known.on_failed(2, 20, 100, "refused")
     known.on_failed(1, 30, 100, "timed out")
@@ -247,19 +290,19 @@ def test_what_is_kept_is_bounded():
     known = KnownSchemas(schemas_max=2, unknown_ms=0)
     for id in (1, 2):
         known.on_schema(RegisteredSchema(id, "AVRO"))
-    known.find([1], 0)
+    known.find({1: 0}, 0)
     known.on_schema(RegisteredSchema(3, "AVRO"))
-    assert set(known.find([1, 2, 3], 0)) == {1, 3}
+    assert set(known.find(dict.fromkeys([1, 2, 3], 0), 0)) == {1, 3}
     large = KnownSchemas(schemas_max=100, unknown_ms=0)
     for id in range(5):
         large.on_schema(RegisteredSchema(id, "AVRO", "x" * (7 << 20)))
     assert len(large) == 2
     many = KnownSchemas(2, 0)
-    many.find(range(100_000), 0)
+    many.find(dict.fromkeys(range(100_000), 0), 0)
     fetched = 0
     while (id := many.next(1)) is not None:
         many.on_absent(id, 1)
         fetched += 1
     assert fetched == 4_096
-    assert many.find([5_000], 0) == {}, "and others are asked for when there is room"
+    assert many.find({5_000: 0}, 0) == {}, "and others are asked for when there is room"
     assert many.next(40_000) is None, "what no reader waits for any more is not fetched"
