@@ -34,3 +34,27 @@ def extent(text: Bytes) -> tuple[int, int, int]:
             most = max(most, members)
         at += 1
     return opened, deepest, most
+
+
+@kernel
+def members(text: Bytes) -> int:
+    """How many fields the outermost object of JSON has, those that are there twice counted twice.
+    Colons inside strings do not count."""
+    level, found, at, quoted = 0, 0, 0, False
+    while at < len(text):
+        byte = text[at]
+        if quoted:
+            if byte == BACKSLASH:
+                at += 1
+            elif byte == QUOTE:
+                quoted = False
+        elif byte == QUOTE:
+            quoted = True
+        elif byte in (OPEN, OPEN_LIST):
+            level += 1
+        elif byte in (CLOSE, CLOSE_LIST):
+            level -= 1
+        elif byte == COLON:
+            found += level == 1
+        at += 1
+    return found

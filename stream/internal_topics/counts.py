@@ -142,7 +142,12 @@ def decode_counts(record: Record) -> CountPart:
         [name for name in read.text(header, default).split(",") if name]
         for header, default in (("counted", None), ("kept", ""))
     )
-    points = dict(_point(read, part) for part in read.text("points").split(",") if part)
+    pairs = [_point(read, part) for part in read.text("points").split(",") if part]
+    points = dict(pairs)
+    of_each = {"counted": names, "kept": kept, "points": [partition for partition, _ in pairs]}
+    for header, said_of in of_each.items():
+        if len(set(said_of)) < len(said_of):
+            read.wrong(header, "one stands there twice")
     numbers = {name: read.integer(name, high=_NONE) for name in ("number", "bucket")}
     sizes = {name: read.integer(name, low=1, high=_NONE) for name in ("bucket_ms", "slices")}
     parts = read.integer("parts", low=1, high=1 << 31)

@@ -352,4 +352,7 @@ def _parse_watermarks(read: HeaderFields) -> dict[str, int]:
 
 def _parse_ids(read: HeaderFields) -> dict[str, str]:
     pairs = [part.rpartition("=") for part in read.text("topic_ids", "").split(",") if part]
-    return {name: id for name, _, id in pairs}
+    found = {name: id for name, _, id in pairs}
+    if len(found) < len(pairs):
+        read.wrong("topic_ids", "a topic stands there twice")
+    return found

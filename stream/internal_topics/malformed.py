@@ -53,7 +53,9 @@ def json_object(topic: str, value: bytes | None) -> "Fields":
     if not value:
         raise MalformedRecord(topic, "value", "there is none, expected a JSON object")
     try:
-        body = json.loads(value, parse_int=_integer)
+        body = json.loads(value, parse_int=_integer, object_pairs_hook=_object)
+    except _Twice as error:
+        raise MalformedRecord(topic, shown(str(error)), "the field stands there twice") from None
     except RecursionError:
         raise MalformedRecord(topic, "value", "nested too deep") from None
     except ValueError as error:
@@ -65,6 +67,19 @@ def _integer(digits: str) -> int:
     if len(digits) > 20:
         raise ValueError(f"an integer of {len(digits)} digits")
     return int(digits)
+
+
+class _Twice(ValueError):
+    """A field of a JSON object."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raises _Twice."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Twice(next(name for name in made if names.count(name) > 1))
+    return made
 
 
 class Fields:

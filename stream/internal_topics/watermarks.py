@@ -51,6 +51,8 @@ def unpack_watermarks(raw: str) -> dict[str, int]:
                 raise ValueError(f"{part!r:.80}, expected '<topic>=<ms>,<difference>,...'")
             topic, _, numbers = part.partition("=")
             ms = 0
+            if f"{topic}/0" in found:
+                raise ValueError(f"{topic!r:.80} stands there twice")
             for p, number in enumerate(numbers.split(",")):
                 ms += int(number)
                 if not 0 <= ms < 1 << 63:
@@ -61,5 +63,7 @@ def unpack_watermarks(raw: str) -> dict[str, int]:
         one = _ONE.fullmatch(part)
         if one is None:
             raise ValueError(f"{part!r:.80}, expected '<input>=<ms>'")
+        if one[1] in found:
+            raise ValueError(f"{one[1]!r:.80} stands there twice")
         found[one[1]] = int(one[2])
     return found

@@ -11,7 +11,7 @@ from pathlib import Path
 
 os.environ["NUMBA_DISABLE_JIT"] = "1"
 
-import coverage  # noqa: E402  before all that it is to see
+import coverage
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]

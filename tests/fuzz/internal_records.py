@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
+from rows_made import counts, examples, read_row, row
 
 from checkpointer.serving import BadRequest
 from checkpointer.serving.request import parse as parse_request
@@ -24,6 +25,7 @@ from labeler.labels import LostRange, lost_headers, lost_ranges, rejected_ids
 from learners import ModelConfig
 from learners.models import Encoder, TextEncoder
 from stream import Record
+from stream.decoding.catalogues import WrongRow
 from stream.internal_topics import (
     REJECT,
     Again,
@@ -34,11 +36,17 @@ from stream.internal_topics import (
     Verdict,
     Watermark,
     clock_overrides,
+    decode_counts,
     decode_examples,
     decode_verdict,
     encode_verdict,
     json_object,
     override_headers,
+    row_hash_sum,
+    rows_from,
+    rows_of,
+    taken,
+    trim,
 )
 from stream.log import Headers
 
@@ -46,7 +54,7 @@ CONFIG = ModelConfig(categorical=("source", "item"), numeric=("price", "shown_at
 ENCODER = Encoder(CONFIG)
 FEATURES = ENCODER.features
 REQUESTS = RequestDecoder(TextEncoder(ENCODER))
-TOLD = (MalformedRecord, manifest.Damaged, BadRequest)
+TOLD = (MalformedRecord, manifest.Damaged, BadRequest, WrongRow)
 
 
 def packed(headers: Headers, value: bytes) -> bytes:
@@ -166,12 +174,29 @@ _KINDS: list[Callable[[random.Random], tuple[Headers, bytes]]] = [
     _header,
     _override,
     _json,
+    examples,
+    counts,
+    row,
 ]
+
+
+def _read_examples(record: Record) -> None:
+    """What is decoded is cut, hashed, and written as it stood."""
+    batch = decode_examples(record.value or b"")
+    rows_of(batch, "label/0", 2 << 20, 1 << 20, 2 << 20)
+    rows_of(batch, "retract/0", 2 << 20, 1 << 20, 2 << 20)
+    rows_from(trim(batch, 1), 1)
+    assert len(taken(batch)) == batch.num_rows
+    row_hash_sum(batch)
+
+
 _READ: list[Callable[[Record], object]] = [
     lambda record: decode_verdict(record.value),
     decode_signal,
     lambda record: BatchHeader.from_headers(record.headers),
-    lambda record: decode_examples(record.value or b""),
+    _read_examples,
+    decode_counts,
+    read_row,
     lambda record: decode_tally(record.value or b""),
     decode_band,
     lambda record: announcement.decode(record.value),

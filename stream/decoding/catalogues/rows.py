@@ -5,13 +5,17 @@ features. Attributes that nobody declared are left out: what is kept of a row is
 read of it.
 """
 
+import json
+from collections import Counter
 from typing import Any, NamedTuple
 
+import numpy as np
 import orjson
 import pyarrow as pa
 
 from stream.columns import LIST, STRING_BYTES_MAX, FeatureColumn, Features
 from stream.decoding.event_faults import feature_faults
+from stream.decoding.json_extent import members
 from stream.record import Record
 
 #: Of heartbeats: a compacted topic takes no record without a key. No row has it.
@@ -89,7 +93,21 @@ class RowReader:
                 f"is a {type(bag).__name__}; send an object of attributes, or no value to delete "
                 f"the row",
             )
+        if members(np.frombuffer(value, np.uint8)) > len(bag):
+            self._check_once(value)
         return bag
+
+    def _check_once(self, value: bytes) -> None:
+        """Raises WrongRow for a declared attribute that is there twice."""
+        try:
+            outermost: list[tuple[str, Any]] = json.loads(value, object_pairs_hook=list)
+        except RecursionError as error:
+            raise WrongRow("value", "is nested too deep") from error
+        count = Counter(name for name, _ in outermost)
+        for feature in self._features:
+            for name in (feature.name, feature.alias):
+                if name and count[name] > 1:
+                    raise WrongRow(name, "is given twice in one object; send it once")
 
 
 def _column_bytes(feature: FeatureColumn, value: Any) -> int:

@@ -218,3 +218,30 @@ def test_what_is_passed_over_is_not_held():
     )
     assert sys.getrefcount(one) == before
     assert len(passed_over) == 1
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_a_field_that_stands_there_twice_says_nothing(body: dict[str, Any]):
+    """A parser takes the last of them, and who wrote it may have meant the first."""
+    text = json.dumps(body)
+    for name in body:
+        twice = text.replace("{", f'{{"{name}": 1, ', 1)
+        with pytest.raises(MalformedRecord, match=f"'{name}': the field stands there twice"):
+            json_object("checkpoints", twice.encode())
+    with pytest.raises(MalformedRecord, match="'a': the field stands there twice"):
+        json_object("checkpoints", text.replace("{", '{"x": [{"a": 1, "a": 1}], ', 1).encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("watermarks", b"~a=1,2;a=3"),
+        ("watermarks", b"a=1,b=2,a=3"),
+        ("topic_ids", b"impressions=x,clicks=y,impressions=z"),
+    ],
+)
+def test_what_stands_twice_within_a_header_says_nothing(name: str, value: bytes):
+    headers = tuple((n, value if n == name else v) for n, v in HEADERS if n != "topic_ids")
+    headers += ((name, value),) if name == "topic_ids" else ()
+    with pytest.raises(MalformedRecord, match=f"header {name}.*stands there twice"):
+        BatchHeader.from_headers(headers)

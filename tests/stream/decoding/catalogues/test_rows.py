@@ -42,6 +42,8 @@ def test_a_row_says_its_declared_attributes_in_their_order():
         "by its former name", None, None, 1995, 3, [0.1, 2]
     ]  # fmt: skip
     assert said({}) == [None] * 6
+    twice = b'{"x": {"year": 1, "year": 2}, "x": ":", "year": 3, "other": [{}]}'
+    assert said(twice) == [None, None, None, 3, None, None], "of what nobody declared"
 
 
 def test_a_record_without_a_value_deletes_and_a_heartbeat_says_nothing():
@@ -56,6 +58,9 @@ def test_a_record_without_a_value_deletes_and_a_heartbeat_says_nothing():
     [
         (record(b"{"), "value", "not JSON"),
         (record(b'{"title": "\\ud83d"}'), "value", "not JSON"),
+        (record(b'{"year": 1, "genres": ["a"], "year": 2}'), "year", "is given twice"),
+        (record(b'{"name": "a", "n\\u0061me": "b"}'), "name", "is given twice"),
+        (record(b'{"x": ' + b"[" * 1_000 + b"]" * 1_000 + b', "x": 1}'), "value", "deep"),
         (record([1]), "value", "an object of attributes"),
         (record({"title": ["x"]}), "title", "declared text"),
         (record({"year": "1995"}), "year", "send a number"),
