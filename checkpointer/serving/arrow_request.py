@@ -37,7 +37,10 @@ def read_table(body: bytes, features: Features, rows_max: int, bytes_max: int) -
         if size.unpacked_bytes > bytes_max:
             raise BadRequest(f"body: unpacks to {size.unpacked_bytes} bytes; at most {bytes_max}")
         with pa.ipc.open_stream(pa.py_buffer(body)) as stream:
-            table = stream.read_all()
+            # nobody validates an offset of a list behind which no row stands, and who follows it
+            # aborts
+            batches = [batch for batch in stream if batch.num_rows]
+            table = pa.Table.from_batches(batches, stream.schema)
         table.validate(full=True)
         most = {f.name: GIVEN_BYTES_MAX for f in features if f.kind == IMAGE}
         columns = {

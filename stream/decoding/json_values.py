@@ -19,7 +19,7 @@ from stream.decoding.event_faults import Bad
 from stream.decoding.json_frames import Lines, count_objects, frame
 from stream.decoding.record_faults import explain_json
 from stream.decoding.schema import Rows, Shape, expansion, flatten_json
-from stream.kernels import I64, Bytes
+from stream.kernels import I64
 from stream.log import RecordColumns
 from stream.record import ROWS_PER_RECORD_MAX, Record
 
@@ -91,7 +91,7 @@ def _not_too_many(
     return indices[keep]
 
 
-def too_many_objects(value: bytes | Bytes, by_memory: int) -> Fault | None:
+def too_many_objects(value: bytes | memoryview, by_memory: int) -> Fault | None:
     """What is wrong with JSON that holds more objects than its bytes allow, or memory does."""
     allowed = min(by_memory, max(_OBJECTS_FREE, len(value) // _EVENT_BYTES_MIN))
     if len(value) <= allowed * _OBJECT_BYTES_MIN:

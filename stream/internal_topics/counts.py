@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -144,7 +144,11 @@ def decode_counts(record: Record) -> CountPart:
     )
     pairs = [_point(read, part) for part in read.text("points").split(",") if part]
     points = dict(pairs)
-    of_each = {"counted": names, "kept": kept, "points": [partition for partition, _ in pairs]}
+    of_each: dict[str, list[Any]] = {
+        "counted": names,
+        "kept": kept,
+        "points": [partition for partition, _ in pairs],
+    }
     for header, said_of in of_each.items():
         if len(set(said_of)) < len(said_of):
             read.wrong(header, "one stands there twice")

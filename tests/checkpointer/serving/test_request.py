@@ -1,8 +1,10 @@
 import json
 import math
 
+import pyarrow as pa
 import pytest
 
+from checkpointer.serving.arrow_request import read_table
 from checkpointer.serving.request import BadRequest, of_rows, parse
 from stream.columns import CATEGORICAL, NUMERIC, FeatureColumn
 
@@ -59,6 +61,20 @@ def test_rows_and_columns_say_the_same():
     assert rows.columns["shown_at"].to_pylist() == [-1, -1, 3]
     assert columns.columns["shown_at"].to_pylist() == [1, 2, 3]
     assert rows.ignored == columns.ignored == ()
+
+
+def test_a_table_without_rows_kills_nobody():
+    """An offset of a list without a row behind is in nobody's validation, and whoever follows it
+    aborts the process."""
+    offset = pa.py_buffer((240).to_bytes(4, "little"))
+    tags = pa.Array.from_buffers(
+        pa.list_(pa.string()), 0, [None, offset], children=[pa.array([], pa.string())]
+    )
+    batch = pa.record_batch([tags, pa.array([], pa.string())], ["colour", "item"])
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    assert read_table(sink.getvalue().to_pybytes(), FEATURES, 10, 10**6).rows == 0
 
 
 def test_features_no_model_knows_yet_are_ignored_and_named():

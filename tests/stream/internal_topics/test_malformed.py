@@ -245,3 +245,17 @@ def test_what_stands_twice_within_a_header_says_nothing(name: str, value: bytes)
     headers += ((name, value),) if name == "topic_ids" else ()
     with pytest.raises(MalformedRecord, match=f"header {name}.*stands there twice"):
         BatchHeader.from_headers(headers)
+
+
+def test_an_offset_of_a_list_without_rows_is_not_followed():
+    """Arrow passes it over where it validates, and aborts the process where it flattens."""
+    offset = pa.py_buffer((240).to_bytes(4, "little"))
+    schema = pa.schema([*examples_schema(()), pa.field("f_tags", pa.list_(pa.string()))])
+    columns = [pa.array([], field.type) for field in schema]
+    columns[-1] = pa.Array.from_buffers(schema[-1].type, 0, [None, offset], children=[columns[6]])
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_batch(pa.record_batch(columns, schema=schema))
+    read = decode_examples(sink.getvalue().to_pybytes())
+    assert read.num_rows == 0
+    assert read.column("f_tags").flatten().to_pylist() == []
