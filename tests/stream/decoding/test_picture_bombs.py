@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from stream.columns import Feature, squared
+from stream.columns import WORK_MAX, Feature, squared
 from stream.columns.picture_files import PARTS_MAX
-from stream.columns.pictures import WORK_MAX, picture_work
+from stream.columns.pictures import picture_work
 from stream.config import StreamConfig
 from stream.decoding import WrongValue, decode_impressions, given_features, impression_shape
 from stream.record import Record
