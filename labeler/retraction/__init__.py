@@ -2,6 +2,7 @@
 
 - `labelled_rows`: the rows of `examples`, as every reader folds them, read back from an arrival on
   (C2)
+- `labelled_until`: how far every partition has been labelled, as the end of `examples` says
 - `late_verdicts`: the runs of `verdicts` that may take something back, read in order (L3, C1)
 - `rows`: what a verdict that comes after training takes back of `examples`, and the record that
   says so (L3, C1)

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from labeler.io import EMPTY_POLLS_MAX, POLL_MS, TailReader
-from labeler.join import ExamplesFold, LabelStrategy
-from stream import LABEL, Chain, Fold, Partition, Record, StreamConfig, offset_of
+from labeler.io import EMPTY_POLLS_MAX, POLL_MS
+from labeler.join import LabelStrategy
+from stream import LABEL, Chain, Fold, Partition, Record
 from stream.internal_topics import BatchHeader, MalformedRecord, decode_examples, trim
 from stream.log import Log, Reader, Unavailable
 
@@ -27,39 +27,6 @@ class Labelled(NamedTuple):
     offset: int
     arrival_max_ms: int
     rows: pa.RecordBatch
-
-
-def reached_ms(
-    log: Log,
-    impressions: Partition,
-    examples: Partition,
-    strategy: LabelStrategy,
-    stream: StreamConfig,
-) -> int:
-    """All arrivals below this have been labelled by a reading of a partition; 0 where that is not
-    to be seen among its last records. It is the arrival of the first record that is not labelled
-    yet, if that is there and believed as it stands (T3). Raises Unavailable."""
-    tail = TailReader(log, stream.poll_records_max)
-    try:
-        start, _ = tail.span(examples, LOOK_RECORDS)
-        fold = ExamplesFold(f"{strategy.kind}/{examples.partition}", from_first=start == 0)
-        tail.read(examples, LOOK_RECORDS, fold.add)
-    finally:
-        tail.close()
-    if fold.point is None:
-        return 0
-    reached, offset = fold.point.arrival_max_ms, offset_of(fold.point.start)
-    reader = log.reader()
-    try:
-        if offset >= reader.end_offsets([impressions])[impressions]:
-            return reached
-        reader.assign([impressions])
-        for record in _records(reader, impressions, offset, offset + 1, 1):
-            if record.timestamp_ms <= reached + stream.jump_max_ms:
-                reached = max(reached, record.timestamp_ms)
-    finally:
-        reader.close()
-    return reached
 
 
 class _Record(NamedTuple):

@@ -26,7 +26,8 @@ from labeler.labels import (
     read_verdicts,
     without_contradictions,
 )
-from labeler.retraction.labelled_rows import Labelled, LabelledRows, reached_ms
+from labeler.retraction.labelled_rows import Labelled, LabelledRows
+from labeler.retraction.labelled_until import LabelledUntil
 from labeler.retraction.late_verdicts import LateVerdicts, Run
 from labeler.retraction.rows import Gathered, Late, aligned, record_rows, values_of
 from stream import Partition, StreamConfig, offset_of, position, retract_chain, row_of
@@ -88,7 +89,7 @@ class Retracting:
         self._owned: frozenset[int] = frozenset()
         self._retry, self._ready = Wait(), Wait()
         self._claimed = ClaimedEnds(stream)
-        self._reached: dict[tuple[int, str], int] = {}
+        self._until: LabelledUntil | None = None
         self._acknowledged: list[BatchHeader] = []
         self.tasks: dict[int, RetractionTask] = {}
         self.refolds = 0
@@ -185,6 +186,7 @@ class Retracting:
         )
         self._writer = self._log.writer()
         self._reader = self._log.reader()
+        self._until = LabelledUntil(self._log, self._stream, self._waits)
         first_there = self._reader.beginning_offsets([self._verdicts])[self._verdicts]
         if first_there > self._late.next_offset:
             needed = self._late.next_offset
@@ -217,11 +219,11 @@ class Retracting:
 
     def _forget(self) -> None:
         """C5: everything but the log is forgotten."""
-        for one in (self._reader, self._writer, *self._rows.values()):
+        for one in (self._reader, self._writer, self._until, *self._rows.values()):
             if one is not None:
                 one.close()
         self._rows.clear()
-        self._reader, self._writer, self._late = None, None, None
+        self._reader, self._writer, self._until, self._late = None, None, None, None
         self.tasks.clear()
 
     def _read(self, wait_ms: int) -> bool:
@@ -263,23 +265,18 @@ class Retracting:
 
     def _is_labelled(self, run: Run, now_ms: int) -> bool:
         """Whether every reading of every partition has passed what closed before the run."""
-        partitions = range(self._stream.partitions)
-        missing = [
-            (p, strategy)
-            for p in partitions
+        assert self._until is not None
+        wanted = {
+            (p, strategy.kind): run.low_ms - strategy.wait_ms
+            for p in range(self._stream.partitions)
             for strategy in self._strategies
-            if self._reached.get((p, strategy.kind), 0) + strategy.wait_ms < run.low_ms
-        ]
+        }
+        missing = {one: ms for one, ms in wanted.items() if self._until.until_ms(one) < ms}
         if not missing or not self._ready.over(now_ms):
             return not missing
         self._ready.begin(now_ms, READY_MS)
-        for p, strategy in missing:
-            logs = Partition(self._stream.impressions, p), Partition(self._stream.examples, p)
-            self._reached[p, strategy.kind] = reached_ms(self._log, *logs, strategy, self._stream)
-        return all(
-            self._reached[p, strategy.kind] + strategy.wait_ms >= run.low_ms
-            for p, strategy in missing
-        )
+        self._until.look(missing)
+        return all(self._until.until_ms(one) >= ms for one, ms in missing.items())
 
     def _records(
         self, p: int, task: RetractionTask, run: Run

@@ -13,12 +13,12 @@ from checkpointer.archive.archive import Archiving
 from checkpointer.store.files import MemoryFiles
 from labeler.join import LabelStrategy
 from labeler.retraction import labelled_rows
-from labeler.retraction.labelled_rows import LabelledRows, reached_ms
-from stream import Partition, StreamConfig, position
+from labeler.retraction.labelled_rows import LabelledRows
+from stream import Partition, position
 from stream.internal_topics import BatchHeader, encode_examples, examples_schema
 from stream.log import Log, MemoryLog
 
-EXAMPLES, IMPRESSIONS = Partition("examples", 0), Partition("impressions", 0)
+EXAMPLES = Partition("examples", 0)
 READINGS = (LabelStrategy("label", 1, 1, 1), LabelStrategy("late", 2, 2, 2))
 COUNT = 600
 SCHEMA = examples_schema(())
@@ -47,7 +47,6 @@ def log() -> MemoryLog:
     it; some repeats."""
     made = MemoryLog(lambda: 0)
     made.create("examples", 1)
-    made.create("impressions", 1)
     for n in range(COUNT):
         append(made, "label/0", n, n + 1, 10 * n)
         if n % 3 == 0 and n >= 50:
@@ -159,29 +158,3 @@ def test_what_retention_took_is_found_in_the_archive(log: MemoryLog):
         assert [one for one in read(whole, from_ms) if one[1] >= from_ms] == [
             one for one in every if one[1] >= from_ms
         ]
-
-
-def test_a_reading_has_reached_the_arrival_of_the_first_record_that_it_has_not_labelled(
-    log: MemoryLog,
-):
-    stream = StreamConfig(partitions=1, jump_max_ms=100_000)
-    first = READINGS[0]
-    assert reached_ms(log, IMPRESSIONS, EXAMPLES, first, stream) == 10 * (COUNT - 1), (
-        "no such record"
-    )
-    for n in range(COUNT):
-        log.append(IMPRESSIONS, b"x", None, (), 10 * n)
-    assert reached_ms(log, IMPRESSIONS, EXAMPLES, first, stream) == 10 * (COUNT - 1)
-    log.append(IMPRESSIONS, b"x", None, (), 50_000)
-    assert reached_ms(log, IMPRESSIONS, EXAMPLES, first, stream) == 50_000
-    near = StreamConfig(partitions=1, jump_max_ms=1_000, heartbeat_ms=100)
-    assert reached_ms(log, IMPRESSIONS, EXAMPLES, first, near) == 10 * (COUNT - 1), (
-        "such a stamp is judged first (T3)"
-    )
-
-
-def test_a_chain_that_is_not_among_the_last_records_has_reached_nothing(
-    log: MemoryLog, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(labelled_rows, "LOOK_RECORDS", 1)
-    assert reached_ms(log, IMPRESSIONS, EXAMPLES, READINGS[1], StreamConfig(partitions=1)) == 0
