@@ -6,17 +6,20 @@ regression these are the weights (times the number), and they add up; where feat
 other (pairs of an `fm`, networks) each share holds what the feature does together with the others.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from checkpointer.serving.request import PredictRequest, of_rows
-from checkpointer.tables import TableVersion
+from checkpointer.serving.request import TS_MS, of_rows, with_times
+from checkpointer.tables import REQUEST, KnownValues, Origin, TableVersion
 from learners.models import Encoded, Floats, Keys, Model, Pictures
 from paramserver import Rows
 from paramserver.tables import fill_unknown
+from stream.columns import LIST, SEQUENCE, list_values
 
 #: Predictions stay this far from 0 and 1, as elsewhere.
 _PROBABILITY_MIN = 1e-7
@@ -31,6 +34,8 @@ class FeatureShare(NamedTuple):
     known: bool  # whether the key has learned
     weights: tuple[float, ...]
     log_odds: float
+    said_by: str = REQUEST  # 'request', 'counts', 'catalogue NAME', "" = nobody
+    age_s: float | None = None  # of what counts and catalogues say; of a sequence the click's
 
 
 class Explanation(NamedTuple):
@@ -48,11 +53,16 @@ def explain(
     tables: Mapping[str, TableVersion],
     dense: Mapping[str, Floats],
     row: Mapping[str, Any],
+    now_ms: int = 0,
+    known: KnownValues | None = None,
 ) -> Explanation:
-    """Of one row as in `POST /predict`. Raises BadRequest."""
-    encoder = model.encoder
+    """Of one row as in `POST /predict`, with what is `known` beside what it says; `now_ms`: when
+    the impression is, if it does not say. Raises BadRequest."""
+    encoder, known = model.encoder, known or KnownValues({})
     request = of_rows([row], encoder.features, encoder.reads_time)
-    encoded = encoder.encode(request.columns, serving=True)
+    columns = with_times(request.columns, now_ms)
+    origins, columns = known.origins(columns, now_ms), known.filled(columns)
+    encoded = encoder.encode(columns, serving=True)
     nothing = of_rows([{}], encoder.features, encoder.reads_time)
     bare = encoder.encode(nothing.columns, serving=True)
     keys = {name: found.reshape(-1) for name, found in model.kind.keys(encoded).items()}
@@ -84,13 +94,15 @@ def explain(
         case += 1
     answers = model.kind.predict(places, rows, dict(dense), asked).astype(np.float64)
     odds = _log_odds(answers)
-    shares = []
+    shares, seen = [], Counter[tuple[str, str]]()
     for name, column, feature, at in names:
-        key = int(keys[name][column]) if name else 0
-        weights = tuple(float(w) for w in rows[name][column]) if name else ()
-        known = bool(name) and bool(tables[name].find(keys[name][column : column + 1])[0] >= 0)
-        said = _value(feature, request, encoded.numbers[0], model)
-        shares.append(FeatureShare(feature, said, key, known, weights, float(odds[0] - odds[at])))
+        nth, seen[name, feature] = seen[name, feature], seen[name, feature] + 1
+        said = _value(feature, nth, columns, encoded.numbers[0], model)
+        key, weights = (int(keys[name][column]), rows[name][column]) if name else (0, ())
+        known_key = bool(name) and tables[name].find(keys[name][column : column + 1])[0] >= 0
+        adds, origin = float(odds[0] - odds[at]), _origin(feature, nth, origins, model)
+        about = (key, bool(known_key), tuple(map(float, weights)), adds)
+        shares.append(FeatureShare(feature, said, *about, *origin))
     shares.sort(key=lambda share: -abs(share.log_odds))
     return Explanation(
         float(answers[0]), float(odds[0]), model.config.prior_logit, tuple(shares), request.ignored
@@ -124,21 +136,44 @@ def _untrained(model: Model, table: str, keys: Keys) -> Rows:
     return out
 
 
-def _value(feature: str, request: PredictRequest, numbers: Floats, model: Model) -> str:
-    """What the model reads of the row for it."""
+def _value(feature: str, nth: int, columns: pa.Table, numbers: Floats, model: Model) -> str:
+    """What the model reads of the row for it; of a list's or a sequence's values the nth."""
     if feature in model.config.number_names:
         return f"{numbers[model.config.number_names.index(feature)]:g}"
     if feature in model.config.images:
-        return "a picture" if request.columns[f"f_{feature}"][0].as_py() else "none"
+        return "a picture" if columns[f"f_{feature}"][0].as_py() else "none"
     if feature == "(bias)":
         return ""
-    found = []
-    for part in feature.split("*"):
-        stated = model.config.serving.get(part)
-        column = part if part in request.columns.column_names else f"f_{part}"
-        column = column if column in request.columns.column_names else "ts_ms"
-        found.append(f"{stated:g}" if stated is not None else str(request.columns[column][0]))
-    return "*".join(found)
+    return "*".join(_part(part, nth, columns, model) for part in feature.split("*"))
+
+
+def _part(part: str, nth: int, columns: pa.Table, model: Model) -> str:
+    if (stated := model.config.serving.get(part)) is not None:
+        return f"{stated:g}"
+    column = part if part in columns.column_names else f"f_{part}"
+    column = column if column in columns.column_names else TS_MS
+    declared = model.config.feature(part)
+    if declared is None or declared.kind not in (LIST, SEQUENCE):
+        return str(columns[column][0])
+    found = list_values(declared, columns[column].combine_chunks(), None, model.config.number_max)
+    return str(found.values[nth])
+
+
+def _origin(
+    feature: str, nth: int, origins: Mapping[str, Origin], model: Model
+) -> tuple[str, float | None]:
+    """Who says it, and how old that is; of a pair the part that is looked up."""
+    parts = (feature.partition("[")[0].removesuffix(" missing"), *feature.split("*"))
+    found = [origins[part] for part in parts if part in origins and not _stated(part, model)]
+    if not found:
+        return REQUEST, None
+    origin = max(found, key=lambda one: len(one.ages_s))
+    ages_s = origin.ages_s[nth : nth + 1] or origin.ages_s[:1]
+    return origin.said_by, ages_s[0] if ages_s else None
+
+
+def _stated(part: str, model: Model) -> bool:
+    return part in model.config.serving
 
 
 def _log_odds(probability: Any) -> Any:

@@ -4,13 +4,15 @@ joined by (J5, J6)."""
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from checkpointer.store import COUNTS_FILE, CountsFile, Files, decode_counts_file
 from learners import ModelConfig
 from stream.columns import FEATURE_PREFIX, TS_MS, Feature, list_lengths
-from stream.columns.counters import CounterColumns, SequenceColumns, counters
+from stream.columns.counters import CounterColumns, KeySequences, SequenceColumns, counters
+from stream.kernels import F64
 
 #: Between two looks where there is no file yet, ms.
 LOOK_MS = 5_000
@@ -28,8 +30,7 @@ class ServedCounts:
     def filled(self, table: pa.Table) -> pa.Table:
         """A request's rows with the counters and sequences that they do not say themselves; with
         `ts_ms` where a sequence gives ages."""
-        found = self._columns.of_totals(table, self.file.totals, self.file.bucket)
-        for name, values in found.items():
+        for name, values in self.values(table).items():
             at = table.schema.get_field_index(FEATURE_PREFIX + name)
             given = table.column(at).to_numpy()
             both = np.where(np.isnan(given), values, given).astype(np.float32)
@@ -51,6 +52,18 @@ class ServedCounts:
                 lists = pc.if_else(pa.array(list_lengths(given) > 0), given, lists)
             table = table.set_column(at, table.schema.field(at), lists)
         return table
+
+    def values(self, table: pa.Table) -> Mapping[str, npt.NDArray[np.float32]]:
+        """By counter, (n,): what a model reads of it."""
+        return self._columns.of_totals(table, self.file.totals, self.file.bucket)
+
+    def shows_and_clicks(self, table: pa.Table) -> dict[str, tuple[F64, F64]]:
+        """By counter, shows and clicks, (n,) each, that its value is made of."""
+        return self._columns.shows_and_clicks(table, self.file.totals, self.file.bucket)
+
+    def clicks(self, table: pa.Table) -> dict[str, KeySequences]:
+        """By sequence, the clicks that are given of each row."""
+        return self._clicks.given_clicks(table, self.file.sequences, self.file.bucket)
 
     def age_s(self, now_ms: int) -> float | None:
         """Seconds since the newest impression that is counted arrived; None = nothing is."""

@@ -176,7 +176,7 @@ def train_checkpoint(
     `serving`: with the files that replicas read; all rows have changed since `parent`.
     """
     model = make_model(config or model_config())
-    request = of_rows(rows or [], model.encoder.features)
+    request = of_rows(rows or [], model.encoder.features, model.encoder.reads_time)
     keys = {
         t: np.unique(k)
         for t, k in model.kind.keys(model.encoder.encode(request.columns, True)).items()

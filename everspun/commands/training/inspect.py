@@ -1,4 +1,5 @@
-"""What a key has learned, as a checkpoint holds it: weights, optimizer state, age, last push.
+"""What a key has learned, as a checkpoint holds it: weights, optimizer state, age, last push. And
+what is known of its value now: counters and sequences that are kept by it, rows of catalogues.
 
 everspun inspect item=i42 'source*item=u17*i42'
 """
@@ -13,11 +14,13 @@ from rich.table import Table
 from checkpointer.process import operator_actions as actions
 from checkpointer.serving import of_rows
 from checkpointer.store import Catalogue, Damaged, KeyRow, Manifest, open_store, row_of
+from everspun.asked_values import KnownLine, of_values
 from everspun.commands import options as shared
 from everspun.status import duration
 from learners import ModelConfig
 from learners.models import Model, make_model
 from stream.columns import INTEGER, LIST, SEQUENCE, TEXT, TIME, Feature
+from stream.log import wall_clock_ms
 
 _IDENTIFIERS = ("source", "vendor", "item")
 
@@ -37,14 +40,27 @@ def run(options: argparse.Namespace) -> int:
     try:
         manifest = actions.find(catalogue, options.checkpoint)
         model = make_model(ModelConfig.from_dict(dict(manifest.model_config)))
+        known = of_values(config.stream, catalogue, model.config, options.keys, wall_clock_ms())
         for asked in options.keys:
+            if asked.partition("=")[0] not in model.config.categorical and known.knows(asked):
+                continue
             name, key = key_of(model, asked)
             table.add_row(asked, name, *_cells(row_of(catalogue, manifest, name, key), manifest))
     except (ValueError, Damaged) as error:
         print(error)
         return 1
-    shared.console().print(table)
+    if table.row_count:
+        shared.console().print(table)
+    if known.lines:
+        shared.console().print(_shown(known.lines))
     return 0
+
+
+def _shown(lines: list[KnownLine]) -> Table:
+    table = Table("key", "feature", "from", "value", "age")
+    for one in lines:
+        table.add_row(one.asked, one.feature, one.said_by, one.value, duration(one.age_s))
+    return table
 
 
 def key_of(model: Model, asked: str) -> tuple[str, int]:

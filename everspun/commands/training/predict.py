@@ -1,4 +1,7 @@
-"""CommandAnswer one row by hand, from a checkpoint of the store, and say what each feature adds.
+"""Answer one row by hand, from a checkpoint of the store, and say what each feature adds.
+
+Counters and sequences come from the store, attributes of catalogues from their topics, as they are
+now; each is shown with its age.
 
 everspun predict '{"source": "u17", "item": "i42", "features": {"price": 9.5}}'
 """
@@ -9,11 +12,14 @@ import json
 from rich.table import Table
 
 from checkpointer.process import operator_actions as actions
-from checkpointer.serving import BadRequest, Explanation, explain, load
+from checkpointer.serving import BadRequest, Explanation, explain, load, of_rows
 from checkpointer.store import Catalogue, Damaged, open_store
+from everspun.asked_values import known_values
 from everspun.commands import options as shared
+from everspun.status import duration
 from learners.models import Encoder
 from stream.columns import PictureStore
+from stream.log import wall_clock_ms
 
 _SHARES = 40
 
@@ -40,9 +46,13 @@ def run(options: argparse.Namespace) -> int:
         if options.checkpoint:
             name = actions.find(catalogue, options.checkpoint).name
         served = load(catalogue, name)
-        model = served.scorer.model
-        found = explain(model, served.weights.tables, served.weights.dense, row)
-        answer = served.answer(json.dumps({"rows": [row]}).encode(), 1).probabilities[0]
+        model, now_ms = served.scorer.model, wall_clock_ms()
+        asked = of_rows([row], served.features, served.is_timed)
+        known = known_values(config.stream, catalogue, model.config, asked.columns, now_ms)
+        weights = served.weights
+        found = explain(model, weights.tables, weights.dense, row, now_ms, known)
+        body = json.dumps({"rows": [row]}).encode()
+        answer = served.answer(body, 1, now_ms, known).probabilities[0]
     except RecursionError:
         print("brackets within brackets, thousands deep: no row that anybody means")
         return 1
@@ -59,13 +69,15 @@ def run(options: argparse.Namespace) -> int:
 
 def show(name: str, answer: float, found: Explanation) -> None:
     console = shared.console()
-    table = Table("feature", "value", "log odds", "weights", "")
+    table = Table("feature", "value", "from", "age", "log odds", "weights", "")
     for share in found.shares[:_SHARES]:
         weights = ", ".join(f"{w:.4g}" for w in share.weights[:4])
         more = " ..." if len(share.weights) > 4 else ""
         table.add_row(
             share.feature,
             share.value,
+            share.said_by or "nobody: missing",
+            duration(share.age_s),
             f"{share.log_odds:+.4f}",
             weights + more,
             "" if share.known or not share.key else "has learned nothing",

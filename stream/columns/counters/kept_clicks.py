@@ -111,11 +111,23 @@ class SequenceColumns:
         self, columns: Columns, states: Mapping[str, Sequences], bucket: int, ts_ms: I64
     ) -> dict[str, pa.ListArray]:
         """By sequence, (n,): as of the end of a bucket. `states`: by `KeptClicks.name`."""
+        return self.columns(self._of_keys(columns, states, bucket), ts_ms)
+
+    def given_clicks(
+        self, columns: Columns, states: Mapping[str, Sequences], bucket: int
+    ) -> dict[str, KeySequences]:
+        """By sequence, the clicks that its values are made of, of each row."""
+        found = self._of_keys(columns, states, bucket)
+        return {name: found[kept_by(one)] for name, one in self.sequences.items()}
+
+    def _of_keys(
+        self, columns: Columns, states: Mapping[str, Sequences], bucket: int
+    ) -> dict[KeptClicks, KeySequences]:
         found = {}
         for one, keys in self.keys(columns).items():
             rows = states.get(one.name, Sequences()).find(keys)
             found[one] = self.given(one, rows, bucket)
-        return self.columns(found, ts_ms)
+        return found
 
 
 def _column(declared: Feature, given: KeySequences, ts_ms: I64) -> pa.ListArray:

@@ -53,11 +53,28 @@ class CounterColumns:
         self, columns: Columns, totals: Mapping[str, CounterTotals], bucket: int
     ) -> dict[str, Floats]:
         """By counter, (n,): as of the end of a bucket. `totals`: by `CountedValues.name`."""
+        return self.columns(self._of_keys(columns, totals, bucket))
+
+    def shows_and_clicks(
+        self, columns: Columns, totals: Mapping[str, CounterTotals], bucket: int
+    ) -> dict[str, tuple[F64, F64]]:
+        """By counter, what its value is made of, (n,) each, before anything is added."""
+        found = self._of_keys(columns, totals, bucket)
+        made = {}
+        for name, one in self.counters.items():
+            negatives, clicks = found[counted_by(one)]
+            made[name] = (negatives / self._negative_rate + clicks, clicks)
+        return made
+
+    def _of_keys(
+        self, columns: Columns, totals: Mapping[str, CounterTotals], bucket: int
+    ) -> dict[CountedValues, tuple[F64, F64]]:
+        """The faded (negatives, clicks) of each row's key."""
         found = {}
         for one, keys in self.keys(columns).items():
             rows: KeyTotals = totals.get(one.name, CounterTotals()).find(keys)
             found[one] = faded(rows, bucket, self.fading[one])
-        return self.columns(found)
+        return found
 
     def _values(self, declared: Feature, negatives: F64, clicks: F64) -> Floats:
         shows = negatives / self._negative_rate + clicks

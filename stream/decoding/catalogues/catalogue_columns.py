@@ -45,6 +45,20 @@ class CatalogueColumns:
         self.readers = {name: RowReader(of, *limits) for name, of in features.items()}
         self.features = tuple(c for one in features.values() for c in one)
 
+    def places(self, name: str) -> Mapping[str, int]:
+        """Where each of a catalogue's columns stands in what its reader says of a row."""
+        return self._places[name]
+
+    def keys(self, table: Columns) -> dict[str, set[bytes]]:
+        """By catalogue, the rows that impressions ask for, whose features are among the columns."""
+        found: dict[str, set[bytes]] = {}
+        for (name, key), features in self._of.items():
+            if not any(f.column in table.schema.names for f in features):
+                continue
+            said = _keys(table, key).unique().to_pylist()
+            found.setdefault(name, set()).update(one.encode() for one in said if one)
+        return found
+
     def columns(
         self, table: Columns, find: Find, only: Collection[str] | None = None
     ) -> dict[str, pa.Array]:
