@@ -6,7 +6,8 @@ options drawn at random, in random events of which many are odd.
 A round draws a declaration of each kind and ROUND_EVENTS events. Training's path: the events as
 JSON through the decoder, the labeler's columns, a record of `examples` and back, encoded. Serving's
 path: the same values as requests, as rows, as columns or with a context, of 1 to 40 rows each.
-Counters and sequences, which no event sends, are joined and given from one made-up state.
+Counters and sequences, which no event sends, are joined and given from one made-up state, and so
+are, in every other round, some features of the other kinds from two catalogues.
 Keys, numbers, bags with their weights, pictures, and what was clipped are compared byte by byte,
 and so are the probabilities that a factorization machine with random weights gives; every other
 round is a network's, for pictures and attention. An event that the decoder
@@ -25,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from catalogue_rows import CatalogueState
 from kept_state import KeptState
 from PIL import Image
 
@@ -33,7 +35,7 @@ from checkpointer.serving.request import parse
 from everspun import Config, loads
 from learners.models import Encoded, Model, Scorer, make_model, unique_keys
 from stream import Record
-from stream.columns.declaration import KINDS
+from stream.columns.declaration import KINDS, LOOKED_UP
 from stream.decoding import decode_impressions
 from stream.internal_topics import decode_examples, encode_examples, example_batch
 
@@ -43,6 +45,12 @@ DIM = 4
 BUILT_IN = ("source", "vendor", "item")
 BAGS = ("list", "text", "sequence")
 COUNTED = (*BUILT_IN, "plain", "categorical0", "categorical1")
+CATALOGUES = (
+    {"catalogue": "items"},
+    {"catalogue": "items", "key": "vendor"},
+    {"catalogue": "people", "key": "source"},
+    {"catalogue": "people", "key": "plain"},
+)
 STEPS = ([], ["nfc"], ["nfkc", "lower"], ["lower"])
 ZONES = ("UTC", "Asia/Kathmandu", "America/St_Johns", "Europe/Copenhagen")
 TEXTS = (
@@ -75,31 +83,29 @@ class Difference(AssertionError):
 # --- declarations
 
 
-def declaration(rng: random.Random) -> str:
+def declaration(rng: random.Random, catalogues: bool | None = None) -> str:
     """A configuration with two features of each kind, and a model that reads them all; without
-    pictures and attention a factorization machine."""
+    pictures and attention a factorization machine. `catalogues`: whether some of them stand there;
+    None = in half of all configurations."""
     network = rng.random() < 0.5
+    catalogues = rng.random() < 0.5 if catalogues is None else catalogues
     lines = ["[stream]", "partitions = 1", 'categorical_features = ["plain"]', ""]
     keyed, numbers = [*BUILT_IN, "plain"], ["shown_at"]
     bags: list[str] = []
     images: list[str] = []
-    for kind in KINDS if network else (k for k in KINDS if k != "image"):
-        for number in range(2):
-            name = f"{kind}{number}"
-            said = {"kind": kind, **_OPTIONS[kind](rng, number)}
-            if network and kind in BAGS and number:
-                said |= {"pool": "attention", "against": "item"}
-            lines += [f"[features.{name}]"]
-            lines += [f"{key} = {json.dumps(value)}" for key, value in said.items()]
-            is_number = kind in ("vector", "component") or (
-                kind in ("numeric", "counter") and "buckets" not in said
-            )
-            if kind == "image":
-                images.append(name)
-            elif kind in BAGS:
-                bags.append(name)
-            else:
-                (numbers if is_number else keyed).append(name)
+    for name, said in _declared(rng, network, catalogues).items():
+        kind = said["kind"]
+        lines += [f"[features.{name}]"]
+        lines += [f"{key} = {json.dumps(value)}" for key, value in said.items()]
+        is_number = kind in ("vector", "component") or (
+            kind in ("numeric", "counter") and "buckets" not in said
+        )
+        if kind == "image":
+            images.append(name)
+        elif kind in BAGS:
+            bags.append(name)
+        else:
+            (numbers if is_number else keyed).append(name)
     crosses = {"*".join(rng.sample(keyed, 2)) for _ in range(3)}
     crosses |= {f"{bags[2 * (i % 2)]}*{rng.choice(keyed)}" for i in range(3)}
     lines += ["[model]", f'kind = "{"mlp" if network else "fm"}"', f"images = {json.dumps(images)}"]
@@ -107,6 +113,22 @@ def declaration(rng: random.Random) -> str:
     lines += [f"categorical = {json.dumps([*keyed, *bags, *sorted(crosses)])}"]
     lines += [f"numeric = {json.dumps(numbers)}"]
     return "\n".join(lines) + "\n"
+
+
+def _declared(rng: random.Random, network: bool, catalogues: bool) -> dict[str, dict[str, Any]]:
+    """By name, two of each kind."""
+    found: dict[str, dict[str, Any]] = {}
+    for kind in KINDS if network else (k for k in KINDS if k != "image"):
+        for number in range(2):
+            said = found[f"{kind}{number}"] = {"kind": kind, **_OPTIONS[kind](rng, number)}
+            if network and kind in BAGS and number:
+                said |= {"pool": "attention", "against": "item"}
+    counted = {said.get(name) for said in found.values() for name in ("of", "by")}
+    for name, said in found.items():
+        looked_up = said["kind"] in LOOKED_UP and said["kind"] != "image" and "of" not in said
+        if catalogues and looked_up and name not in counted and rng.random() < 0.5:
+            said |= rng.choice(CATALOGUES)
+    return found
 
 
 def _some(rng: random.Random, **options: Any) -> dict[str, Any]:
@@ -290,17 +312,18 @@ def event(config: Config, rng: random.Random, number: int) -> dict[str, Any]:
 
 def learned(
     config: Config, events: list[dict[str, Any]], rng: random.Random
-) -> tuple[pa.RecordBatch, list[int], KeptState]:
+) -> tuple[pa.RecordBatch, list[int], tuple[KeptState, CatalogueState]]:
     """The rows of `examples`, which events they are of, and what was joined to them."""
     records = [Record(i, TS_MS, b"s", json.dumps(one).encode()) for i, one in enumerate(events)]
     found, bad = decode_impressions(records, 0, np.full(len(records), TS_MS), config.stream)
     wrong = {one.record.offset for one in bad}
     kept, n = KeptState(config, found, rng, TEXTS), len(found)
-    found = kept.joined(found)
+    rows_of = CatalogueState(config, found, rng, _value)
+    found = rows_of.joined(kept.joined(found))
     label = (np.arange(n) % 2).astype(np.int8)
     rows = example_batch(found, label, np.full(n, -1), np.ones(n, np.float32))
     good = [i for i in range(len(events)) if i not in wrong]
-    return decode_examples(encode_examples(rows)), good, kept
+    return decode_examples(encode_examples(rows)), good, (kept, rows_of)
 
 
 def asked(model: Model, events: list[dict[str, Any]], rng: random.Random) -> pa.Table:
@@ -341,7 +364,7 @@ def scorer_of(model: Model, encoded: Encoded, seed: int) -> Scorer:
 def compare(config: Config, events: list[dict[str, Any]], rng: random.Random) -> Counter[str]:
     """Raises Difference. Counts events by what became of them."""
     model = make_model(config.model)
-    rows, good, kept = learned(config, events, rng)
+    rows, good, (kept, looked_up) = learned(config, events, rng)
     encoded = model.encoder.encode(rows)
     seed = rng.randrange(1 << 32)
     # Networks compute by torch, whose last bits depend on how many rows it is given.
@@ -351,7 +374,7 @@ def compare(config: Config, events: list[dict[str, Any]], rng: random.Random) ->
     while at < len(good):
         count = min(rng.randint(1, REQUEST_ROWS_MAX), len(good) - at)
         some = [events[i] for i in good[at : at + count]]
-        columns = kept.filled(_asked(config, model, some, rng))
+        columns = looked_up.filled(kept.filled(_asked(config, model, some, rng)))
         served, mine = model.encoder.encode(columns, serving=True), np.arange(at, at + count)
         if bits(served) != bits(encoded.take(mine)):
             raise Difference(

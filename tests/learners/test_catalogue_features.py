@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import skew
+from catalogue_rows import beat
 
 from checkpointer.serving.request import parse
 from everspun import loads
@@ -25,9 +26,9 @@ ITEMS, ROWS = 12, 60
 def declaration(rng):
     """As `skew` draws one, with all that may stand in a catalogue there; beside them, what an event
     sends."""
-    text = skew.declaration(rng)
+    text = skew.declaration(rng, catalogues=False)
     while 'kind = "mlp"' in text:
-        text = skew.declaration(rng)
+        text = skew.declaration(rng, catalogues=False)
     parts = re.split(r"(?=^\[)", text, flags=re.MULTILINE)
     sent = {f"[features.{one}]" for one in re.findall(r'^(?:by|of) = "(\w+)"', text, re.MULTILINE)}
     moved = [
@@ -41,11 +42,6 @@ def declaration(rng):
     return "".join(moved).replace(
         "partitions = 1", "partitions = 1\ncatalogue_row_bytes_max = 9999"
     )
-
-
-def beat(offset, ms):
-    headers = (("control", b"heartbeat"), ("clock_ms", str(ms).encode()))
-    return Record(offset, ms, b"\0heartbeat", None, headers)
 
 
 def rows_of(config, rng):

@@ -115,6 +115,21 @@ def test_slices_sum_to_the_whole_and_are_bounded() -> None:
         )
 
 
+def test_features_are_slices_by_their_names_and_without_one_all_are_missing() -> None:
+    batch = rows(4)
+    for name, values in (
+        ("f_language", pa.array(["de", "", "de", "en"])),
+        ("f_tags", pa.array([["a"], [], ["b", "c"], []], pa.list_(pa.string()))),
+    ):
+        batch = batch.append_column(name, values)
+    slices = ("language", "f_language", "tags", "later")
+    said = evaluation(batch, np.full(4, 0.4), published(), slices=slices)["slices"]
+    counts = {n: {v: sums[0] for v, sums in of.items()} for n, of in said.items()}
+    assert counts["language"] == counts["f_language"] == {"de": 2, "": 1, "en": 1}
+    assert counts["tags"] == {"given": 2, "": 2}
+    assert counts["later"] == {"": 4}
+
+
 def test_auc_of_bins_is_near_that_of_the_ranks() -> None:
     rng = np.random.default_rng(0)
     y = rng.integers(0, 2, 4_000)
