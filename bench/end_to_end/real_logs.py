@@ -1,7 +1,7 @@
 """Two real logs, each with every feature that it has: our normalized entropy beside that of plain
 learners with the same features and the same label delay.
 
-    python -m bench.real_logs [--json] [--logs ebnerd,movielens]
+    python -m bench.real_logs [--json] [--logs ebnerd,movielens] [--few]
 
 EB-NeRD (`examples/ebnerd`, real click times) and MovieLens 100k (the demo's log and model; its
 click times are drawn) are replayed through the real labeler in one process. Its labels are
@@ -14,8 +14,9 @@ model is one, a factorization machine (torch, a step a batch), and Vowpal Wabbit
 Their features are made by other code (`tests/reference/reference_features.py`). Both sides have
 their best setting of a few by hindsight, for each loss: alpha, rate and, of ours, the rows of a
 batch; row by row is best before learning, and worse as served. `ne_excess` is our progressive
-normalized entropy over the best of theirs, less 1, `served_excess` the same as served. Takes 5 to
-10 CPU minutes and 2 GB.
+normalized entropy over the best of theirs, less 1, by log; `served_excess` the same as served. With
+`--few` ours stays as configured and each of theirs has one setting: that measures less, in a fifth
+of the time. Takes 5 to 10 CPU minutes and 2 GB.
 """
 
 import argparse
@@ -199,29 +200,33 @@ def entropies(
     }
 
 
-def plain(log: Labelled, steps: list[Step]) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Every plain learner, by name with its setting."""
+def plain(
+    log: Labelled, steps: list[Step], few: bool = False
+) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Every plain learner, by name with its setting; `few`: each with one."""
+    one = slice(-1, None) if few else slice(None)
     model, names = log.config.model, log.rows.schema.names
     wanted = reference_features.columns(model.declared, (*model.categorical, *model.numeric))
     table = log.rows.select([name for name in wanted if name in names]).to_pylist()
     readings = reference_features.read(table, model.declared, model.categorical, model.numeric)
     rows, prior = Rows.of(readings, log.label), model.prior_rate
-    for alpha in ALPHAS:
+    for alpha in ALPHAS[one]:
         yield f"ftrl alpha={alpha}", lambda a=alpha: run(Ftrl(rows, prior, a), steps)
-    for rate in RATES:
+    for rate in RATES[one]:
         yield f"torch lr rate={rate}", lambda r=rate: run(Torch(rows, prior, r), steps)
         if model.kind == "fm":
             torch_fm = lambda r=rate: run(Torch(rows, prior, r, model.dim), steps)  # noqa: E731
             yield f"torch fm rate={rate}", torch_fm
-    for options in VW_OPTIONS:
+    for options in VW_OPTIONS[one]:
         yield f"vw {options}".strip(), lambda o=options: vowpal_wabbit(rows, steps, o)
 
 
-def ours(name: str, recorded: History) -> Iterator[tuple[str, Labelled]]:
-    """The log labelled with each of our settings, by name; that of the configuration first."""
+def ours(name: str, recorded: History, few: bool = False) -> Iterator[tuple[str, Labelled]]:
+    """The log labelled with each of our settings, by name; that of the configuration first, with
+    `few` alone."""
     text, labelled = LOGS[name][0].read_text(), {}
     stated = config_file.loads(text, ALONE)
-    settings = [(0, float(stated.model.table_options["alpha"])), *OURS]
+    settings = [(0, float(stated.model.table_options["alpha"])), *(() if few else OURS)]
     for rows, alpha in dict.fromkeys(settings):
         batch = (f"stream.batch_rows_max={rows}",) if rows else ()
         config = config_file.loads(text, (*ALONE, *batch))
@@ -232,19 +237,19 @@ def ours(name: str, recorded: History) -> Iterator[tuple[str, Labelled]]:
         yield f"batches of {config.stream.batch_rows_max}, alpha={alpha}", log
 
 
-def measure(name: str) -> dict[str, Any]:
+def measure(name: str, few: bool = False) -> dict[str, Any]:
     """Everybody on one log."""
     recorded = history.load(LOGS[name][1], CACHE)
     mine, theirs, wrong = {}, {}, 0
     as_configured: Labelled | None = None
-    for who, log in ours(name, recorded):
+    for who, log in ours(name, recorded, few):
         as_configured = as_configured or log
         wrong += labels_wrong(log, recorded, log.config.stream.window_ms)
         steps = schedule(log, log.config.replay.barrier_ms)
         mine[who] = entropies(steps, run(Ours(log), steps), log.label)
     assert as_configured is not None
     log, steps = as_configured, schedule(as_configured, as_configured.config.replay.barrier_ms)
-    for who, made in plain(log, steps):
+    for who, made in plain(log, steps, few):
         try:
             theirs[who] = entropies(steps, made(), log.label)
         except ImportError as error:
@@ -281,11 +286,12 @@ def main() -> int:
     )
     parser.add_argument("--json", action="store_true", help="one line of JSON (default: indented)")
     parser.add_argument("--logs", default=",".join(LOGS), help="of " + ", ".join(LOGS))
+    parser.add_argument("--few", action="store_true", help="one setting each")
     options = parser.parse_args()
     names = options.logs.split(",")
     if unknown := sorted(set(names) - set(LOGS)):
         parser.error(f"--logs {unknown}: allowed are {', '.join(LOGS)}")
-    logs = {name: measure(name) for name in names}
+    logs = {name: measure(name, options.few) for name in names}
     wrong = sum(found["labels_wrong"] for found in logs.values())
     found = {
         "bench": "real_logs",

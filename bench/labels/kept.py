@@ -148,6 +148,15 @@ def measure(declared: dict[str, Feature], rows: list[Any], first: int) -> dict[s
     return {name: round(value, 2) for name, value in found.items()}
 
 
+def measured(impressions: int, users: int, held: int) -> dict[str, Any]:
+    """Counters alone, sequences alone, both, and the sum of both."""
+    rows = shop(impressions, users, held)
+    first = users * held // ROWS + PARTITIONS
+    kinds = {"counters": COUNTERS, "sequences": SEQUENCES, "both": COUNTERS | SEQUENCES}
+    found: dict[str, Any] = {n: measure(declared, rows, first) for n, declared in kinds.items()}
+    return found | {"state_us": round(found["both"]["add_us"] + found["both"]["join_us"], 2)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -157,18 +166,9 @@ def main() -> None:
     parser.add_argument("--held", type=int, default=HELD, help="clicks that each has before")
     parser.add_argument("--json", action="store_true", help="one line of JSON (default: indented)")
     asked = parser.parse_args()
-    rows = shop(asked.impressions, asked.users, asked.held)
-    first = asked.users * asked.held // ROWS + PARTITIONS
-    found: dict[str, Any] = {
-        "bench": "kept",
-        "impressions": asked.impressions,
-        "users": asked.users,
-    }
-    kinds = {"counters": COUNTERS, "sequences": SEQUENCES, "both": COUNTERS | SEQUENCES}
-    for name, declared in kinds.items():
-        found[name] = measure(declared, rows, first)
-    found["state_us"] = round(found["both"]["add_us"] + found["both"]["join_us"], 2)
-    print(json.dumps(found | {"machine": machine()}, indent=None if asked.json else 2))
+    said = {"bench": "kept", "impressions": asked.impressions, "users": asked.users}
+    found = said | measured(asked.impressions, asked.users, asked.held) | {"machine": machine()}
+    print(json.dumps(found, indent=None if asked.json else 2))
 
 
 if __name__ == "__main__":

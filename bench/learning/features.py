@@ -4,13 +4,15 @@
 
 Columns as they stand in `examples` are encoded as a learner encodes them, in batches of 4,096 rows,
 on one thread, CPU time; twice, of which the second counts. Beside texts and categories stands
-scikit-learn's `FeatureHasher` (where it is installed; its default MurmurHash3) on the same values:
-for texts it gets what its users give it, the tokens made by `str.lower` and a regular expression,
-whose time counts, as ours does; `ratio_tokenised` leaves that out. `list_us` is a list of 20 in
-training, all in: encoding, distinct keys, pooling, gradient and optimizer of a logistic regression
-with that one feature. `picture_us` is what decodes a picture that was not seen before: a JPEG of
-300 x 300 in base64; `image` in `encode_us` are pixels to tensors, of 1,000 pictures. Takes 1 to 3
-CPU minutes and 2 GB.
+scikit-learn's `FeatureHasher` (its default MurmurHash3; `pip install 'everspun[bench]'`, else its
+ratios are null) on the same values: for texts it gets what its users give it, the tokens made by
+`str.lower` and a regular expression, whose time counts, as ours does; `ratio_tokenised` leaves that
+out. `list_us` is a list of 20 in training, all in: encoding, distinct keys, pooling, gradient and
+optimizer of a logistic regression with that one feature. `state_us` is what the labeler takes to
+keep two counters and a sequence of 20 with its ages and to join them to an impression, with a fifth
+of the rows as impressions (`python -m bench.kept` has its parts). `picture_us` is what decodes a
+picture that was not seen before: a JPEG of 300 x 300 in base64; `image` in `encode_us` are pixels
+to tensors, of 1,000 pictures. Takes 2 to 4 CPU minutes and 2 GB.
 """
 
 import argparse
@@ -19,6 +21,7 @@ import importlib
 import io
 import json
 import re
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +29,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from bench.labels import kept
 from bench.measuring.machine import machine
 from everspun import loads
 from learners import ModelConfig
@@ -54,10 +58,15 @@ KINDS = {
     "vector": (f'kind = "vector"\nwidth = {WIDTH}', "numeric"),
     "standardised": ('kind = "numeric"\nstandardise = true', "numeric"),
     "component": ('kind = "component"', "numeric"),
+    "counter": ('kind = "counter"\nof = "item"', "numeric"),
+    "sequence": ('kind = "sequence"\nby = "source"\nof = "item"\nmax_values = 20', "categorical"),
     "image": ('kind = "image"', "images"),
     "cross": ("", "categorical"),
     "list_cross": ('kind = "list"', "categorical"),
 }
+LISTS = ("list", "list_cross", "sequence")
+#: Of `state_us`: impressions, and users, in parts of `--rows`.
+STATE_ROWS, STATE_USERS = 5, 20
 _WORD = re.compile(r"(?u)\w+")
 
 
@@ -73,7 +82,7 @@ def model_of(kind: str) -> ModelConfig:
 
 def column_of(kind: str, rows: int, rng: np.random.Generator) -> pa.Array:
     """(rows,) as in `examples`: values of a long tail, titles of 8 words on average."""
-    if kind in ("numeric", "buckets", "piecewise", "standardised", "component"):
+    if kind in ("numeric", "buckets", "piecewise", "standardised", "component", "counter"):
         return pa.array(rng.lognormal(2, 2, rows).astype(np.float32))
     if kind in ("hour", "age"):
         return pa.array(START_MS - rng.integers(0, 10**9, rows))
@@ -83,9 +92,9 @@ def column_of(kind: str, rows: int, rng: np.random.Generator) -> pa.Array:
     if kind == "image":
         shown = [rng.bytes(SQUARED_BYTES) for _ in range(PICTURES)]
         return pa.array(shown).take(pa.array(rng.integers(0, PICTURES, rows)))
-    names = pa.array([f"value-{i}" for i in range(VALUES)])
-    ranks = (VALUES ** rng.random(rows * (LIST if kind.startswith("list") else 1))).astype(np.int64)
-    if kind.startswith("list"):
+    names, is_list = pa.array([f"value-{i}" for i in range(VALUES)]), kind in LISTS
+    ranks = (VALUES ** rng.random(rows * (LIST if is_list else 1))).astype(np.int64)
+    if is_list:
         offsets = np.arange(rows + 1, dtype=np.int32) * LIST
         return pa.ListArray.from_arrays(offsets, names.take(pa.array(ranks - 1)))
     if kind in ("text", "pairs", "characters"):
@@ -156,7 +165,8 @@ def hasher_s(values: list[Any], is_text: bool) -> tuple[float, float] | None:
     scikit-learn is not installed."""
     try:
         extraction = importlib.import_module("sklearn.feature_extraction")
-    except ImportError:
+    except ImportError as error:
+        print(f"FeatureHasher is left out: {error}", file=sys.stderr)
         return None
     hasher = extraction.FeatureHasher(n_features=2**30, input_type="string", alternate_sign=False)
     began = time.process_time()
@@ -195,13 +205,15 @@ def measure(kinds: list[str], rows: int) -> dict[str, Any]:
             found["list_us"] = round(1e6 * train_s(config, table) / rows, 2)
         if kind == "image":
             found["picture_us"] = round(1e6 * picture_s(rng), 1)
-        if kind not in ("categorical", "text"):
-            continue
-        beside = hasher_s(column.to_pylist(), kind == "text")
-        if beside is not None:
-            found["feature_hasher_us"][kind] = round(1e6 * beside[0] / rows, 3)
-            found[f"{kind}_ratio_feature_hasher"] = round(beside[0] / took, 1)
-            found[f"{kind}_ratio_tokenised"] = round(beside[1] / took, 1)
+        if kind in ("categorical", "text"):
+            beside = hasher_s(column.to_pylist(), kind == "text")
+            with_tokens, hashes = beside or (None, None)
+            found["feature_hasher_us"][kind] = with_tokens and round(1e6 * with_tokens / rows, 3)
+            found[f"{kind}_ratio_feature_hasher"] = with_tokens and round(with_tokens / took, 1)
+            found[f"{kind}_ratio_tokenised"] = hashes and round(hashes / took, 1)
+    if {"counter", "sequence"} & set(kinds):
+        impressions, users = max(rows // STATE_ROWS, kept.ROWS), max(rows // STATE_USERS, 1)
+        found["state_us"] = kept.measured(impressions, users, kept.HELD)["state_us"]
     return found
 
 

@@ -3,6 +3,7 @@ which should be one learner are."""
 
 import dataclasses
 import importlib.util
+import json
 
 import numpy as np
 import pyarrow as pa
@@ -130,3 +131,21 @@ def test_entropy_of_the_mean_rate_is_one():
     found = bench.entropies(steps, [np.full(10, 0.3), np.full(10, 0.5)], label)
     assert found["as_served"] == pytest.approx(1.0)
     assert found["progressive"] > 1.1
+
+
+@pytest.mark.parametrize("wrong", [0, 2])
+def test_the_excess_of_each_log_stands_in_the_line(wrong, monkeypatch, capsys):
+    def measured(name, few):
+        assert few
+        excess = {"ebnerd": -0.0028, "movielens": 0.007}[name]
+        return {"labels_wrong": wrong, "progressive": {"excess": excess},
+                "as_served": {"excess": 2 * excess}}  # fmt: skip
+
+    monkeypatch.setattr(bench, "measure", measured)
+    monkeypatch.setattr("sys.argv", ["real_logs", "--json", "--few"])
+    assert bench.main() == (1 if wrong else 0)
+    (line,) = capsys.readouterr().out.splitlines()
+    found = json.loads(line)
+    assert found["ne_excess"] == {"ebnerd": -0.0028, "movielens": 0.007}
+    assert found["served_excess"] == {"ebnerd": -0.0056, "movielens": 0.014}
+    assert found["labels_exact"] == (not wrong)
