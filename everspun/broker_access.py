@@ -58,7 +58,7 @@ def access(model: str, catalogues: tuple[str, ...] = ()) -> dict[str, Access]:
         "fraud": Access(writes=("verdicts",), reads=("signals", "verdicts"), own=FRAUD_APP),
         "breaker": Access(
             writes=("verdicts", "tallies", "bands"),
-            reads=(*INPUTS, "verdicts", "tallies", "bands"),
+            reads=(*INPUTS, "verdicts", "tallies", "bands", *catalogues),
             group="breakers",
         ),
         "learner": Access(

@@ -78,7 +78,7 @@ from typing import TYPE_CHECKING
 from stream.on_demand import on_demand
 
 if TYPE_CHECKING:
-    from labeler.breaker_config import VENDOR, BreakerConfig
+    from labeler.breaker_config import VENDOR, BreakerConfig, check_breaker, sliceable
     from labeler.config import LabelerConfig
     from labeler.fraud_config import FraudConfig, check_room
 else:
@@ -89,5 +89,7 @@ __all__ = [
     "BreakerConfig",
     "FraudConfig",
     "LabelerConfig",
+    "check_breaker",
     "check_room",
+    "sliceable",
 ]

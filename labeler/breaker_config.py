@@ -18,8 +18,9 @@ class BreakerConfig:
 
     slices: tuple[str, ...] = option(
         (),
-        "declared categorical features, or vendor, whose values are each watched as a scope of "
-        "its own; of a declared component the rows that have it and those that lack it",
+        "declared categorical features, also those of catalogues, or vendor, whose values are "
+        "each watched as a scope of its own; of a declared component that events send the rows "
+        "that have it and those that lack it",
     )
     missing: dict[str, float] = field(
         default_factory=dict,
@@ -162,12 +163,20 @@ _POSITIVE = (
 )
 
 
-def check(stream: StreamConfig, breaker: BreakerConfig) -> None:
+def sliceable(stream: StreamConfig) -> tuple[str, ...]:
+    """What slices may be of: features of one category an impression, as events or catalogues say
+    them; components that events send, by whether they are there; vendor."""
+    return (*stream.categories, *stream.catalogue_categories, *stream.components, VENDOR)
+
+
+def check_breaker(stream: StreamConfig, breaker: BreakerConfig) -> None:
     """What the two sections must agree on. Raises ValueError naming key, value, and what is
     allowed."""
-    known = (*stream.categories, *stream.components, VENDOR)
+    known = sliceable(stream)
     if unknown := [name for name in breaker.slices if name not in known]:
-        raise ValueError(f"slices = {unknown}: allowed are {', '.join(known)}")
+        kinds = [f"{n} is a {stream.declared[n].kind}" for n in unknown if n in stream.declared]
+        because = f"; {', '.join(kinds)}, and a slice is a category" if kinds else ""
+        raise ValueError(f"slices = {unknown}: allowed are {', '.join(known)}{because}")
     watched = [name for name in breaker.slices if name in stream.components]
     for name, share in breaker.missing.items():
         if name not in watched or not 0.0 < share < 1.0:

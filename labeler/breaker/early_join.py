@@ -23,7 +23,15 @@ import pyarrow.compute as pc
 from labeler.breaker.bands import GROUPS
 from labeler.breaker_config import VENDOR, BreakerConfig
 from stream import StreamConfig
-from stream.columns import FEATURE_PREFIX, TS_MS_MAX, Impressions, slice_values
+from stream.columns import (
+    FEATURE_PREFIX,
+    KEYS,
+    STRING_BYTES_MAX,
+    TS_MS_MAX,
+    Feature,
+    Impressions,
+    slice_values,
+)
 from stream.internal_topics import BatchHeader, MalformedRecord, read_rows
 from stream.kernels import I64
 
@@ -43,12 +51,17 @@ TALLY_SCHEMA = pa.schema(
 TALLY_ROWS_MAX = 8_192
 #: A row of a tally without its value, about.
 TALLY_BYTES = 100
+#: A value, at most.
+VALUE_BYTES = STRING_BYTES_MAX + 4
 
 
 def tally_stream(stream: StreamConfig, breaker: BreakerConfig) -> StreamConfig:
     """What the early join reads and when it closes a range: the labels' own rules with a window
     of minutes."""
     sliced = tuple(name for name in breaker.slices if name != VENDOR)
+    looked_up = _looked_up(stream, sliced)
+    keys = tuple(one.key for one in looked_up.values() if one.key not in KEYS)
+    sliced = tuple(dict.fromkeys((*sliced, *looked_up, *keys)))
     personal = tuple(name for name in stream.personal_features if name in sliced)
     values: dict[str, Any] = {
         "categorical_features": tuple(n for n in sliced if n not in stream.declared),
@@ -68,6 +81,9 @@ def tally_stream(stream: StreamConfig, breaker: BreakerConfig) -> StreamConfig:
         "batch_rows_max": max(1, rows_max),
     }
     values |= {"record_bytes_max": max(1, stream.record_bytes_max // 4)}
+    if looked_up:  # of a row its values alone stand in a tally
+        longest = VALUE_BYTES * sum(name in looked_up for name in breaker.slices)
+        values |= {"catalogue_row_bytes_max": min(stream.catalogue_row_bytes_max, longest)}
     # Every impression is counted, once: no second reading, no negative left out.
     values |= {
         "label_strategy": "window",
@@ -77,6 +93,21 @@ def tally_stream(stream: StreamConfig, breaker: BreakerConfig) -> StreamConfig:
     }
     values |= {"negative_rate": 1.0}
     return replace(stream, **values)
+
+
+def _looked_up(stream: StreamConfig, sliced: tuple[str, ...]) -> dict[str, Feature]:
+    """All features of the catalogues in which one of these stands: a record that is no row to the
+    labeler is none here either (A1)."""
+    declared = stream.catalogued
+    named = {declared[name].catalogue for name in sliced if name in declared}
+    return {name: one for name, one in declared.items() if one.catalogue in named}
+
+
+def catalogue_stream(stream: StreamConfig, sliced: StreamConfig) -> StreamConfig:
+    """By what the early join reads catalogues: what is a row to the labeler is one here (A1).
+    `sliced`: `tally_stream`."""
+    limits = (stream.record_bytes_max, stream.catalogue_row_bytes_max)
+    return replace(sliced, record_bytes_max=limits[0], catalogue_row_bytes_max=limits[1])
 
 
 class TallyEmitter:

@@ -9,16 +9,24 @@ import functools
 import logging
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
-from labeler.breaker.early_join import TallyEmitter, tally_settings, tally_stream
+from labeler.breaker.early_join import (
+    TallyEmitter,
+    catalogue_stream,
+    tally_settings,
+    tally_stream,
+)
 from labeler.breaker.metrics import BreakerMetrics
 from labeler.breaker.runner import Judging
-from labeler.breaker_config import BreakerConfig, check
+from labeler.breaker_config import BreakerConfig, check_breaker
+from labeler.catalogues import CatalogueFeed
 from labeler.config import LabelerConfig
 from labeler.io import Wait
 from labeler.labels import Labelling
 from labeler.process import LabellingLoop, Membership, ThreadGroup
 from stream import StreamConfig, start_metrics
+from stream.decoding.catalogues import DiskRows
 from stream.internal_topics import BatchHeader, PassedOver
 from stream.log import KafkaLog, Log, wall_clock_ms
 from stream.registry import RegistryConfig, log_with_schemas, registry_client
@@ -41,16 +49,34 @@ def run(
     """Tally and judge until told to stop. `registry`: where schemas that events name are found.
     Raises ValueError for a configuration that it cannot
     serve."""
-    check(stream, breaker)
+    check_breaker(stream, breaker)
     metrics = BreakerMetrics()
     start_metrics(run_dir, "breaker", index, metrics)
     client = registry_client(registry or RegistryConfig())
     log = log_with_schemas(KafkaLog(stream), stream, client)
     if client is not None:
         metrics.watch_registry(client.away, client.ids)
-    BreakerService(stream, labeler, breaker, log, metrics, wall_clock_ms, f"breaker-{index}").run(
-        stop
-    )
+    name = f"breaker-{index}"
+    service = BreakerService(stream, labeler, breaker, log, metrics, wall_clock_ms, name)
+    dir = Path(run_dir) / name
+    service.catalogues.disk = lambda catalogue: DiskRows(dir / f"catalogue-{catalogue}")
+    service.run(stop)
+
+
+def early_join(
+    stream: StreamConfig,
+    labeler: LabelerConfig,
+    breaker: BreakerConfig,
+    log: Log,
+    passed_over: PassedOver | None = None,
+) -> Labelling:
+    """What tallies: the labeler's own core with a window of minutes, in one thread."""
+    sliced = tally_stream(stream, breaker)
+    emitter, settings = TallyEmitter(sliced, breaker), tally_settings(labeler)
+    joining = Labelling(sliced, settings, log, emitter=emitter, passed_over=passed_over)
+    rows = catalogue_stream(stream, sliced)
+    joining.joined.catalogues = CatalogueFeed(rows, labeler.catalogue_bytes_max)
+    return joining
 
 
 class BreakerService:
@@ -71,13 +97,9 @@ class BreakerService:
             PassedOver, logger, metrics.on_malformed
         )  # one for each thread
         self._poll_ms, self._metrics, self._now = labeler.poll_ms, metrics, now
-        self._labelling = Labelling(
-            sliced,
-            tally_settings(labeler),
-            log,
-            emitter=TallyEmitter(sliced, breaker),
-            passed_over=passed_over(),
-        )
+        self._labelling = early_join(stream, labeler, breaker, log, passed_over())
+        #: what slices of attributes are read from
+        self.catalogues = self._labelling.joined.catalogues
         self._judging = Judging(sliced, breaker, log, labeler.retry_ms, passed_over())
         self._group = Membership(
             log.group_reader(stream.topic_prefix + GROUP, name), sliced, labeler.poll_ms

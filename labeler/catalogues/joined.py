@@ -64,8 +64,14 @@ class JoinedCatalogues:
         self._needs.clear()
 
     def joined(self, rows: Impressions) -> Impressions:
-        """The impressions with the columns of all catalogues behind their own. Raises
-        CatalogueFailed."""
+        """The impressions with the columns of all catalogues behind their own; what is missing is
+        counted. Raises CatalogueFailed."""
+        rows = self.looked_up(rows)
+        self.missing.add(rows)
+        return rows
+
+    def looked_up(self, rows: Impressions) -> Impressions:
+        """The same, without counting. Raises CatalogueFailed."""
 
         def find(name: str, keys: pa.Array) -> FoundRows:
             return self.of[name].find(keys, rows.arrival_ms)
@@ -74,9 +80,7 @@ class JoinedCatalogues:
         for column in self._stream.catalogue_columns:
             field = pa.field(column.column, column.type, nullable=False)
             table = table.append_column(field, found[column.column])
-        rows = replace(rows, table=table)
-        self.missing.add(rows)
-        return rows
+        return replace(rows, table=table)
 
     def bad_between(self, after_ms: int, until_ms: int) -> dict[str, list[BadRecord]]:
         """By topic, what could not be read of the rows that arrived after the first time, by the

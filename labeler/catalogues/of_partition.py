@@ -39,6 +39,10 @@ class PartitionCatalogues:
         """Rows of the range with the columns of all catalogues behind their own."""
         return self._catalogues.joined(rows)
 
+    def looked_up(self, rows: Impressions) -> Impressions:
+        """The same of impressions that may become no rows: nothing of them is counted."""
+        return self._catalogues.looked_up(rows)
+
     def bad_until(self, arrival_ms: int) -> dict[str, list[BadRecord]]:
         """By topic, what could not be read and arrived in the range that ends with this arrival:
         partition 0 says it (A1)."""

@@ -152,6 +152,7 @@ class PartitionLabeler:
         if catalogues is not None:
             arrival_ms, flush_ms = self.point.arrival_max_ms, self._stream.flush_ms
             self.catalogues = PartitionCatalogues(catalogues, self.partition, arrival_ms, flush_ms)
+            self._labels.catalogues = self.catalogues
 
     def on_impressions(self, records: Sequence[Record]) -> None:
         """The next records of `impressions[p]`; behind an unreadable one they are passed over
@@ -361,7 +362,7 @@ class PartitionLabeler:
             value = self._emitter.value(rows, label, matches.delay_ms[said.rows], late)
         passed = self.clicks.passed(batch_range.arrival_max_ms)
         before = self._side_records(taken, ruling, passed) if is_first else ()
-        if is_first and self.catalogues is not None:
+        if is_first and self.catalogues is not None and self._emitter.writes_side_records:
             bad_rows = self.catalogues.bad_until(batch_range.arrival_max_ms)
             before += rows_quarantined(bad_rows, self._stream.record_bytes_max)
         passed_ms = batch_range.arrival_max_ms - (

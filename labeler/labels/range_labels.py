@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from labeler.catalogues import PartitionCatalogues
 from labeler.join import NO_WINDOW_MS, LabelStrategy, Matches, kept_negatives, label_strategies
 from labeler.labels.clicks import ClickBuffer
 from labeler.labels.impressions import RangeContents
@@ -33,6 +34,8 @@ class RangeLabeler:
         self._first = label_strategies(stream)[0]
         self._clicks = clicks
         self.verdict_index: VerdictIndex | None = None
+        self.catalogues: PartitionCatalogues | None = None
+        self._attributes = stream.catalogue_categories
 
     @property
     def is_first(self) -> bool:
@@ -53,9 +56,11 @@ class RangeLabeler:
             none = np.zeros(len(impressions), np.bool_)
             return Ruling(none, np.full(len(impressions), -1, np.int64), none, none)
         deadline_ms = impressions.arrival_ms + strategy.wait_ms
-        hashes = (impressions.source_hash, impressions.vendor_hash)
+        hashes, table = (impressions.source_hash, impressions.vendor_hash), impressions.table
+        if self.catalogues is not None and self.verdict_index.names(self._attributes):
+            table = self.catalogues.looked_up(impressions).table  # a slice of an attribute (L8b)
         ruling = self.verdict_index.rule(
-            *hashes, impressions.ts_ms, deadline_ms, impressions.table, impressions.id
+            *hashes, impressions.ts_ms, deadline_ms, table, impressions.id
         )
         first = ~taken.duplicate
         by = np.where(first, ruling.by, -1)

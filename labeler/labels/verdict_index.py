@@ -9,7 +9,7 @@ One index serves all partitions of a labeler. It forgets what none of them can s
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -118,6 +118,10 @@ class VerdictIndex:
     def verdicts(self) -> Sequence[Verdict]:
         """Those still held, in the order of the log."""
         return [held.verdict for held in self._held]
+
+    def names(self, features: Collection[str]) -> bool:
+        """Whether a verdict that is held is of a slice of one of these."""
+        return bool(self._held) and not self._as_columns().features.isdisjoint(features)
 
     def read(self, records: Iterable[Record]) -> None:
         """The next records of `verdicts`. What is below `next_offset` has been read and is
@@ -313,6 +317,7 @@ class _Columns:
             pa.array([h.verdict.vendor or "" for h in held], pa.string()), key
         )
         self.any_source = np.array([h.verdict.source is None for h in held], np.bool_)
+        self.features = frozenset(h.verdict.feature for h in held if h.verdict.feature)
         self.any_vendor = np.array([h.verdict.vendor is None for h in held], np.bool_)
 
     def candidates(

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 from stream.columns.declaration import Feature
-from stream.columns.events import Features
+from stream.columns.events import CATEGORICAL, Features
 
 #: Fields of an impression whose values can be the keys of rows.
 KEYS = ("item", "vendor", "source")
@@ -36,6 +36,11 @@ class DeclaredCatalogues(ABC):
     def catalogued(self) -> dict[str, Feature]:
         """The declared features that stand in catalogues, by name."""
         return catalogued(self.declared)
+
+    @property
+    def catalogue_categories(self) -> tuple[str, ...]:
+        """Names of the categorical features that stand in catalogues."""
+        return tuple(n for n, one in self.catalogued.items() if one.kind == CATEGORICAL)
 
     @property
     def catalogues(self) -> dict[str, str]:

@@ -4,8 +4,7 @@ the run goes."""
 import random
 from dataclasses import dataclass, replace
 
-from labeler import BreakerConfig, FraudConfig
-from labeler.breaker_config import check
+from labeler import BreakerConfig, FraudConfig, check_breaker
 from stream import StreamConfig, begin_vector
 from stream.columns import Feature
 
@@ -326,7 +325,7 @@ def _has_breaker(seed: int) -> bool:
     )
 
 
-check(
+check_breaker(
     _strategy(
         BREAKER_SEEDS,
         StreamConfig(categorical_features=BREAKER.slices, skew_ms=2000, signal_ms=2000),

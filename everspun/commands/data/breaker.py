@@ -8,7 +8,7 @@ from rich.table import Table
 from everspun.audit import read_all
 from everspun.commands import options as shared
 from everspun.config import Config
-from labeler import VENDOR
+from labeler import VENDOR, sliceable
 from labeler.breaker import Scope, open_scopes, scope_of
 from stream import Partition, StreamConfig
 from stream.internal_topics import (
@@ -116,7 +116,7 @@ def parse_scope(text: str, stream: StreamConfig) -> Scope:
     if text == EVERYTHING:
         return ("", "")
     kind, equals, value = text.partition("=")
-    known = ("source", VENDOR, *stream.categories, *stream.components)
+    known = ("source", *sliceable(stream))
     if not equals or kind not in known:
         raise ValueError(
             f"scope {text!r}: allowed are {EVERYTHING}, and NAME=VALUE with NAME of "

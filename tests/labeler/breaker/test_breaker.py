@@ -2,7 +2,7 @@
 cell (L8)."""
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,8 +12,9 @@ from labeler.breaker.band_record import BandRecord, decode_band
 from labeler.breaker.bands import lower_tail, upper_tail
 from labeler.breaker.breaker import Breaker, open_scopes
 from labeler.breaker.early_join import TALLY_SCHEMA, tally_stream
-from labeler.breaker_config import BreakerConfig, check
+from labeler.breaker_config import BreakerConfig, check_breaker
 from stream import Record, StreamConfig
+from stream.columns import Feature
 from stream.internal_topics import (
     OPERATOR,
     RELEASE,
@@ -344,7 +345,7 @@ def test_a_small_slice_needs_longer_to_be_sure_and_is_found():
 def test_what_is_withheld_is_said_before_any_label_of_it_waits_no_longer():
     """L3: the verdict stands before the watermarks that pass the deadline of the first bad cell."""
     log = Log()
-    check(STREAM, CONFIG)
+    check_breaker(STREAM, CONFIG)
     shop = Shop(1, stories=[(FIRST + 2 * DAY + 40, FIRST + 3 * DAY, lose("all"))])
     for n in range(FIRST, FIRST + 2 * DAY + 60):
         log.feed(shop, n, n + 1)
@@ -446,11 +447,21 @@ def test_a_band_record_of_more_repeats_than_clicks_reads_as_it_was_written():
 
 def test_a_config_without_room_before_the_label_is_refused():
     with pytest.raises(ValueError, match="join_window_ms"):
-        check(StreamConfig(window_ms=600_000, release_ms=1_200_000), BreakerConfig())
+        check_breaker(StreamConfig(window_ms=600_000, release_ms=1_200_000), BreakerConfig())
     with pytest.raises(ValueError, match="slices"):
-        check(STREAM, BreakerConfig(slices=("country",)))
+        check_breaker(STREAM, BreakerConfig(slices=("country",)))
+    attributes = {
+        "brand": Feature(catalogue="items"),
+        "tags": Feature(kind="list", catalogue="items"),
+        "rate": Feature(kind="counter", of="item"),
+    }
+    stream = replace(STREAM, declared=attributes)
+    check_breaker(stream, BreakerConfig(slices=("brand",)))
+    said = "allowed are .*brand.*vendor; tags is a list, rate is a counter, and a slice is a categ"
+    with pytest.raises(ValueError, match=said):
+        check_breaker(stream, BreakerConfig(slices=("brand", "tags", "rate")))
     with pytest.raises(ValueError, match="release_ms"):
-        check(StreamConfig(), BreakerConfig())
+        check_breaker(StreamConfig(), BreakerConfig())
     for wrong in ({"release_ms": 3_000_000}, {"release_ms": 9_000_000, "label_strategy": "eager"}):
         with pytest.raises(ValueError, match="release_ms"):
             StreamConfig(**wrong)

@@ -8,12 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-from labeler.breaker.early_join import TallyEmitter, decode_tally, tally_settings, tally_stream
+from labeler.breaker.early_join import decode_tally, tally_stream
+from labeler.breaker.process import early_join
 from labeler.breaker.runner import Judging
 from labeler.breaker_config import BreakerConfig
 from labeler.config import LabelerConfig, label_config_hash
 from labeler.labels import Labelling
 from stream import Partition, StreamConfig
+from stream.columns import Feature
 from stream.internal_topics import BatchHeader, Verdict, Watermark, decode_examples, decode_verdict
 from stream.log import MemoryLog, SendFailed, topic_specs
 
@@ -32,6 +34,15 @@ STREAM = StreamConfig(
     age_max_ms=5_000,
     skew_ms=100,
     categorical_features=("place", "colour"),
+)
+#: The same shop, whose items are said in a catalogue to be at a place.
+LOOKED_UP = replace(
+    STREAM,
+    categorical_features=("colour",),
+    declared={
+        "place": Feature(catalogue="items"),
+        "price": Feature(kind="numeric", catalogue="items"),
+    },
 )
 BREAKER = BreakerConfig(
     slices=("place",),
@@ -61,12 +72,14 @@ class Clock:
         return self.now_ms
 
 
-def shop(seconds=45, fault="place"):
+def shop(seconds=45, fault="place", stream=STREAM):
     """A log of a busy shop, half of it abroad; for six seconds nobody abroad clicks, or clicks
     cannot be read."""
     rng, log = random.Random(3), MemoryLog(Clock())
-    for spec in topic_specs(STREAM):
+    for spec in topic_specs(stream):
         log.create(spec.name, spec.partitions)
+    if stream.catalogues:
+        fill_items(log, seconds)
     events = [(ZERO + t, 0, None) for t in range(0, seconds * 1_000, 500)]
     for n in range(seconds * 60):
         now = ZERO + n * 1_000 // 60
@@ -77,9 +90,10 @@ def shop(seconds=45, fault="place"):
             "session": "s",
             "source": f"u{n % 197}",
             "vendor": "v",
-            "item": "i",
+            "item": place,
         }
-        events.append((now, 1, view | {"features": {"place": place, "colour": "red"}}))
+        said = {"colour": "red"} | ({} if stream.catalogues else {"place": place})
+        events.append((now, 1, view | {"features": said}))
         at = now + rng.randrange(1, 1_500)
         out = OUTAGE[0] <= at - ZERO < OUTAGE[1]
         if rng.random() < 0.5 and not (out and fault == "place" and place == "abroad"):
@@ -96,31 +110,38 @@ def shop(seconds=45, fault="place"):
     return log
 
 
+def fill_items(log, seconds):
+    """Who is home and who abroad; and a record that is no row to whoever reads prices."""
+    at = Partition(LOOKED_UP.catalogues["items"], 0)
+    for key, row in (("home", '{"place": "home"}'), ("abroad", '{"place": "abroad"}'),
+                     ("abroad", '{"place": "home", "price": "x"}')):  # fmt: skip
+        log.append(at, row.encode(), key.encode(), (), ZERO - 500)
+    for more in range(0, seconds * 1_000 + 28_000, 500):
+        clock_ms = str(ZERO + more).encode()
+        headers = (("control", b"heartbeat"), ("clock_ms", clock_ms))
+        log.append(at, None, b"\0heartbeat", headers, ZERO + more)
+
+
 def beat(log, stamp_ms):
     headers = (("control", b"heartbeat"), ("clock_ms", str(stamp_ms).encode()))
     for topic in (STREAM.impressions, STREAM.clicks):
         log.append(Partition(topic, 0), None, None, headers, stamp_ms)
 
 
-def tallying(log):
-    one = Labelling(
-        tally_stream(STREAM, BREAKER),
-        tally_settings(LABELER),
-        log,
-        emitter=TallyEmitter(STREAM, BREAKER),
-    )
+def tallying(log, stream=STREAM):
+    one = early_join(stream, LABELER, BREAKER, log)
     one.own([0])
     return one
 
 
-def judging(log):
-    one = Judging(tally_stream(STREAM, BREAKER), BREAKER, log, 10)
+def judging(log, stream=STREAM):
+    one = Judging(tally_stream(stream, BREAKER), BREAKER, log, 10)
     one.own(True)
     return one
 
 
-def labelling(log):
-    one = Labelling(STREAM, LABELER, log)
+def labelling(log, stream=STREAM):
+    one = Labelling(stream, LABELER, log)
     one.own([0])
     return one
 
@@ -150,9 +171,10 @@ def examples(log):
     return headers, rows
 
 
-def test_tallies_count_every_impression_once_with_its_early_clicks():
-    log = shop(fault="none")
-    work([tallying(log)])
+@pytest.mark.parametrize("stream", [STREAM, LOOKED_UP])
+def test_tallies_count_every_impression_once_with_its_early_clicks(stream):
+    log = shop(12, "none", stream)
+    work([tallying(log, stream)])
     counts = {}
     for record in log.records(Partition(STREAM.tallies, 0)):
         header = BatchHeader.from_headers(record.headers)
@@ -166,7 +188,7 @@ def test_tallies_count_every_impression_once_with_its_early_clicks():
         json.loads(r.value)["id"] for r in log.records(Partition(STREAM.clicks, 0)) if r.value
     }
     for place in ("home", "abroad"):
-        here = [v["id"] for v in views if v["features"]["place"] == place]
+        here = [v["id"] for v in views if v["item"] == place]
         assert counts["place", place] == [len(here), len(clicks & set(here))]
     assert counts["", ""] == [len(views), len(clicks)]
     assert not log.records(Partition(STREAM.quarantine, 0)), "side records are the labeler's"
@@ -186,9 +208,10 @@ def test_labels_wait_for_the_breaker_and_a_healthy_log_loses_nothing():
 
 
 @pytest.mark.long
-def test_an_outage_of_one_slice_is_withheld_before_it_is_labelled():
-    log = shop()
-    work([tallying(log), judging(log), labelling(log)])
+@pytest.mark.parametrize("stream", [STREAM, LOOKED_UP])
+def test_an_outage_of_one_slice_is_withheld_before_it_is_labelled(stream):
+    log = shop(stream=stream)
+    work([tallying(log, stream), judging(log, stream), labelling(log, stream)])
     verdicts, watermarks = said(log)
     assert {(v.feature, v.value) for v in verdicts} == {("place", "abroad")}
     headers, rows = examples(log)

@@ -12,7 +12,7 @@ from everspun.status import missing_faults
 from labeler.breaker.band_record import decode_band
 from labeler.breaker.breaker import Breaker
 from labeler.breaker.early_join import TALLY_SCHEMA, tally, tally_stream
-from labeler.breaker_config import BreakerConfig, check
+from labeler.breaker_config import BreakerConfig, check_breaker
 from labeler.labels.verdict_index import _in_slice
 from labeler.retraction.rows import covered
 from stream import Record, StreamConfig
@@ -150,9 +150,9 @@ def test_a_component_that_is_there_as_usual_withholds_nothing():
 @pytest.mark.parametrize("missing", [{"price": 0.3}, {"quality": 0.0}, {"quality": 1.0}])
 def test_a_limit_that_cannot_be_is_named_with_its_fix(missing):
     stream = replace(STREAM, window_ms=7_200_000)
-    check(stream, CONFIG)
+    check_breaker(stream, CONFIG)
     with pytest.raises(ValueError, match="allowed are components that slices name"):
-        check(stream, replace(CONFIG, missing=missing))
+        check_breaker(stream, replace(CONFIG, missing=missing))
     assert parse_scope("quality=", stream) == ("quality", "")
 
 
