@@ -33,6 +33,7 @@ torch.
 - `training`: From a batch to gradients by shard, and what scored it before it was learned
 - `config`: settings of a model (what is learned) and of learners (how)
 - `declared_features`: what a model's config says of its features, held against their declarations
+- `slices`: by what the progressive loss is also summed
 - `governor_config`: how the governor measures what staleness costs, and when it acts
 """
 
@@ -43,6 +44,7 @@ from stream.on_demand import on_demand
 if TYPE_CHECKING:
     from learners.config import NETWORK_KINDS, LearnerConfig, ModelConfig
     from learners.governor_config import GovernorConfig
+    from learners.slices import slices_fault
 else:
     __getattr__ = on_demand(__name__)
 
@@ -51,4 +53,5 @@ __all__ = [
     "GovernorConfig",
     "LearnerConfig",
     "ModelConfig",
+    "slices_fault",
 ]

@@ -407,7 +407,9 @@ class LearnerConfig:
         "all",
     )
     slices: tuple[str, ...] = option(
-        (), "columns by whose values the progressive loss is also summed, such as vendor"
+        (),
+        "features (or vendor, item, source, shown_at, model_version) by whose values the "
+        "progressive loss is also summed; of one that is no string, by whether it is there",
     )
     slices_max: int = option(
         64, "values of one slice in one evaluation; the largest are kept, the rest is 'other'"

@@ -4,6 +4,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from everspun.config import Config, ConfigError
+from learners import slices_fault
 
 if TYPE_CHECKING:
     from paramserver import TableSpec
@@ -47,6 +48,7 @@ def check_model(config: Config) -> None:
         model.encoder.check_declared(config.stream.examples_features)
     except ValueError as error:
         raise ConfigError(f"[model] {error}") from error
+    _check_slices(config)
     for table in model.spec.tables:
         _check_table(config, table)
     dense = model.spec.dense
@@ -54,6 +56,19 @@ def check_model(config: Config) -> None:
         make_optimizer(dense.optimizer, dense.options)
     except ValueError as error:
         raise ConfigError(f"model.dense_options: {error}") from error
+
+
+def _check_slices(config: Config) -> None:
+    """Those of the learners, and of the breaker where one runs."""
+    from labeler import check_breaker
+
+    if fault := slices_fault(config.learners.slices, config.stream):
+        raise ConfigError(f"learners.{fault}")
+    try:
+        if config.run.breaker:
+            check_breaker(config.stream, config.breaker)
+    except ValueError as error:
+        raise ConfigError(f"[breaker] {error}") from error
 
 
 def _check_table(config: Config, table: "TableSpec") -> None:

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from learners.pacing import Batch
+from learners.slices import slice_column
 from learners.training.gradient import BatchGradients
 from stream import LATE, kind_of
 from stream.internal_topics import Fields
@@ -81,7 +82,7 @@ class Scoring:
     model: str
     learner: str  # who says so
     prior_rate: float  # the answer that the loss is held against
-    slices: Sequence[str] = ()  # columns
+    slices: Sequence[str] = ()  # columns and features
     slices_max: int = 64  # values of each that are told apart
     negative_rate: float = 1.0  # of the negatives of the log, the share that was chosen
     corrections: bool = True
@@ -186,7 +187,7 @@ def _slice(
 ) -> dict[str, list[float]]:
     """value -> [rows, log loss, predictions, labels], sums; beyond the largest values all are
     'other'."""
-    column = rows.column(name).cast(pa.string()).dictionary_encode()
+    column = slice_column(rows, name).dictionary_encode()
     names, place = column.dictionary.to_pylist(), column.indices.to_numpy()
     sums = np.stack([np.bincount(place, w, len(names)) for w in columns], axis=1)
     largest = np.argsort(-sums[:, 0], kind="stable")

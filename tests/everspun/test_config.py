@@ -141,3 +141,20 @@ def test_groups_are_read_from_a_file(tmp_path: Path):
     read = load(tmp_path, "[model.groups.goods]\nfeatures = ['item']\npolicy = {admit_count = 2}\n")
     check_model(read)
     assert read.model.groups == {"goods": {"features": ["item"], "policy": {"admit_count": 2}}}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[learners]\nslices = ['colour']", r"learners.slices = \['colour'\]: .*vendor.*language"),
+        ("[breaker]\nslices = ['tags']\n[run]\nbreaker = 1", r"\[breaker\] slices = .*tags is a"),
+        ("[run]\nbreaker = 1", r"\[breaker\] release_ms = 0"),
+    ],
+)
+def test_a_slice_that_cannot_be_is_told_before_anything_starts(
+    tmp_path: Path, text: str, told: str
+):
+    declared = "[features.language]\n[features.tags]\nkind = 'list'\n"
+    with pytest.raises(ConfigError, match=told):
+        check_model(load(tmp_path, declared + text + "\n"))
+    check_model(load(tmp_path, declared + "[learners]\nslices = ['tags', 'language', 'vendor']\n"))
