@@ -97,6 +97,7 @@ SHELL_FILES = {
     "stream.producer",
     "stream.producer.producer",
     "stream.registry.client",  # asks the registry, from a thread of its own
+    "stream.registry.http_client",
     "stream.registry.proto_text",  # protoc reads files
     "stream.log.wall_clock",
 }

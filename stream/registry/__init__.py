@@ -9,6 +9,7 @@ good record a bad one.
 - `avro_reader`: Avro values read into events
 - `client`: asks the registry, within deadlines, from a thread of its own
 - `config`: where the registry is, and its limits
+- `http_client`: GET requests within a deadline, over HTTP or TLS, with redirects
 - `known_schemas`: which schemas are known, wanted, or known to nobody
 - `proto_text`: the text of a .proto file as descriptors, where a registry gives nothing else
 - `protobuf_reader`: Protobuf messages read into events

@@ -10,23 +10,21 @@ import binascii
 import http.client
 import json
 import logging
-import os
 import random
 import ssl
 import threading
-import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from google.protobuf import descriptor_pb2
 from google.protobuf.message import DecodeError
 
 from stream.backoff import Backoff
 from stream.config import StreamConfig
-from stream.log import CannotAuthenticate, Log, read_secret, wall_clock_ms
+from stream.log import CannotAuthenticate, Log, wall_clock_ms
 from stream.registry.config import RegistryConfig
+from stream.registry.http_client import HttpClient
 from stream.registry.known_schemas import Away, KnownSchemas
 from stream.registry.proto_text import can_read_text, descriptors_of
 from stream.registry.schema import (
@@ -42,19 +40,14 @@ from stream.registry.schema_log import SchemaLog
 
 logger = logging.getLogger(__name__)
 
-USERNAME, PASSWORD, TOKEN = (
-    "EVERSPUN_REGISTRY_USERNAME",
-    "EVERSPUN_REGISTRY_PASSWORD",
-    "EVERSPUN_REGISTRY_TOKEN",
-)
-ANSWER_BYTES_MAX = 2 << 20
 REFERENCES_MAX = 64
 RETRY_FIRST_MS = 100
 #: How long the thread rests without anything wanted, s; who wants something wakes it.
 REST_S = 0.2
 SCHEMA_NOT_FOUND = 40403
-_ACCEPT = "application/vnd.schemaregistry.v1+json, application/json"
 _SAID_MAX = 200
+#: Of OpenSSL: self-signed, itself or its chain; no issuer that is known.
+_NOBODY_VOUCHES = frozenset({18, 19, 20, 21})
 
 
 class RegistryAway(Exception):
@@ -147,11 +140,11 @@ class RegistryClient:
 
 
 class RegistryConnection:
-    """One kept connection to a node of the registry. Belongs to one thread."""
+    """One node of the registry after the other, as far as one answers. Belongs to one thread."""
 
     def __init__(self, config: RegistryConfig) -> None:
         self._config, self._node = config, 0
-        self._kept: http.client.HTTPConnection | None = None
+        self._http = HttpClient(config)
 
     def schema(self, id: int) -> RegisteredSchema | AbsentSchema:
         """Raises RegistryAway."""
@@ -220,13 +213,15 @@ class RegistryConnection:
         urls = self._config.urls
         url = urls[self._node % len(urls)]
         try:
-            status, body = self._request(url, path)
+            status, body = self._http.get(url, path)
         except CannotAuthenticate as error:
             raise RegistryAway(str(error)) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
-            self._drop()
+            self._http.drop()
             self._node += 1
-            raise RegistryAway(f"{url} does not answer: {error or type(error).__name__}") from error
+            raise RegistryAway(
+                f"{url} does not answer: {error or type(error).__name__}{_hint(error)}"
+            ) from error
         try:
             said = json.loads(body)
         except (ValueError, RecursionError):
@@ -237,61 +232,18 @@ class RegistryConnection:
         if status == 404 and code == SCHEMA_NOT_FOUND:
             return None
         self._node += 1
-        self._drop()
+        self._http.drop()
         shown = str(said.get("message")) if isinstance(said, dict) else repr(body[:_SAID_MAX])
         hint = "; set registry.username or registry.token_file" if status in (401, 403) else ""
         raise RegistryAway(f"{url} answers {status} to {path}: {shown[:_SAID_MAX]}{hint}")
 
-    def _request(self, url: str, path: str) -> tuple[int, bytes]:
-        deadline_s = time.monotonic() + self._config.timeout_ms / 1000
-        connection = self._kept or self._connect(url)
-        self._kept = None  # a request that fails leaves none behind
-        headers = {"Accept": _ACCEPT} | self._authorization()
-        connection.request("GET", urlsplit(url).path + path, headers=headers)
-        answer = connection.getresponse()
-        body = b""
-        while part := answer.read1(65_536):
-            body += part
-            if len(body) > ANSWER_BYTES_MAX:
-                raise ValueError(f"answers more than {ANSWER_BYTES_MAX} bytes")
-            if time.monotonic() > deadline_s:
-                raise TimeoutError(f"no whole answer within {self._config.timeout_ms} ms")
-        if answer.isclosed() and not answer.will_close:
-            self._kept = connection
-        else:
-            connection.close()
-        return answer.status, body
 
-    def _connect(self, url: str) -> http.client.HTTPConnection:
-        parts, timeout_s = urlsplit(url), self._config.timeout_ms / 1000
-        host = parts.hostname or ""
-        if parts.scheme == "http":
-            return http.client.HTTPConnection(host, parts.port or 80, timeout=timeout_s)
-        context = ssl.create_default_context(cafile=self._config.cafile or None)
-        if self._config.certfile:
-            context.load_cert_chain(self._config.certfile, self._config.keyfile or None)
-        return http.client.HTTPSConnection(
-            host, parts.port or 443, timeout=timeout_s, context=context
-        )
-
-    def _authorization(self) -> dict[str, str]:
-        """Raises CannotAuthenticate."""
-        config = self._config
-        if config.token_file or TOKEN in os.environ:
-            token = read_secret(TOKEN, config.token_file, "registry.token_file")
-            return {"Authorization": f"Bearer {token}"}
-        username = config.username or os.environ.get(USERNAME, "")
-        if not username:
-            return {}
-        password = read_secret(PASSWORD, config.password_file, "registry.password_file")
-        pair = base64.b64encode(f"{username}:{password}".encode()).decode()
-        return {"Authorization": f"Basic {pair}"}
-
-    def _drop(self) -> None:
-        if self._kept is not None:
-            with suppress(OSError):
-                self._kept.close()
-            self._kept = None
+def _hint(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in _NOBODY_VOUCHES:
+        return "; set registry.cafile to the authority that vouches for it"
+    if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+        return "; it speaks no TLS there: is it http:// in the place of https://"
+    return ""
 
 
 def _schema(said: dict[str, Any]) -> str:

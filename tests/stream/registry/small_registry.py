@@ -8,8 +8,10 @@ fail in the ways that registries and what stands before them do.
 
 import base64
 import json
+import ssl
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -21,15 +23,22 @@ from stream.registry.proto_text import descriptors_of
 
 class SmallRegistry:
     """`fault`: "" = it works; "500", "proxy" (a 404 that is no registry's), "page" (200 without
-    JSON), "hang". `login`: what the header Authorization must be."""
+    JSON), "hang", "drip" (an answer without end, a byte at a time), "rests" (connections are closed
+    between requests, without a word). `login`: what the header Authorization must be; `logins`:
+    what it was. `leads`: a path -> where it leads."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.fault, self.login, self.serializes = "", "", True
         self.asked: list[str] = []
+        self.logins: list[str] = []
+        self.leads: dict[str, str] = {}
+        self._scheme = "https" if tls else "http"
         self._by_id: dict[int, dict[str, Any]] = {}
         self._subjects: dict[str, list[int]] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
 
     def __enter__(self) -> Self:
@@ -44,7 +53,7 @@ class SmallRegistry:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}"
 
     def register(
         self,
@@ -72,6 +81,7 @@ class SmallRegistry:
     def answer(self, path: str, authorization: str) -> tuple[int, bytes]:
         """Status and body."""
         self.asked.append(path)
+        self.logins.append(authorization)
         if self.fault == "hang":
             time.sleep(30)
         if self.fault == "proxy":
@@ -120,11 +130,26 @@ def _handler(registry: SmallRegistry) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             status, body = registry.answer(self.path, self.headers.get("Authorization", ""))
+            if registry.fault == "drip":
+                return self._drip()
+            if (to := registry.leads.get(self.path)) is not None:
+                status, body = 307, b""
             self.send_response(status)
+            if to is not None:
+                self.send_header("Location", to)
             self.send_header("Content-Type", "application/vnd.schemaregistry.v1+json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+            self.close_connection = registry.fault == "rests"
+
+        def _drip(self) -> None:
+            with suppress(OSError):
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+                while registry.fault == "drip":
+                    self.wfile.write(b" ")
+                    time.sleep(0.02)
+            self.close_connection = True
 
         def log_message(self, *_: object) -> None:
             return

@@ -12,15 +12,9 @@ from small_registry import SmallRegistry
 
 from stream.log import RecordColumns
 from stream.record import Record
-from stream.registry.client import (
-    PASSWORD,
-    TOKEN,
-    USERNAME,
-    RegistryAway,
-    RegistryClient,
-    RegistryConnection,
-)
+from stream.registry.client import RegistryAway, RegistryClient, RegistryConnection
 from stream.registry.config import RegistryConfig
+from stream.registry.http_client import PASSWORD, TOKEN, USERNAME
 from stream.registry.known_schemas import KnownSchemas
 from stream.registry.schema import AbsentSchema, RegisteredSchema
 from stream.registry.schema_log import with_schemas
