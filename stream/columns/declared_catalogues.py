@@ -3,8 +3,9 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
+from stream.columns.column_kinds import CATEGORICAL
 from stream.columns.declaration import Feature
-from stream.columns.events import CATEGORICAL, Features
+from stream.columns.events import Features
 
 #: Fields of an impression whose values can be the keys of rows.
 KEYS = ("item", "vendor", "source")
