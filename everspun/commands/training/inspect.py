@@ -14,8 +14,8 @@ from rich.table import Table
 from checkpointer.process import operator_actions as actions
 from checkpointer.serving import of_rows
 from checkpointer.store import Catalogue, Damaged, KeyRow, Manifest, open_store, row_of
-from everspun.asked_values import KnownLine, of_values
 from everspun.commands import options as shared
+from everspun.commands.asked_values import KnownLine, of_values
 from everspun.status import duration
 from learners import ModelConfig
 from learners.models import Model, make_model

@@ -14,8 +14,8 @@ from rich.table import Table
 from checkpointer.process import operator_actions as actions
 from checkpointer.serving import BadRequest, Explanation, explain, load, of_rows
 from checkpointer.store import Catalogue, Damaged, open_store
-from everspun.asked_values import known_values
 from everspun.commands import options as shared
+from everspun.commands.asked_values import known_values
 from everspun.status import duration
 from learners.models import Encoder
 from stream.columns import PictureStore

@@ -12,8 +12,9 @@ from checkpoint_maker import train_checkpoint
 from checkpointer.serving import Replica
 from checkpointer.store import COUNTS_FILE, Catalogue, CountsFile, Directory, encode_counts_file
 from checkpointer.tables import CatalogueFollower
-from everspun import asked_values, loads
+from everspun import loads
 from everspun.__main__ import main
+from everspun.commands import asked_values
 from stream import Partition
 from stream.columns.counters import CounterTotals, KeySequences, KeyTotals, Sequences
 from stream.log import MemoryLog, wall_clock_ms
