@@ -55,8 +55,11 @@ class CountsWriter:
         while not self._stop.is_set():
             try:
                 self.turn(_POLL_MS)
-            except (LogError, OSError) as error:
-                _log.warning("counters are not brought to replicas, tried again: %s", error)
+            except Exception as error:  # nothing waits for it: it begins anew
+                expected = isinstance(error, LogError | OSError)
+                why = None if expected else error
+                said = "counters are not brought to replicas, tried again: %r"
+                _log.warning(said, error, exc_info=why)
                 self._begin()
                 self._stop.wait(RETRY_S)
 

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from checkpointer.serving.http_connection import HttpRequest, Response
     from checkpointer.serving.http_server import ReplicaServer, bound, token_of, url_of
     from checkpointer.serving.loading import bring, load, rehearse, served_at
-    from checkpointer.serving.replica_client import Following, Replica
+    from checkpointer.serving.replica import Following
+    from checkpointer.serving.replica_client import Replica
     from checkpointer.serving.request import BadRequest, of_rows
     from checkpointer.serving.serving import ServedModel, probe, warm
 else:

@@ -8,8 +8,17 @@ comes first or how often.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from checkpointer.store import Announcement, Hold, Ref
+
+
+class Following(NamedTuple):
+    """`fault`: why the last look failed, "" if it did not; `failing_s`: for how long looks have
+    failed, s."""
+
+    fault: str
+    failing_s: float
 
 
 @dataclass

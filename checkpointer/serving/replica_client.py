@@ -16,13 +16,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
-from checkpointer.config import POPULARITY, PREVIOUS, ServingConfig
-from checkpointer.fallback import ItemAnswers, ItemRates
+from checkpointer.config import ServingConfig
+from checkpointer.fallback import ItemAnswers, fallback_by_item
 from checkpointer.metrics import NAN, ReplicaMetrics, Served
 from checkpointer.serving.loading import MakeMemory, load
-from checkpointer.serving.replica import Follower
+from checkpointer.serving.replica import Follower, Following
 from checkpointer.serving.request import Given, count_rows, given, given_rows, items_given, items_of
 from checkpointer.serving.serving import Answer, Fallback, ServedModel, ages, prior, reply_to, warm
 from checkpointer.store import Catalogue, Damaged, Ref, StoreTimeouts, decode, open_store
@@ -74,7 +74,7 @@ class Replica:
         )
         self.served: ServedModel | None = None
         #: what stands ready for items where the model cannot answer in time; None = the prior
-        self.by_item = _by_item(self.config, self.fallback_probability)
+        self.by_item = fallback_by_item(self.config, self.fallback_probability)
         self._requests = 0
         self.follower = Follower(model, retry_ms=self.config.retry_ms)
         self._passed_over = PassedOver(_log, self.metrics.on_malformed)
@@ -82,7 +82,7 @@ class Replica:
         self._files = open_store(
             root,
             StoreTimeouts(self.config.store_timeout_ms, self.config.transfer_timeout_ms),
-            self.metrics.store_called,
+            self._store_called,
         )
         self._asked = self._catalogue = Catalogue(self._files, model)
         self._source, self._topic = log, topic
@@ -95,6 +95,8 @@ class Replica:
         self._backoff = Backoff(_RETRY_MS, _RETRY_MS_MAX)
         self._fault, self._failing_since_s = "", 0.0
         self._look_at_s, self._looks, self._everything = 0.0, 0, True
+        self._turned_s = time.monotonic()
+        self.has_looked = False  # once, whatever became of it
         #: where tables stand, and who is told after each look and swap (`checkpointer.workers`)
         self.memory: MakeMemory = PrivateMemory
         self.followed: Callable[[], None] = lambda: None
@@ -102,10 +104,12 @@ class Replica:
 
     # --- life ---
 
-    def start(self) -> Self:
-        """Look into the store once, then follow it from a thread of its own."""
+    def start(self, looks: bool = True) -> Self:
+        """Look into the store once, then follow it from a thread of its own. Without `looks`, the
+        first look is that thread's too."""
         self.fills.start()
-        self._attempt(first=True)
+        if looks:
+            self._attempt(first=True)
         self._begin_thread()
         return self
 
@@ -138,10 +142,16 @@ class Replica:
     # --- health ---
 
     @property
-    def following(self) -> "Following":
+    def following(self) -> Following:
         """Whether the last look at store and topic went well."""
         since = self._failing_since_s
         return Following(self._fault, time.monotonic() - since if since else 0.0)
+
+    def follows_within(self, seconds: float) -> bool:
+        """Whether its thread lives, and has looked, or heard of the store, that lately."""
+        thread = self._thread
+        lives = thread is not None and thread.is_alive()
+        return lives and time.monotonic() - self._turned_s < seconds
 
     def not_ready(self) -> str:
         """Why requests should go to another replica, "" if they need not: no model, or one that
@@ -298,10 +308,16 @@ class Replica:
     def _attempt(self, first: bool = False) -> int:
         """Follow once, whatever becomes of it. Returns how long to wait before the next look if
         it failed, ms."""
+        self._turned_s = time.monotonic()
         try:
             return self._tried(first)
         finally:
+            self.has_looked = True
             self.followed()
+
+    def _store_called(self, call: str, outcome: str, seconds: float) -> None:
+        self._turned_s = time.monotonic()
+        self.metrics.store_called(call, outcome, seconds)
 
     def _tried(self, first: bool) -> int:
         try:
@@ -472,22 +488,6 @@ class Replica:
             self._asked if model == self._asked.model else Catalogue(self._files, model)
         )
         self.follower = Follower(model, retry_ms=self.config.retry_ms)
-
-
-class Following(NamedTuple):
-    """`fault`: why the last look failed, "" if it did not; `failing_s`: for how long looks have
-    failed, s."""
-
-    fault: str
-    failing_s: float
-
-
-def _by_item(config: ServingConfig, prior: float) -> ItemRates | ItemAnswers | None:
-    if config.fallback == POPULARITY:
-        return ItemRates(prior, config.fallback_items_max, config.popularity_half_life_ms)
-    if config.fallback == PREVIOUS:
-        return ItemAnswers(prior, config.fallback_items_max)
-    return None
 
 
 def now_ms() -> int:

@@ -70,14 +70,16 @@ class CatalogueFollower:
         while not self._stop.is_set():
             try:
                 self._read()
-            except (LogError, OSError, CatalogueFailed) as error:
+            except Exception as error:  # what is known stays, and all is read once more
                 self._failed(error)
                 self._stop.wait(RETRY_S)
 
     def _failed(self, error: Exception) -> None:
         self.failures += 1
         if self.failures & (self.failures - 1) == 0:
-            _log.error("catalogues (failure %d): %s", self.failures, error)
+            expected = isinstance(error, LogError | OSError | CatalogueFailed)
+            why = None if expected else error
+            _log.error("catalogues (failure %d): %r", self.failures, error, exc_info=why)
 
     def _read(self) -> None:
         """From the first record on, until something fails."""

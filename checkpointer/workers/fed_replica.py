@@ -32,7 +32,7 @@ class FedReplica(Replica):
     told_s = 0.0  # when it heard of the follower last, monotonic
     _told = Following("the process that follows checkpoints has not said anything yet", 0.0)
 
-    def start(self) -> Self:
+    def start(self, looks: bool = True) -> Self:
         self.fills.start()
         return self
 
@@ -70,12 +70,13 @@ class Feed:
         self._socket: socket.socket | None = None
         self._epoch, self._counts_inode = 0, 0
         self._fault, self._again_s = "", 0.0
+        self._turned_s = time.monotonic()
         self._epochs.enter(self._reader)  # before anything is asked for
 
     def turn(self, timeout_s: float) -> bool:
         """Hear what there is, for so long at most; then say what is read still. Returns whether
         something was heard."""
-        heard = False
+        heard, self._turned_s = False, time.monotonic()
         if self._socket is None and time.monotonic() >= self._again_s:
             self._connect()
         if self._socket is None:
@@ -84,6 +85,10 @@ class Feed:
             heard = self._hear(self._socket)
         self._epochs.rise(self._reader, self._held.oldest())
         return heard
+
+    def turns_within(self, seconds: float) -> bool:
+        """Whether a turn has begun that lately."""
+        return time.monotonic() - self._turned_s < seconds
 
     def _connect(self) -> None:
         made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

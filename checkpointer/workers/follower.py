@@ -1,6 +1,8 @@
 """The process of a replica that follows checkpoints for its workers: it loads them into memory that
 those map, and hands each cut over (shell, X5). It answers nobody."""
 
+import contextlib
+import ctypes
 import logging
 import os
 import select
@@ -22,7 +24,12 @@ _log = logging.getLogger(__name__)
 #: Workers hear how the follower follows this often, s.
 TELL_S = 1.0
 _TURN_S, _HELLO_S = 0.2, 1.0
+#: A part of a checkpoint is decoded and taken within this, s. A call to the store has a deadline of
+#: its own.
+TAKEN_S = 300.0
 _LETTER = b"letter"
+#: mallopt's number of the size from which a block is mapped alone (glibc's malloc.h), and the size.
+_MMAP_THRESHOLD, _BLOCK_BYTES = -3, 1 << 20
 
 
 class Handover:
@@ -47,6 +54,8 @@ class Handover:
     def tell(self) -> None:
         """Everybody what he has not heard yet, and how following goes. Never raises: following goes
         on, and what could not be told is told again."""
+        if not self._replica.has_looked:
+            return
         try:
             with self._lock:
                 served = self._replica.served
@@ -125,14 +134,26 @@ class Handover:
             os.close(letter)
 
 
+def give_back_freed_blocks() -> None:
+    """What the file of a base took goes back to the system once it is read. By itself glibc keeps
+    as much as the largest blocks were, for the next ones: a second copy of the weights."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _BLOCK_BYTES)
+
+
 def follow(make: Callable[[], Replica], board: Board, listener: socket.socket) -> None:
-    """Until the supervisor says that all is to end."""
+    """Until the supervisor says that all is to end. It says that it lives by its turns, while the
+    thread that looks and loads turns too: who hangs is ended, and begun again."""
+    give_back_freed_blocks()
     me, replica = board.follower, make()
     handover = Handover(replica, board, listener)
     listener.setblocking(False)
-    with replica:
+    most_s = replica.config.transfer_timeout_ms / 1_000 + TAKEN_S
+    with contextlib.closing(replica.start(looks=False)):
         told_s = 0.0
         while board.stop < StopLevel.ALL:
+            if replica.follows_within(most_s):
+                board.beat(me)
             if select.select([listener], [], [], _TURN_S)[0]:
                 handover.accept()
             if time.monotonic() - told_s > TELL_S:

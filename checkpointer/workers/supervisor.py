@@ -67,6 +67,7 @@ class _Child:
     main: Callable[[], None]
     running: Any = None  # multiprocessing.s Process
     begun_s: float = 0.0
+    is_killed: bool = False  # and may not have ended yet
     due_s: float = 0.0
     backoff: Backoff = field(default_factory=lambda: Backoff(_AGAIN_MS, _AGAIN_MS_MAX))
 
@@ -111,10 +112,10 @@ class Supervisor:
                     self._start(child)
             elif child.running.exitcode is not None:
                 self._ended(child, now_s)
-            elif (silent_s := self._is_silent(child, now_s)) > 0:
+            elif not child.is_killed and (silent_s := self._is_silent(child, now_s)) > 0:
                 _log.error("%s says nothing for %.0f s: it is ended", child.process.name, silent_s)
+                child.is_killed = True  # when it ends is the kernel's: others are looked after
                 child.running.kill()
-                child.running.join()
         if now_s - self._said_s > _SAY_S:
             self._said_s = now_s
             self._say()
@@ -151,7 +152,7 @@ class Supervisor:
                 if child.running.exitcode is None:
                     _log.error("%s does not end: it is killed", child.process.name)
                     child.running.kill()
-                    child.running.join()
+                    child.running.join(_CLOSE_S)
 
     def _start(self, child: _Child) -> None:
         context = multiprocessing.get_context("fork")
@@ -169,7 +170,7 @@ class Supervisor:
             _log.error("%s cannot be begun, tried again: %s", child.process.name, error)
             child.due_s = child.begun_s + child.backoff.failed(random.random()) / 1_000
             return
-        child.running = made
+        child.running, child.is_killed = made, False
 
     def _ended(self, child: _Child, now_s: float) -> None:
         code, pid = child.running.exitcode, child.running.pid
@@ -197,7 +198,6 @@ class Supervisor:
 
     def _follow(self) -> None:
         self._reserved.close()
-        _beat(self.board, self.board.follower, lambda: True)
         follow(self._site.following, self.board, self._listener)
 
     def _worker(self, worker: BoardRow) -> Callable[[], None]:

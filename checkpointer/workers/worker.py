@@ -20,6 +20,8 @@ _log = logging.getLogger(__name__)
 #: For so long a worker that has heard nothing answers nobody; then it answers without a model.
 FIRST_S = 30.0
 _TURN_S, _METRICS_S = 0.2, 1.0
+#: A cut is taken, kernels compiled, within this, s.
+TAKEN_S = 300.0
 
 
 class WorkerPlace(NamedTuple):
@@ -80,7 +82,8 @@ def work(
         if place.grpc_port:
             rpc = InferenceServer(replica, config, place.grpc_port, token, shares_port=True)
             stack.callback(rpc.close)
-        answers(lambda: server.turns_within(config.request_timeout_s))
+        within_s = config.request_timeout_s
+        answers(lambda: server.turns_within(within_s) and feed.turns_within(TAKEN_S))
         while board.stop == StopLevel.NOT and server.is_alive:
             feed.turn(_TURN_S)
             metrics.write_sometimes()

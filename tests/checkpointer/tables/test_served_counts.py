@@ -9,6 +9,7 @@ import pytest
 from checkpointer.process.counts_writer import CountsWriter
 from checkpointer.store import Damaged
 from checkpointer.store.files import MemoryFiles
+from checkpointer.tables.catalogue_follower import CatalogueFollower
 from checkpointer.tables.served_counts import CountsReader
 from everspun import loads
 from labeler.counts import JoinedCounts
@@ -155,3 +156,33 @@ def test_a_damaged_file_is_named_and_what_is_held_stays():
     with pytest.raises(Damaged, match=r"counters\.arrow"):
         reader.look("shop", CONFIG.model, 10_000)
     assert reader.newest is held
+
+
+def test_no_fault_ends_the_thread_that_writes():
+    stop, turns = threading.Event(), []
+
+    class Failing(CountsWriter):
+        def turn(self, wait_ms: int) -> None:
+            turns.append(wait_ms)
+            if len(turns) > 2:
+                stop.set()
+            raise KeyError("a fault of ours")
+
+    writer = Failing(STREAM, MemoryLog(lambda: 1), MemoryFiles(), "shop", stop, lambda topic: None)
+    stop.wait = lambda timeout=None: stop.is_set()  # type: ignore[method-assign]
+    writer._run()
+    assert len(turns) == 3
+
+
+def test_no_fault_ends_the_thread_that_reads_catalogues():
+    follower = CatalogueFollower(STREAM, MemoryLog(lambda: 1), 1_000)
+    follower._stop.wait = lambda timeout=None: follower._stop.is_set()  # type: ignore[method-assign]
+
+    def fails() -> None:
+        if follower.failures == 2:
+            follower._stop.set()
+        raise KeyError("a fault of ours")
+
+    follower._read = fails  # type: ignore[method-assign]
+    follower._run()
+    assert follower.failures == 3
