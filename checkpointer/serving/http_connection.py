@@ -6,6 +6,7 @@ large and how slow a request may be. Requests of one connection are answered one
 """
 
 import asyncio
+import re
 import time
 from collections import deque
 from email.utils import formatdate
@@ -20,6 +21,9 @@ _TOO_LONG = f"head of more than {HEAD_BYTES_MAX} bytes; send fewer headers"
 _BODILESS = frozenset({b"GET", b"HEAD", b"OPTIONS", b"DELETE"})
 _JSON = "application/json"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_END = b"\r\n\r\n"
+_LENGTH = re.compile(rb"\r\ncontent-length: ?([0-9]{1,9})\r\n", re.IGNORECASE)
+_DIGITS_MAX = 9
 _LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
 
 
@@ -51,6 +55,35 @@ class Limits(NamedTuple):
     keep_alive_s: float  # between an answer and the next request
 
 
+class RefusedHead(NamedTuple):
+    """The head of a prediction that was told 503, as its connection sent it: what stands around the
+    digits of its length. Another one that differs in these alone is framed as llhttp has framed
+    this one, and need not be parsed to be told the same."""
+
+    before: bytes
+    after: bytes
+    counted_as: str
+
+    def length(self, data: bytes) -> tuple[int, int] | None:
+        """(bytes of the head, bytes of the body) of what begins with such a head; None = it does
+        not, or not with a whole one."""
+        at = len(self.before)
+        end = data.find(b"\r", at, at + _DIGITS_MAX + 1)
+        if end < 0 or not data.startswith(self.before) or not data.startswith(self.after, end):
+            return None
+        digits = data[at:end]
+        return (end + len(self.after), int(digits)) if digits.isdigit() else None
+
+
+def refused_head(data: bytes, counted_as: str) -> RefusedHead | None:
+    """Of what a connection sent from the head's first byte on; None = its head is not all there."""
+    end = data.find(_END)
+    found = _LENGTH.search(data, 0, end + 2) if end >= 0 else None
+    if found is None:
+        return None
+    return RefusedHead(data[: found.start(1)], data[found.end(1) : end + len(_END)], counted_as)
+
+
 class HttpServer(Protocol):
     """What a connection asks of whoever runs it."""
 
@@ -63,6 +96,13 @@ class HttpServer(Protocol):
     def shed(self, head: HttpRequest, keep_alive: bool) -> bytes | None:
         """The 503 to a request of which only the head has come; None = it is to be read whole.
         Asked while `is_full`."""
+
+    def refuses_as(self, head: HttpRequest) -> str:
+        """As what such heads are counted, where all that differ in the length alone are told 503
+        while `is_full`; "" = some may not be."""
+
+    def shed_again(self, counted_as: str) -> bytes:
+        """The 503 to another one, on a connection that goes on."""
 
     def opened(self, connection: "HttpConnection") -> bool:
         """Whether there is room for it."""
@@ -105,7 +145,10 @@ class HttpConnection(asyncio.Protocol):
         self._keep_alive = True
         self._method = b""
         self.is_answering, self.is_idle, self.is_new = False, True, True
-        self._is_full = self._is_shed = False
+        self._is_full = self._is_shed = self._is_within = False
+        self._refused: RefusedHead | None = None
+        self._came = b""  # what llhttp is fed, where it begins with a head
+        self._passed_over = 0  # bytes of a body that are to come, and that nobody reads
         self.since_s = time.monotonic()
         self._begin()
 
@@ -124,6 +167,13 @@ class HttpConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.is_closing:
             return
+        if self._passed_over:
+            data = self._pass_over(data)
+            if not data:
+                return
+        if self._refused is not None and self._shed_again(self._refused, data):
+            return
+        self._came = b"" if self._is_within else data
         if self.is_idle:
             self.is_idle, self.is_new = False, False
             if not self.is_answering:
@@ -164,7 +214,37 @@ class HttpConnection(asyncio.Protocol):
         self._is_full = False
         self._go_on()
 
+    # --- told 503 without being parsed ----------------------------------------------------------
+
+    def _shed_again(self, refused: RefusedHead, data: bytes) -> bool:
+        """Whether this is such another head, with no more than its body behind it, and was told
+        503."""
+        if self._is_within or self.is_answering or self._waiting or not self._server.is_full:
+            return False
+        found = refused.length(data)
+        if found is None or not self._keep_alive or self._transport is None:
+            return False
+        head, body = found
+        to_come = head + body - len(data)
+        if to_come < 0 or body > self._server.limits.body_bytes_max:
+            return False
+        self._passed_over, self.is_idle, self.is_new = to_come, not to_come, False
+        self.since_s = time.monotonic()
+        self._transport.write(self._server.shed_again(refused.counted_as))
+        return True
+
+    def _pass_over(self, data: bytes) -> bytes:
+        """What stands behind the body that nobody reads."""
+        some = min(self._passed_over, len(data))
+        self._passed_over -= some
+        if not self._passed_over:
+            self.is_idle, self.since_s = True, time.monotonic()
+        return data[some:]
+
     # --- httptools ------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self._is_within = True
 
     def on_url(self, url: bytes) -> None:
         self._url += url
@@ -204,6 +284,9 @@ class HttpConnection(asyncio.Protocol):
             return False
         self._is_shed, self._keep_alive = True, keep_alive
         self._transport.write(answer)
+        is_plain = keep_alive and bool(self._came) and b"upgrade" not in self._headers
+        counted_as = self._server.refuses_as(head) if is_plain else ""
+        self._refused = refused_head(self._came, counted_as) if counted_as else None
         if expects:
             self._transport.close()
         return True
@@ -217,6 +300,7 @@ class HttpConnection(asyncio.Protocol):
             raise _Refused(413, f"body: more than {most} bytes; send at most {most} in one request")
 
     def on_message_complete(self) -> None:
+        self._is_within, self._came = False, b""
         if self._is_shed:
             self._is_shed = False
             self._begin()

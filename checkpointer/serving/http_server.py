@@ -159,7 +159,16 @@ class ReplicaServer:
             return None
         if self._api.has_fallback(head) and self._fallbacks.may(time.monotonic()):
             return None
-        self._count(self._api.counted_as(head), 503)
+        return self._shed_as(self._api.counted_as(head), keep_alive)
+
+    def refuses_as(self, head: HttpRequest) -> str:
+        return "" if self._api.has_fallback(head) else self._api.counted_as(head)
+
+    def shed_again(self, counted_as: str) -> bytes:
+        return self._shed_as(counted_as, not self._ending)
+
+    def _shed_as(self, counted_as: str, keep_alive: bool) -> bytes:
+        self._count(counted_as, 503)
         self.replica.metrics.shed.inc()
         says = (self.admission.retry_after_s(), int(time.time()))
         if says != self._shed_says:

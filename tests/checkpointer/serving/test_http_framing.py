@@ -2,18 +2,20 @@
 
 import contextlib
 import json
+import random
 import socket
 import ssl
 import subprocess
 import threading
 import time
 import urllib.request
+from itertools import pairwise
 
 import pytest
 
 from checkpointer.config import ServingConfig
 from checkpointer.serving.admission import Allowance, RequestAdmission, RequestCost
-from checkpointer.serving.http_connection import Response
+from checkpointer.serving.http_connection import Response, refused_head
 from checkpointer.serving.http_server import ReplicaServer
 from checkpointer.serving.replica_client import Replica
 
@@ -370,6 +372,70 @@ def test_above_what_can_be_answered_the_head_alone_is_told_503(server):
         assert status_of(other) == 405  # no prediction
     finally:
         server.admission.wait_max_s = wait_max_s
+
+
+def test_only_heads_that_differ_in_the_digits_of_their_length_are_alike():
+    data = request("POST /predict HTTP/1.1\nHost: a\ncontent-LENGTH: 14\nX: 1", BODY)
+    refused = refused_head(data, "/predict")
+    assert refused is not None
+    assert refused.length(data) == (len(data) - 14, 14)
+    longer = data.replace(b": 14", b": 123456789")
+    assert refused.length(longer) == (len(data) - 14 + 7, 123456789)
+    for other in (
+        data[:40],
+        data.replace(b": 14", b": 1234567890"),
+        data.replace(b": 14", b": "),
+        data.replace(b": 14", b": +4"),
+        data.replace(b": 14", b": 1 4"),
+        data.replace(b": 14", b":  14"),
+        data.replace(b"X: 1", b"X: 2"),
+        data.replace(b"X: 1", b"X: 1\r\nContent-Length: 3"),
+        data.replace(b"X: 1", b"X: 1\r\nTransfer-Encoding: chunked"),
+        data.replace(b"/predict", b"/model"),
+        data.replace(b"POST", b" POST"),
+    ):
+        assert refused.length(other) is None, other
+    assert refused_head(data[:30], "/predict") is None
+    assert refused_head(request("POST / HTTP/1.1\nTransfer-Encoding: chunked"), "/predict") is None
+    inside = request("POST / HTTP/1.1\nX: a\r Content-Length: 3", b"\r\nContent-Length: 3\r\n")
+    assert refused_head(inside, "/predict") is None
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_head_that_was_told_503_is_told_so_again_however_it_comes(server, seed):
+    """And what comes behind it is framed as ever."""
+    draw = random.Random(seed)
+    parsed = server.replica.metrics.shed._value.get()
+    wait_max_s, server.admission.wait_max_s = server.admission.wait_max_s, -1.0
+    try:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as one:
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for n in range(12):
+                body = b'{"rows": [{}]}' + b" " * draw.choice((0, 1, 200, 150_000))
+                more = "\nX: other" * (n == 7)
+                head = f"POST /predict HTTP/1.1\nHost: a\nContent-Length: {len(body)}{more}"
+                data = request(head, body)
+                cuts = sorted(draw.sample(range(1, len(data)), draw.choice((0, 0, 1, 2))))
+                for first, end in pairwise((0, *cuts, len(data))):
+                    one.sendall(data[first:end])
+                assert status_of(one.recv(65_536)) == 503
+            one.sendall(request(head, body) * 2 + request("GET /livez HTTP/1.1\nHost: a"))
+            found = b""
+            while found.count(b"HTTP/1.1 ") < 3:
+                found += one.recv(65_536)
+            assert found.count(b"HTTP/1.1 503 ") == 2
+            assert found.count(b"HTTP/1.1 200 ") == 1
+            server.admission.wait_max_s = wait_max_s
+            one.sendall(request(head, body))
+            assert status_of(one.recv(65_536)) == 200
+            server.admission.wait_max_s = -1.0
+            one.sendall(request(head, body)[:-3])
+            assert status_of(one.recv(65_536)) == 503
+            one.sendall(body[-3:] + b"no HTTP\r\n\r\n")
+            assert status_of(one.recv(65_536)) == 400
+    finally:
+        server.admission.wait_max_s = wait_max_s
+    assert server.replica.metrics.shed._value.get() == parsed + 15
 
 
 def test_who_cannot_wait_gets_the_prior_and_is_told(server):
