@@ -23,15 +23,43 @@ def process_cpu_s(pid: int) -> float:
     )
 
 
-def process_pss_bytes(pid: int) -> int:
-    """Memory of a process and its children; a page that several of them share counts once (of
-    pages shared with others their share: PSS). 0 if it is gone."""
-    try:
-        with open(f"/proc/{pid}/smaps_rollup") as file:
-            own = sum(int(line.split()[1]) for line in file if line.startswith("Pss:"))
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return 1_024 * own + sum(process_pss_bytes(child) for child in children_of(pid))
+def family_memory_bytes(pid: int) -> int:
+    """Memory of a process and its children, a page that several of them share counted once; 0 if
+    it is gone. Pages of files (libraries) count as if nobody else had mapped them, of each place of
+    a file the most that one of them has: by PSS a bench that has loaded the same libraries would
+    take half of them off one process, and less off several."""
+    own, files = 0, dict[tuple[str, ...], int]()
+    for one in _family(pid):
+        try:
+            with open(f"/proc/{one}/smaps_rollup") as file:
+                parts = [line.split() for line in file]
+            mapped = _file_pages(one)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        own += sum(int(part[1]) for part in parts if part[0] in ("Pss_Anon:", "Pss_Shmem:"))
+        files |= {place: max(kb, files.get(place, 0)) for place, kb in mapped.items()}
+    return 1_024 * (own + sum(files.values()))
+
+
+def _family(pid: int) -> list[int]:
+    return [pid, *(one for child in children_of(pid) for one in _family(child))]
+
+
+def _file_pages(pid: int) -> dict[tuple[str, ...], int]:
+    """Resident KiB that a process has of a file's pages as they are on disk, by their place."""
+    found: dict[tuple[str, ...], int] = {}
+    place: tuple[str, ...] = ()
+    with open(f"/proc/{pid}/smaps") as file:
+        for line in file:
+            words = line.split()
+            if "-" in words[0] and not words[0].endswith(":"):
+                is_file = len(words) > 5 and words[5].startswith("/") and words[4] != "0"
+                in_memory = is_file and words[5].startswith(("/memfd:", "/dev/"))
+                place = (words[2], words[3], words[4]) if is_file and not in_memory else ()
+            elif place and words[0] in ("Rss:", "Anonymous:"):
+                sign = 1 if words[0] == "Rss:" else -1
+                found[place] = found.get(place, 0) + sign * int(words[1])
+    return found
 
 
 def _stat(pid: int) -> list[str]:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.measuring.machine import process_cpu_s, process_pss_bytes
+from bench.measuring.machine import family_memory_bytes, process_cpu_s
 from bench.replicas.serving_client import ask_for
 from bench.replicas.serving_model import FEATURES, STEP, Site, Writer, bodies, probe_of
 from bench.replicas.serving_sites import started
@@ -62,8 +62,8 @@ def steady(rows: int, seconds: float, workers: int = 1) -> dict[str, Any]:
 
 
 def memory_of(root: str, writer: Writer, rows: int, workers: int) -> int:
-    """Bytes (PSS) of all processes of a replica of so many workers, each asked for a while, after
-    some deltas."""
+    """Bytes of all processes of a replica of so many workers, each asked for a while, after some
+    deltas."""
     options = ("--queue-ms", "10000", "--workers", str(workers))
     asked = bodies(writer.site, 64, CANDIDATES)
     with started(root, "replica", "lr", rows, *options) as (pid, port):
@@ -72,7 +72,7 @@ def memory_of(root: str, writer: Writer, rows: int, workers: int) -> int:
                 ask_for(port, asked, 0.2)
             writer.publish(writer.write(wall_clock_ms(), CHANGED))
         time.sleep(2.0)
-        return process_pss_bytes(pid)
+        return family_memory_bytes(pid)
 
 
 def overload(rows: int, seconds: float) -> dict[str, Any]:
