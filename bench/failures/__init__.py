@@ -16,8 +16,11 @@
 - `recovery_command`: What is typed and printed for benches that kill processes and count events
   afterwards
 - `recovery_plan`: Which process dies when
+- `recovery_serving`: What replicas answer and follow while processes are killed and the store
+  fails, for `bench.recovery`
 - `recovery_site`: A shop's site for `bench.recovery`
 - `recovery_watch`: How far every chain has got on every shard, over time, for `bench.recovery`
+- `slow_store`: A store of checkpoints that is slow
 - `upgrade`: Two versions in one system: every process is changed from an earlier version to this
   one and back while events flow and requests are answered, role by role, on Apache Kafka
 """

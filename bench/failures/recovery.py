@@ -1,15 +1,21 @@
 """Is the promise true? Real processes on Apache Kafka, killed with -9 at random while events flow,
 and every event counted afterwards.
 
-    python -m bench.recovery [--json] [--kills 24] [--freezes 3] [--seed N] [--rate 150]
+    python -m bench.recovery [--json] [--kills 24] [--freezes 3] [--stores 3] [--workers 2]
+    [--seed N] [--rate 150]
 
 `lost` and `doubled` are counted by id against the site's own list; that each event changed a shard
 exactly once is read from parameters: the model has one row an event, which every training of it
 raises by 1. A kill is recovered from once every chain on every shard has moved beyond where the log
-stood at the kill. Exit code 1 when something is off. Takes about six minutes and 4 GB.
+stood at the kill. Kills hit workers of the replica and its follower too, and some come while the
+store of checkpoints is away, slow or full. `mixtures` counts answers of the replica that are not
+what the checkpoint they name holds; `seconds_to_follow` is the time from the last end of a burst
+until every replica serves the newest checkpoint, by all of its workers. Exit code 1 when something
+is off. Takes about eight minutes and 4 GB.
 """
 
 import contextlib
+import os
 import signal
 import statistics
 import sys
@@ -20,10 +26,12 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
+from bench.failures.outages_faults import Fault, StoreAway, StoreFull, give_back_disk, small_disk
 from bench.failures.recovery_check import (
     Coverage,
     Events,
@@ -33,22 +41,33 @@ from bench.failures.recovery_check import (
     wrong_labels,
 )
 from bench.failures.recovery_command import arguments, drawn, report, surroundings
-from bench.failures.recovery_plan import BROKER, Kill, plan
+from bench.failures.recovery_plan import BROKER, FOLLOWER, STORE_FAULTS, WORKER, Kill, plan
+from bench.failures.recovery_serving import LOOK_S, Asker, followed_after, mixtures
 from bench.failures.recovery_site import Site
 from bench.failures.recovery_watch import Watch
+from bench.failures.slow_store import StoreSlow, slowable_store
+from bench.measuring.machine import child_named
 from checkpointer.store import Catalogue, open_store
 from everspun import LocalRun
 from everspun.commands.system import full_audit
 from everspun.status import scrape
 from learners.models import make_model
 
-KILLS, FREEZES, RATE = 24, 3, 150.0
+KILLS, FREEZES, STORES, WORKERS, RATE = 24, 3, 3, 2, 150.0
+#: Every replica is to follow again within this from the end of a fault.
+FOLLOW_S, FOLLOWED_S_MAX = 10.0, 60.0
+#: Of the checkpoints' file system.
+DISK_MB = 512
+STORE: dict[str, type[Fault]] = dict(
+    zip(STORE_FAULTS, (StoreAway, StoreSlow, StoreFull), strict=True)
+)
 BASELINES = 5
 #: A pipeline in which nothing at all moves for this long is stuck; a slow one on a busy machine is
 #: waited for.
 STUCK_S = 120.0
 #: What must be 0 in a right run.
 NOUGHT = ("lost", "doubled", "strangers", "holes", "labels_wrong", "rows_not_one", "not_resumed")
+NOUGHT_SERVED = ("mixtures", "not_followed")
 
 
 class Failed(RuntimeError):
@@ -63,6 +82,8 @@ class Happened:
     at: float  # monotonic seconds
     mark: dict[str, int]
     while_recovering: bool
+    ended: float = 0.0  # when what was done was over
+    in_cut: bool = False  # files of a checkpoint lay in the store without a manifest
     resumed_s: float | None = None
 
 
@@ -79,6 +100,7 @@ class Run:
     baseline: list[float] = field(default_factory=list)
     broker_failure: BaseException | None = None
     planted: Planted = field(default_factory=dict)
+    asker: Asker | None = None
 
     def measure_without_kills(self) -> None:
         """How long the same measure takes when nobody dies: window, grace and all."""
@@ -103,29 +125,56 @@ class Run:
             self._kill(kill)
             one = self.happened[-1]
             others = "while another recovers" if one.while_recovering else ""
-            name = kill.role if kill.role == BROKER else f"{kill.role}-{kill.index}"
-            how = f"stop for {kill.frozen_s:.0f} s" if kill.frozen_s else "kill -9"
-            self.console.log(f"{number + 1:>3}/{len(self.kills)} {how} {name:15} {others}")
+            self.console.log(f"{number + 1:>3}/{len(self.kills)} {said_of(kill):28} {others}")
         self._recover()
 
     def _kill(self, kill: Kill) -> None:
         self._look()
         recovering = {h.kill.role for h in self.happened if h.resumed_s is None}
-        mark, launcher = dict(self.site.delivered), self.local.launcher
+        mark, in_cut = dict(self.site.delivered), self._in_cut()
         if kill.role == BROKER:
             self.local.broker.kill()
             threading.Thread(
                 target=self._broker_returns, args=(kill.down_s,), name="broker", daemon=True
             ).start()
+        elif kill.role in STORE:
+            fault = STORE[kill.role](self.local)
+            fault.begin()
+            threading.Timer(kill.down_s, fault.end).start()
+        elif kill.role in (WORKER, FOLLOWER):
+            self._kill_part(f"worker {kill.index}" if kill.role == WORKER else FOLLOWER)
         else:
-            name = f"{kill.role}-{kill.index}"
-            self._until(lambda: launcher.alive()[name], lambda: f"{name} was not started again")
-            if kill.frozen_s:
-                frozen = launcher.freeze(kill.role, kill.index)
-                threading.Timer(kill.frozen_s, frozen.send_signal, (signal.SIGCONT,)).start()
-            else:
-                launcher.kill(kill.role, kill.index)
-        self.happened.append(Happened(kill, time.monotonic(), mark, bool(recovering - {kill.role})))
+            self._kill_role(kill)
+        now = time.monotonic()
+        lasts_s = kill.frozen_s or kill.down_s
+        others = bool(recovering - {kill.role})
+        self.happened.append(Happened(kill, now, mark, others, now + lasts_s, in_cut))
+
+    def _kill_role(self, kill: Kill) -> None:
+        launcher, name = self.local.launcher, f"{kill.role}-{kill.index}"
+        self._until(lambda: launcher.alive()[name], lambda: f"{name} was not started again")
+        if kill.frozen_s:
+            frozen = launcher.freeze(kill.role, kill.index)
+            threading.Timer(kill.frozen_s, frozen.send_signal, (signal.SIGCONT,)).start()
+        else:
+            launcher.kill(kill.role, kill.index)
+
+    def _kill_part(self, name: str) -> None:
+        """A process of the first replica."""
+
+        def part() -> int:
+            return child_named(self.local.launcher.processes["replica-0"].popen.pid, name)
+
+        self._until(part, lambda: f"the replica has no {name}")
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(part() or -1, signal.SIGKILL)
+
+    def _in_cut(self) -> bool:
+        """Whether a checkpoint is being written."""
+        config = self.local.config
+        folders = Path(config.checkpointer.root, config.model.name).glob("0*")
+        newest = max(folders, default=None)
+        return newest is not None and not (newest / "manifest.json").exists()
 
     def _broker_returns(self, after_s: float) -> None:
         time.sleep(after_s)
@@ -142,9 +191,18 @@ class Run:
             lambda: all(h.resumed_s is not None for h in self.happened),
             lambda: f"not recovered: {self.watch.describe(self.site.delivered)}",
         )
+        self._follow()
         self.console.log(
             f"        recovered, the last one after {self.happened[-1].resumed_s:.1f} s"
         )
+
+    def _follow(self) -> None:
+        """Until every replica follows again; for so long at most."""
+        end = time.monotonic() + FOLLOWED_S_MAX
+        while self.asker is not None and time.monotonic() < end:
+            if followed_after(self.asker.looks, max(h.ended for h in self.happened)) is not None:
+                return
+            self._wait(LOOK_S)
 
     def _wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -155,10 +213,13 @@ class Run:
     def _look(self) -> None:
         """Note which kills have been recovered from, and raise what went wrong beside."""
         self.local.launcher.raise_if_failed()
-        for failure in (self.broker_failure, self.site.failure, self.watch.failure):
+        asker = None if self.asker is None else self.asker.failure
+        for failure in (self.broker_failure, self.site.failure, self.watch.failure, asker):
             if failure is not None:
                 raise failure
         for one in self.happened:
+            if one.kill.role in STORE and time.monotonic() < one.ended:
+                continue
             if one.resumed_s is None and (at := self.watch.beyond_at(one.mark, one.at)) is not None:
                 one.resumed_s = at - one.at
 
@@ -243,13 +304,14 @@ class Run:
         return {
             **self._of_kills(seed),
             **self._of_events(events, covered),
+            **self._of_answers(self.asker, events),
             "labels_wrong": labels_wrong,
             "audit_right": audit.right,
             "audit_wrong": wrong,
         }
 
     def _of_kills(self, seed: int) -> dict[str, Any]:
-        kills = [h for h in self.happened if not h.kill.frozen_s]
+        kills = [h for h in self.happened if not h.kill.frozen_s and h.kill.role not in STORE]
         seconds: dict[str, list[float]] = {}
         for one in kills:
             if one.resumed_s is not None:
@@ -260,7 +322,11 @@ class Run:
             "kills": len(kills),
             "kills_by_role": dict(Counter(h.kill.role for h in kills)),
             "kills_while_recovering": sum(h.while_recovering for h in kills),
+            "kills_during_a_cut": sum(h.in_cut for h in kills),
             "freezes_by_role": dict(Counter(h.kill.role for h in self.happened if h.kill.frozen_s)),
+            "store_faults": dict(
+                Counter(h.kill.role for h in self.happened if h.kill.role in STORE)
+            ),
             "not_resumed": sum(h.resumed_s is None for h in self.happened),
             "seconds_to_resume_p50": _p50(everything),
             "seconds_to_resume_max": round(max(everything, default=0.0), 2),
@@ -268,6 +334,32 @@ class Run:
                 r: {"p50": _p50(s), "max": round(max(s), 2)} for r, s in seconds.items() if s
             },
             "seconds_without_a_kill_p50": _p50(self.baseline),
+        }
+
+    def _of_answers(self, asker: Asker | None, events: Events) -> dict[str, Any]:
+        if asker is None:
+            return {}
+        vectors = {
+            e.name: e.manifest.vector for e in self.catalogue.entries() if e.manifest is not None
+        }
+        wrong = mixtures(asker.answers, vectors, events)
+        ended: list[float] = []  # of each burst
+        for one in self.happened:
+            before = 0.0 if one.kill.first else ended.pop()
+            ended.append(max(before, one.ended))
+        followed = [followed_after(asker.looks, end) for end in ended]
+        seconds = [s for s in followed if s is not None and s < FOLLOWED_S_MAX]
+        return {
+            "answers": len(asker.answers),
+            "answers_not_got": asker.unanswered,
+            "answers_of_fallback": asker.fallbacks,
+            "mixtures": len(wrong),
+            "mixed": [one._asdict() for one in wrong[:3]],
+            "seconds_to_follow_p50": _p50(seconds),
+            "seconds_to_follow_max": round(max(seconds, default=0.0), 2),
+            "followed_within_10_s": sum(s <= FOLLOW_S for s in seconds),
+            "bursts": len(ended),
+            "not_followed": len(followed) - len(seconds),
         }
 
     def _of_events(self, events: Events, covered: list[Coverage]) -> dict[str, Any]:
@@ -294,8 +386,31 @@ def _p50(values: list[float]) -> float:
     return round(statistics.median(values), 2) if values else 0.0
 
 
+def said_of(kill: Kill) -> str:
+    """In a few words."""
+    if kill.role in STORE:
+        return f"{kill.role} for {kill.down_s:.0f} s"
+    name = kill.role if kill.role in (BROKER, FOLLOWER) else f"{kill.role}-{kill.index}"
+    return f"stop for {kill.frozen_s:.0f} s {name}" if kill.frozen_s else f"kill -9 {name}"
+
+
+def processes_of(local: LocalRun) -> dict[str, int]:
+    """Role -> how many processes; the broker, and those of a replica of workers, are roles too."""
+    workers = local.config.serving.workers
+    parts = {WORKER: workers, FOLLOWER: 1} if workers > 1 else {}
+    return {role: n for role, n in local.launcher.counts().items() if n} | parts | {BROKER: 1}
+
+
+class Faults(NamedTuple):
+    """How many of each."""
+
+    kills: int = KILLS
+    freezes: int = FREEZES
+    stores: int = STORES
+
+
 def bench(
-    kills: int, freezes: int, seed: int, rate: float, broker: str, console: Console
+    faults: Faults, workers: int, seed: int, rate: float, broker: str, console: Console
 ) -> tuple[dict[str, Any], Path]:
     """Run it. Returns the result and the folder of the run. Raises Failed, and what ended a
     process for good."""
@@ -303,18 +418,24 @@ def bench(
     text = Path(__file__).with_suffix(".toml").read_text()
     with surroundings() as where, contextlib.ExitStack() as stack:
         console.log(f"seed {seed}; run folder {dir}")
-        local = LocalRun.begin(dir, text, broker)
+        stack.enter_context(slowable_store(Path(stack.enter_context(TemporaryDirectory()))))
+        local = LocalRun.begin(dir, text, broker, (f"serving.workers={workers}",))
         stack.callback(local.stop)
+        root = Path(local.config.checkpointer.root)
+        can_fill = small_disk(root, DISK_MB)
+        if can_fill:
+            stack.callback(give_back_disk, root)
         with console.status("starting the roles (the first run on a machine compiles kernels)"):
             local.start()
         watch = Watch(local.config)
         stack.callback(watch.close)
         site = Site(local.log(), local.config.stream, rate, seed)
         site.start()
-        processes = {role: count for role, count in local.launcher.counts().items() if count} | {
-            BROKER: 1
-        }
-        run = Run(local, site, watch, plan(kills, freezes, seed, processes), console)
+        stores = faults.stores if can_fill else min(faults.stores, len(STORE_FAULTS) - 1)
+        planned = plan(faults.kills, faults.freezes, seed, processes_of(local), stores)
+        run = Run(local, site, watch, planned, console)
+        run.asker = Asker(local.config, run.catalogue, seed, site.sent)
+        stack.callback(run.asker.close)
         watch.wait_for(local.config.stream.partitions, STUCK_S)
         run.measure_without_kills()
         run.kill_all()
@@ -334,11 +455,18 @@ def main(typed: list[str] | None = None) -> int:
         default=FREEZES,
         help=f"processes stopped and woken, besides ({FREEZES})",
     )
+    parser.add_argument(
+        "--stores", type=int, default=STORES, help=f"times that the store fails ({STORES})"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=WORKERS, help=f"of the replica ({WORKERS}); 1 = none"
+    )
     chosen = parser.parse_args(typed)
     seed = drawn(chosen.seed)
     console = Console(stderr=True)
-    result, dir = bench(chosen.kills, chosen.freezes, seed, chosen.rate, chosen.broker, console)
-    wrong = [key for key in NOUGHT if result[key]]
+    faults = Faults(chosen.kills, chosen.freezes, chosen.stores)
+    result, dir = bench(faults, chosen.workers, seed, chosen.rate, chosen.broker, console)
+    wrong = [key for key in (*NOUGHT, *NOUGHT_SERVED) if result[key]]
     wrong += [] if result["audit_right"] else ["audit"]
     return report(result, wrong, dir, chosen, console)
 

@@ -3,7 +3,8 @@
 Kills come in bursts of two or three, each kill of another role than the one before it and soon
 enough after it to hit while that one is still recovering. Between bursts the pipeline comes to
 itself. Some bursts begin with a process that is not killed but frozen, long enough to be taken for
-dead and replaced, and then wakes up and goes on.
+dead and replaced, and then wakes up and goes on. Others begin with the store of checkpoints, which
+is away, slow or full for a while.
 """
 
 import random
@@ -12,6 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 BROKER = "broker"
+#: Processes of the first replica, where it has workers.
+WORKER, FOLLOWER = "worker", "follower"
+#: What befalls the store of checkpoints, and for how long, s.
+STORE_FAULTS = ("store away", "store slow", "store full")
+STORE_S = (4.0, 8.0)
 #: Roles whose processes are frozen: those that others take over from, or fence.
 FROZEN_ROLES = ("labeler", "learner", "shard")
 #: Longer than a group's session and a learner's lease.
@@ -27,13 +33,15 @@ class Kill:
     index: int
     after_s: float
     first: bool  # of its burst
-    down_s: float = 0.0  # of a broker: how long it stays away
+    down_s: float = 0.0  # of a broker or the store: how long it stays so
     frozen_s: float = 0.0  # not killed, but stopped for so long
 
 
-def plan(kills: int, freezes: int, seed: int, processes: Mapping[str, int]) -> list[Kill]:
+def plan(
+    kills: int, freezes: int, seed: int, processes: Mapping[str, int], stores: int = 0
+) -> list[Kill]:
     """`processes`: role -> how many run; "broker" is one of them. Every role gets its share of
-    kills, at least `kills // roles`; `freezes` come besides.
+    kills, at least `kills // roles`; `freezes` and faults of the store, in turns, come besides.
 
     Raises ValueError with fewer than two roles.
     """
@@ -43,6 +51,8 @@ def plan(kills: int, freezes: int, seed: int, processes: Mapping[str, int]) -> l
     out: list[Kill] = []
     sizes = _bursts(kills, rng)
     freezing = set(rng.sample(range(len(sizes)), min(freezes, len(sizes))))
+    others = [number for number in range(len(sizes)) if number not in freezing]
+    failing = sorted(rng.sample(others, min(stores, len(others)))) if stores else []
     for number, size in enumerate(sizes):
         last = ""
         for place in range(size):
@@ -63,6 +73,10 @@ def plan(kills: int, freezes: int, seed: int, processes: Mapping[str, int]) -> l
                 _freeze(out[at], Counter(k.role for k in out if k.frozen_s), processes, rng)
             ]
             out[at + 1] = replace(out[at + 1], after_s=rng.uniform(0.5, 5.0), first=False)
+        if number in failing:
+            at, role = len(out) - size, STORE_FAULTS[failing.index(number) % len(STORE_FAULTS)]
+            out[at] = replace(out[at], after_s=rng.uniform(0.5, 3.0), first=False)
+            out.insert(at, Kill(role, 0, rng.uniform(0.5, 2.0), True, rng.uniform(*STORE_S)))
     return out
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from bench.failures import recovery_check
 from bench.failures.recovery_check import EVENT, Events, Learnable, Parameters, read_events
-from bench.failures.recovery_plan import BROKER, plan
+from bench.failures.recovery_plan import BROKER, FOLLOWER, STORE_FAULTS, WORKER, plan
+from bench.failures.recovery_serving import Answer, Look, counted, followed_after, mixtures
 from learners import ModelConfig
 from learners.models import make_model
 from paramserver.tables import TableRows
@@ -43,6 +44,50 @@ def test_every_role_dies_often_enough_and_most_while_another_recovers(seed: int)
         assert kill.first or kill.role != before.role
     assert all(kill.index < PROCESSES[kill.role] for kill in kills)
     assert plan(24, 3, seed, PROCESSES) == everything
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_store_fails_in_each_way_and_processes_die_meanwhile(seed: int):
+    processes = PROCESSES | {WORKER: 2, FOLLOWER: 1}
+    everything = plan(24, 3, seed, processes, 3)
+    faults = [n for n, kill in enumerate(everything) if kill.role in STORE_FAULTS]
+    assert {everything[n].role for n in faults} == set(STORE_FAULTS)
+    for n in faults:
+        assert everything[n].first
+        assert everything[n].down_s > everything[n + 1].after_s
+        assert not everything[n + 1].first
+    kills = [k for k in everything if k.role not in STORE_FAULTS and not k.frozen_s]
+    assert len(kills) == 24
+    assert {kill.role for kill in kills} == processes.keys()
+
+
+def test_answers_that_are_not_what_their_checkpoint_holds_are_found():
+    learnable = Learnable([1, 2, 3], ["a", "b", "c"], [0, 0, 1], 4)
+    vectors = {"v1": {"label/0": 2}, "v2": {"label/0": 4}}
+    right = [
+        Answer("v1", ("a", "b", "x"), (1, 0, 0)),
+        Answer("v2", ("c", "b", "x"), (1, 1, 0)),
+    ]
+    wrong = [
+        Answer("v1", ("a", "b"), (1, 1)),  # a row of a newer cut
+        Answer("v2", ("a", "c"), (0, 1)),  # a row is missing
+        Answer("v2", ("a", "c"), (1, 2)),  # learned twice
+        Answer("v2", ("x",), (1,)),
+        Answer("v3", ("a",), (1,)),  # of no checkpoint
+    ]
+    assert mixtures([*right, *wrong], vectors, Events({"label/0": learnable})) == wrong
+
+
+def test_what_an_answer_counts_is_read_from_its_probability():
+    for count in range(4):
+        probability = float(np.float32(1 - 0.7 / (1 + count)))
+        assert counted(probability, 0.3) == count
+
+
+def test_who_never_follows_again_is_not_taken_for_one_who_did():
+    looks = [Look(1.0, True), Look(2.0, False), Look(5.0, True)]
+    assert followed_after(looks, 1.5) == 3.5
+    assert followed_after(looks, 5.5) is None
 
 
 def test_a_plan_needs_two_roles():
