@@ -14,6 +14,10 @@ class NoAddress(ValueError):
     """The configuration gives a shard no address that can be used; the text says what to change."""
 
 
+#: Of a weight in the files that replicas read.
+SERVING_BITS = (32, 16, 8)
+
+
 @dataclass(frozen=True)
 class ParamServerConfig:
     """How stale learners may be, where shards listen, and the limits of every call."""
@@ -74,6 +78,11 @@ class ParamServerConfig:
         "rows on the wire: 'float32', or rounded to 'bfloat16' or 'float16', half the bytes; see "
         "protocol.md",
     )
+    serving_bits: int = option(
+        32,
+        "a weight in the files that replicas read of a checkpoint: 32, or rounded to 16 or 8 bits "
+        "with a scale a row; see checkpoints.md",
+    )
     lanes: bool = option(
         True,
         "pulls and pushes over a stream socket beside gRPC, several times as fast; with cert over "
@@ -121,6 +130,8 @@ class ParamServerConfig:
         self._check_transport()
 
     def _check_numbers(self) -> None:
+        if self.serving_bits not in SERVING_BITS:
+            raise ValueError(f"serving_bits = {self.serving_bits}: allowed are 32, 16 and 8")
         if self.staleness < -1:
             raise ValueError(
                 f"staleness = {self.staleness}: allowed is 0, 1, 2, ... or -1 (unbounded)"

@@ -2,6 +2,7 @@
 stops starts, the bytes that replicas read, and whether deltas add up to the table.
 
     python -m bench.checkpoint [--json] [--plot] [--rows 999986] [--touched 0.01] [--pairs 7]
+    [--serving-bits 32]
 
 A broker, a learner, a shard and a checkpointer as processes. A factorization machine of 26
 features, rows of 16 float32 with Adagrad, batches of 1,024, as fast as they go. First every row is
@@ -12,6 +13,8 @@ the latter, from the moment at which a checkpoint was published. Takes about thr
 Keys. `training_slowdown`: 1 - examples/s with cuts to without, median of the pairs, `slowdowns` all
 of them. `cut_hold_ms_p50`, `_p99`: how long cuts stopped starts. `cuts_per_s`: in turns with cuts.
 `delta_bytes_ratio`: bytes of serving deltas to 8 (key) and 64 (weights) for each row touched.
+`rounding_log_loss`: what rounding the weights of those files adds to the log loss of the examples
+that are learned, a share of it; `rounding_answers`: by how much it moves an answer's log odds, rms.
 `composed_equals_table`: whether base and deltas of the last checkpoint, put together, are the
 shard's weights bit for bit. Exit code 1 if a target is missed.
 """
@@ -30,21 +33,26 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from bench.learning.training import start_site
-from bench.learning.training_data import FEATURES, NAMES, VALUES, Drawn, Records
+from bench.learning.training_data import FEATURES, NAMES, VALUES, Drawn, Records, value_of
 from bench.learning.training_site import Site, TwoRoles
 from bench.measuring.machine import machine
 from bench.measuring.plotting import pairs
+from checkpointer.serving import ServedModel, load, served_at
 from checkpointer.store import Catalogue, Manifest, open_store
-from paramserver.parts import whole
+from checkpointer.tables import ModelTables
+from paramserver.parts import Snapshot, serving_part, whole
 from paramserver.server import read_part
 
 BATCH, WIDTH, BATCHES = 1_024, 16, 64
 #: More than is learned, examples a second: so many are always ahead.
 AHEAD_PER_S = 100_000
 LOOK_S, STUCK_S, SETTLED_S = 0.005, 60.0, 0.5
-AT_MOST = {"training_slowdown": 0.10, "cut_hold_ms_p99": 50.0, "delta_bytes_ratio": 1.1}
+AT_MOST = {"training_slowdown": 0.10, "cut_hold_ms_p99": 50.0, "rounding_log_loss": 0.001}
+#: `delta_bytes_ratio`, by bits of a weight.
+BYTES_AT_MOST = {32: 1.1, 16: 0.65, 8: 0.4}
 PLOT = Path("docs/checkpoint.png")
 _HELD = re.compile(r"\(cut \d+, held (\d+)\)")
 
@@ -90,6 +98,10 @@ class Cuts:
     def url(self, manifest: Manifest, shard: int) -> str:
         return self._catalogue.part_url(manifest, shard)
 
+    def load(self, manifest: Manifest) -> ServedModel:
+        """As a replica does."""
+        return load(self._catalogue, manifest.name)
+
     def chain(self, manifest: Manifest) -> tuple[Manifest, ...]:
         return self._catalogue.chain(manifest)
 
@@ -129,7 +141,8 @@ def begun(options: argparse.Namespace, folder: Path, first: Drawn) -> Site:
     options.set = [
         "checkpointer.interval_ms=1000", "checkpointer.entropy_max=0",
         "checkpointer.evaluation_wait_ms=0", "checkpointer.keep_hours=0",
-        "checkpointer.keep_days=0", *options.set,
+        "checkpointer.keep_days=0", f"paramserver.serving_bits={options.serving_bits}",
+        *options.set,
     ]  # fmt: skip
     return start_site(options, folder, model, first, ThreeRoles)
 
@@ -189,6 +202,7 @@ def report(
     held = [int(ms) for ms in _HELD.findall(cuts.log.read_text())]
     deltas = [file for m in cuts.published.values() for file in files_of(m) if file.parent]
     slowdowns = [1 - with_cuts / without for with_cuts, without in found]
+    composed = composed_of(cuts, last)
     if options.plot is not None:
         pairs(found, options.plot)
     return {
@@ -204,16 +218,42 @@ def report(
         "delta_bytes_ratio": round(
             sum(file.bytes for file in deltas) / sum((8 + 4 * WIDTH) * f.rows for f in deltas), 3
         ),
-        "composed_equals_table": equals_table(site, cuts, last),
+        **rounding(cuts, last, composed, drawn_some(options.rows, options.touched)),
+        "composed_equals_table": equals_table(site, composed),
     }
 
 
-def equals_table(site: Site, cuts: Cuts, last: Manifest) -> bool:
-    chain = [
-        (manifest.sha256, [read_part(cuts.url(manifest, part.shard)) for part in manifest.parts])
-        for manifest in cuts.chain(last)
-    ]
-    (rows,) = whole(chain).tables.values()
+def composed_of(cuts: Cuts, last: Manifest) -> Snapshot:
+    return whole(
+        [
+            (manifest.sha256, [read_part(cuts.url(manifest, p.shard)) for p in manifest.parts])
+            for manifest in cuts.chain(last)
+        ]
+    )
+
+
+def rounding(cuts: Cuts, last: Manifest, composed: Snapshot, drawn: Drawn) -> dict[str, float]:
+    """What answers lose by the bits of served weights, against those of the shard."""
+    served = cuts.load(last)
+    tables = ModelTables(last.spec, {})
+    tables.apply([serving_part(composed)])
+    exact = served_at(last, tables.publish(), None, served)
+    ids, labels = drawn.ids[: BATCHES // 4].reshape(-1, FEATURES), drawn.labels[: BATCHES // 4]
+    columns = pa.table({f"f_{name}": value_of(ids[:, f]) for f, name in enumerate(NAMES)})
+    y, odds, loss = labels.reshape(-1), [], []
+    for one in (exact, served):
+        p = one.predict(columns).astype(np.float64)
+        odds.append(np.log(p / (1 - p)))
+        loss.append(-np.mean(np.where(y, np.log(p), np.log1p(-p))))
+    return {
+        "log_loss": round(float(loss[0]), 5),
+        "rounding_log_loss": round(float(loss[1] / loss[0] - 1), 7),
+        "rounding_answers": round(float(np.sqrt(np.mean((odds[1] - odds[0]) ** 2))), 6),
+    }
+
+
+def equals_table(site: Site, composed: Snapshot) -> bool:
+    (rows,) = composed.tables.values()
     weights = np.ascontiguousarray(rows.rows[:, :WIDTH]).view(np.uint32)
     return bool((weights == site.pull(rows.keys).view(np.uint32)).all())
 
@@ -232,6 +272,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each turn")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--serving-bits", type=int, default=32, choices=sorted(BYTES_AT_MOST))
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     return parser
 
@@ -245,10 +286,12 @@ def main() -> int:
         found = measure(options, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    missed = [name for name, most in AT_MOST.items() if found[name] > most]
+    most_of = AT_MOST | {"delta_bytes_ratio": BYTES_AT_MOST[options.serving_bits]}
+    missed = [name for name, most in most_of.items() if found[name] > most]
     missed += ["composed_equals_table"] * (not found["composed_equals_table"])
     found = {"bench": "checkpoint", **found, "rows": options.rows, "touched": options.touched,
-             "missed": missed, "machine": machine()}  # fmt: skip
+             "serving_bits": options.serving_bits, "missed": missed,
+             "machine": machine()}  # fmt: skip
     print(json.dumps(found, indent=None if options.json else 2))
     return 1 if missed else 0
 

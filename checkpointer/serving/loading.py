@@ -79,8 +79,16 @@ def bring(
     if tables is None or not steps[0].upon:
         tables, before = _base(catalogue, steps[0].manifest, memory), steps[0].manifest.sha256
         steps = steps[1:]
-    _go_on(catalogue, [step.manifest for step in steps], before, tables)
+    manifests = [step.manifest for step in steps]
+    try:
+        _go_on(catalogue, manifests, before, tables, rebases=held is not None)
+    except _OtherBits:
+        return bring(catalogue, manifest, None, None, memory)
     return tables
+
+
+class _OtherBits(Exception):
+    """A full part is rounded as these tables are not: they are made anew of it (X3)."""
 
 
 def _can_follow(held: ServedModel, manifest: Manifest) -> bool:
@@ -103,32 +111,45 @@ def _base(catalogue: Catalogue, manifest: Manifest, memory: MakeMemory) -> Model
     if not manifest.parts:
         raise Damaged(f"{manifest.name}: has no parts")
     tables: ModelTables | None = None
+    bits = set[int]()
     for part in manifest.parts:
         found = read_serving(catalogue, manifest, part, upon=False)
+        bits.add(found.bits)
         if tables is None:
             rows = {name: len(keys) for name, (keys, _) in found.tables.items()}
             expected = {name: count * len(manifest.parts) for name, count in rows.items()}
             tables = ModelTables(manifest.spec, expected, _secret(manifest), memory())
         _apply(tables, manifest, [found])
     assert tables is not None
+    tables.bits = min(bits) if len(bits) == 1 else 0
     _publish(tables, manifest)
     return tables
 
 
 def _go_on(
-    catalogue: Catalogue, manifests: list[Manifest], before: str, tables: ModelTables
+    catalogue: Catalogue,
+    manifests: list[Manifest],
+    before: str,
+    tables: ModelTables,
+    rebases: bool,
 ) -> None:
     """What changed upon the cut of manifest `before`. All is read and verified before anything is
-    changed: what is damaged harms nothing."""
-    read = []
+    changed: what is damaged harms nothing. Raises _OtherBits where `rebases`."""
+    read, bits = [], tables.bits
     for one in manifests:
         if one.parent != before:
             raise Damaged(f"{one.name}: builds on {(one.parent or 'nothing')[:12]}, not {before}")
-        read.append((one, [read_serving(catalogue, one, part, upon=True) for part in one.parts]))
+        parts = [read_serving(catalogue, one, part, upon=True) for part in one.parts]
+        for part, found in zip(one.parts, parts, strict=True):
+            if found.bits != bits and part.kind == "full" and rebases:
+                raise _OtherBits
+            bits = found.bits if found.bits == bits else 0
+        read.append((one, parts))
         before = one.sha256
     for one, parts in read:
         _apply(tables, one, parts)
         _publish(tables, one)
+    tables.bits = bits
 
 
 def _apply(tables: ModelTables, manifest: Manifest, parts: list[ServingPart]) -> None:

@@ -60,6 +60,8 @@ class ModelTables:
             for t in spec.tables
         }
         self._dense: dict[str, npt.NDArray[np.float32]] = {}
+        #: of a weight in the files that they were made of (X3); 0 = of some other than of others
+        self.bits = 32
         #: False from the first change on until it is published: an apply that failed leaves it so.
         self.whole = True
         self.current = self._version()

@@ -5,6 +5,9 @@ float32, `dense/<name>` float32 in its shape; a delta also has `table/<name>/tom
 rising, which go before the rows come. Metadata is text: `format`, `model`, `digest` (of the
 definition), `shard`, `slots`, `progress`, and of a delta `parent`, the checksum of the manifest
 that it applies to. The same state gives the same bytes.
+
+Weights may be rounded (`scaled_rows`): then `weights` are int8 or int16, and `table/<name>/scales`
+(n,) float32 stands beside them. Such a file has a format of its own.
 """
 
 from collections.abc import Mapping
@@ -23,12 +26,17 @@ from paramserver.parts.part import (
     slots_of_ranges,
     weights,
 )
+from paramserver.parts.scaled_rows import is_smaller, scaled, widened
 from paramserver.parts.snapshot import Snapshot
 from paramserver.slots import slot_of
 
 FORMAT = "everspun-serving/1"
 #: A delta has a name of its own, so that who does not know them cannot take one for the whole.
 DELTA_FORMAT = "everspun-serving-delta/1"
+#: The same with rounded weights.
+SCALED_FORMAT, SCALED_DELTA_FORMAT = "everspun-serving/2", "everspun-serving-delta/2"
+_DELTAS = (DELTA_FORMAT, SCALED_DELTA_FORMAT)
+_FORMATS = (FORMAT, SCALED_FORMAT, *_DELTAS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +52,12 @@ class ServingPart:
     dense: dict[str, npt.NDArray[np.float32]]  # in their shapes
     parent: str | None = None  # of a delta: checksum of the manifest it applies to
     tombstones: dict[str, Keys] = field(default_factory=dict)
+    bits: int = 32  # of a weight in its file, where that makes a row smaller
 
 
-def serving_part(snapshot: Snapshot) -> ServingPart:
-    """The weights of a part, full or a delta, derived where the optimizer keeps something else."""
+def serving_part(snapshot: Snapshot, bits: int = 32) -> ServingPart:
+    """The weights of a part, full or a delta, derived where the optimizer keeps something else;
+    `bits` of each in its file."""
     found = weights(snapshot)
     return ServingPart(
         model=snapshot.spec.name,
@@ -59,6 +69,7 @@ def serving_part(snapshot: Snapshot) -> ServingPart:
         dense=found.dense,
         parent=snapshot.parent,
         tombstones=dict(snapshot.tombstones),
+        bits=bits,
     )
 
 
@@ -79,11 +90,16 @@ def serving_arrays(part: ServingPart) -> tuple[Arrays, dict[str, str]]:
     arrays: Arrays = {}
     for name, (keys, rows) in part.tables.items():
         arrays[f"table/{name}/keys"], arrays[f"table/{name}/weights"] = keys, rows
+        if part.bits < 32 and is_smaller(rows.shape[1], part.bits):
+            found = scaled(rows, part.bits)
+            arrays[f"table/{name}/weights"], arrays[f"table/{name}/scales"] = found
         if part.parent is not None:
             arrays[f"table/{name}/tombstones"] = part.tombstones.get(name, keys[:0])
     arrays |= {f"dense/{name}": array for name, array in part.dense.items()}
+    is_scaled = any(name.endswith("/scales") for name in arrays)
+    full, delta = (SCALED_FORMAT, SCALED_DELTA_FORMAT) if is_scaled else (FORMAT, DELTA_FORMAT)
     metadata = {
-        "format": FORMAT if part.parent is None else DELTA_FORMAT,
+        "format": full if part.parent is None else delta,
         "model": part.model,
         "digest": part.digest,
         "shard": str(part.shard),
@@ -101,9 +117,10 @@ def from_serving_arrays(
     """The part of a file. ValueError names what is missing, has another format, or does not fit the
     spec."""
     kind = metadata.get("format")
-    if kind not in (FORMAT, DELTA_FORMAT):
-        raise ValueError(f"format {kind!r}: this version reads {FORMAT!r} and {DELTA_FORMAT!r}")
-    is_delta = kind == DELTA_FORMAT
+    if kind not in _FORMATS:
+        known = ", ".join(map(repr, _FORMATS))
+        raise ValueError(f"format {kind!r}: this version reads {known}")
+    is_delta = kind in _DELTAS
     try:
         part = ServingPart(
             model=metadata["model"],
@@ -112,7 +129,7 @@ def from_serving_arrays(
             slots=slots_of_ranges(metadata["slots"]),
             progress=progress_from_json(metadata["progress"]),
             tables={
-                t.name: (arrays[f"table/{t.name}/keys"], arrays[f"table/{t.name}/weights"])
+                t.name: (arrays[f"table/{t.name}/keys"], _weights(arrays, t.name))
                 for t in spec.tables
             },
             dense={n: arrays[f"dense/{n}"] for n in spec.dense.shapes if f"dense/{n}" in arrays},
@@ -120,11 +137,28 @@ def from_serving_arrays(
             tombstones={t.name: arrays[f"table/{t.name}/tombstones"] for t in spec.tables}
             if is_delta
             else {},
+            bits=_bits(arrays),
         )
     except KeyError as error:
         raise ValueError(f"{error.args[0]!r} is missing") from error
     check(part, spec)
     return part
+
+
+def _weights(arrays: Mapping[str, npt.NDArray[Any]], table: str) -> Rows:
+    """(n, dim) float32."""
+    weights, scales = arrays[f"table/{table}/weights"], arrays.get(f"table/{table}/scales")
+    try:
+        return weights if scales is None else widened(weights, scales)
+    except ValueError as error:
+        raise ValueError(f"table {table!r}: {error}") from error
+
+
+def _bits(arrays: Mapping[str, npt.NDArray[Any]]) -> int:
+    """Of a weight: what `serving_part` was given."""
+    return min(
+        (8 * a.itemsize for name, a in arrays.items() if name.endswith("/weights")), default=32
+    )
 
 
 def check(part: ServingPart, spec: ModelSpec) -> None:

@@ -32,9 +32,9 @@ def serving_name(shard: int, is_delta: bool) -> str:
     return f"serving-{'delta-' if is_delta else ''}{shard}.safetensors"
 
 
-def serving_files(snapshot: Snapshot) -> list[EncodedServing]:
-    """All files that replicas read of a shard's cut."""
-    parts = [serving_part(snapshot)]
+def serving_files(snapshot: Snapshot, bits: int = 32) -> list[EncodedServing]:
+    """All files that replicas read of a shard's cut, `bits` a weight: 32, 16 or 8."""
+    parts = [serving_part(snapshot, bits)]
     if snapshot.changes is not None:
         parts.append(serving_delta(snapshot, parts[0]))
     return [encode_serving(part) for part in parts]

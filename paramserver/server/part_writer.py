@@ -19,8 +19,11 @@ class PartWriter:
     """One part at a time. `lock` is the shard's: held for a step of a copy, never while a file
     is written."""
 
-    def __init__(self, shard: Shard, lock: threading.Lock, metrics: Metrics) -> None:
+    def __init__(
+        self, shard: Shard, lock: threading.Lock, metrics: Metrics, serving_bits: int = 32
+    ) -> None:
         self._shard, self._lock, self._metrics = shard, lock, metrics
+        self._bits = serving_bits
         self._thread = ThreadPoolExecutor(1, "part-writer")
         self._writing: dict[tuple[str, str, str], Future[PartInfo]] = {}
 
@@ -46,7 +49,7 @@ class PartWriter:
         began = time.perf_counter()
         while self.copy_more(copy):
             time.sleep(PAUSE_S)
-        info = write_part(copy.snapshot(), self._shard.index, url)
+        info = write_part(copy.snapshot(), self._shard.index, url, self._bits)
         self._metrics.part_seconds.observe(time.perf_counter() - began)
         self._metrics.part_bytes.inc(info.bytes)
         return info

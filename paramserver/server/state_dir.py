@@ -264,13 +264,14 @@ def write_durably(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
     _sync(path.parent)
 
 
-def write_part(snapshot: Snapshot, shard: int, url: str) -> PartInfo:
-    """Write a shard's marked state into the folder `url`, durably, and say what stands there."""
+def write_part(snapshot: Snapshot, shard: int, url: str, serving_bits: int = 32) -> PartInfo:
+    """Write a shard's marked state into the folder `url`, durably, and say what stands there.
+    `serving_bits`: of a weight in the files that replicas read."""
     pieces = part_pieces(snapshot)
     folder = url.rstrip("/")
     target = f"{folder}/{part_name(shard)}"
     _write_file(target, pieces)
-    serving = serving_files(snapshot)
+    serving = serving_files(snapshot, serving_bits)
     for told, encoded in serving:
         _write_file(f"{folder}/{told.path}", encoded)
     info = pieces_info(snapshot, target, pieces)
