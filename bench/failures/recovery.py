@@ -56,6 +56,8 @@ from learners.models import make_model
 KILLS, FREEZES, STORES, WORKERS, RATE = 24, 3, 3, 2, 150.0
 #: Every replica is to follow again within this from the end of a fault.
 FOLLOW_S, FOLLOWED_S_MAX = 10.0, 60.0
+#: A kill waits so long at most for the moment at which it is to hit.
+AIM_S, AIM_LOOK_S = 3.0, 0.002
 #: Of the checkpoints' file system.
 DISK_MB = 512
 STORE: dict[str, type[Fault]] = dict(
@@ -83,7 +85,7 @@ class Happened:
     mark: dict[str, int]
     while_recovering: bool
     ended: float = 0.0  # when what was done was over
-    in_cut: bool = False  # files of a checkpoint lay in the store without a manifest
+    aimed: str = ""  # "cut", while a checkpoint was written; "swap", as one was published
     resumed_s: float | None = None
 
 
@@ -125,13 +127,13 @@ class Run:
             self._kill(kill)
             one = self.happened[-1]
             others = "while another recovers" if one.while_recovering else ""
-            self.console.log(f"{number + 1:>3}/{len(self.kills)} {said_of(kill):28} {others}")
+            self.console.log(f"{number + 1:>3}/{len(self.kills)} {kill.said:28} {others}")
         self._recover()
 
     def _kill(self, kill: Kill) -> None:
         self._look()
         recovering = {h.kill.role for h in self.happened if h.resumed_s is None}
-        mark, in_cut = dict(self.site.delivered), self._in_cut()
+        aimed, mark = self._aim(kill), dict(self.site.delivered)
         if kill.role == BROKER:
             self.local.broker.kill()
             threading.Thread(
@@ -148,7 +150,7 @@ class Run:
         now = time.monotonic()
         lasts_s = kill.frozen_s or kill.down_s
         others = bool(recovering - {kill.role})
-        self.happened.append(Happened(kill, now, mark, others, now + lasts_s, in_cut))
+        self.happened.append(Happened(kill, now, mark, others, now + lasts_s, aimed))
 
     def _kill_role(self, kill: Kill) -> None:
         launcher, name = self.local.launcher, f"{kill.role}-{kill.index}"
@@ -169,12 +171,23 @@ class Run:
         with contextlib.suppress(ProcessLookupError):
             os.kill(part() or -1, signal.SIGKILL)
 
-    def _in_cut(self) -> bool:
-        """Whether a checkpoint is being written."""
+    def _aim(self, kill: Kill) -> str:
+        """Wait until what is to be killed is at its work; return at which."""
+        if kill.role in (BROKER, *STORE) or kill.frozen_s:
+            return ""
+        is_reader = kill.role in ("replica", WORKER, FOLLOWER)
+        if not is_reader and kill.role not in ("checkpointer", "shard"):
+            return ""
         config = self.local.config
-        folders = Path(config.checkpointer.root, config.model.name).glob("0*")
-        newest = max(folders, default=None)
-        return newest is not None and not (newest / "manifest.json").exists()
+        folder = Path(config.checkpointer.root, config.model.name)
+        before, end = _published_at(folder), time.monotonic() + AIM_S
+        while time.monotonic() < end:
+            if is_reader and _published_at(folder) > before:
+                return "swap"
+            if not is_reader and _is_writing(folder):
+                return "cut"
+            time.sleep(AIM_LOOK_S)
+        return ""
 
     def _broker_returns(self, after_s: float) -> None:
         time.sleep(after_s)
@@ -322,7 +335,8 @@ class Run:
             "kills": len(kills),
             "kills_by_role": dict(Counter(h.kill.role for h in kills)),
             "kills_while_recovering": sum(h.while_recovering for h in kills),
-            "kills_during_a_cut": sum(h.in_cut for h in kills),
+            "kills_during_a_cut": sum(h.aimed == "cut" for h in kills),
+            "kills_at_a_swap": sum(h.aimed == "swap" for h in kills),
             "freezes_by_role": dict(Counter(h.kill.role for h in self.happened if h.kill.frozen_s)),
             "store_faults": dict(
                 Counter(h.kill.role for h in self.happened if h.kill.role in STORE)
@@ -386,12 +400,18 @@ def _p50(values: list[float]) -> float:
     return round(statistics.median(values), 2) if values else 0.0
 
 
-def said_of(kill: Kill) -> str:
-    """In a few words."""
-    if kill.role in STORE:
-        return f"{kill.role} for {kill.down_s:.0f} s"
-    name = kill.role if kill.role in (BROKER, FOLLOWER) else f"{kill.role}-{kill.index}"
-    return f"stop for {kill.frozen_s:.0f} s {name}" if kill.frozen_s else f"kill -9 {name}"
+def _published_at(folder: Path) -> int:
+    """When the pointer to the newest checkpoint was written last."""
+    try:
+        return (folder / "published.json").stat().st_mtime_ns
+    except OSError:  # the store is away
+        return 0
+
+
+def _is_writing(folder: Path) -> bool:
+    """Whether files of a checkpoint lie there without a manifest."""
+    newest = max(folder.glob("0*"), default=None)
+    return newest is not None and not (newest / "manifest.json").exists()
 
 
 def processes_of(local: LocalRun) -> dict[str, int]:

@@ -36,6 +36,14 @@ class Kill:
     down_s: float = 0.0  # of a broker or the store: how long it stays so
     frozen_s: float = 0.0  # not killed, but stopped for so long
 
+    @property
+    def said(self) -> str:
+        """In a few words."""
+        if self.role in STORE_FAULTS:
+            return f"{self.role} for {self.down_s:.0f} s"
+        name = self.role if self.role in (BROKER, FOLLOWER) else f"{self.role}-{self.index}"
+        return f"stop for {self.frozen_s:.0f} s {name}" if self.frozen_s else f"kill -9 {name}"
+
 
 def plan(
     kills: int, freezes: int, seed: int, processes: Mapping[str, int], stores: int = 0
