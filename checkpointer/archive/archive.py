@@ -14,7 +14,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from checkpointer.archive.archive_file import (
+    FORMAT,
     ArchivedFile,
+    check_format,
     decode_file,
     describe,
     encode_file,
@@ -49,6 +51,7 @@ class Archive:
         path = f"p{partition}.json"
         try:
             said = json.loads(self.files.read(path))
+            check_format(path, said.get("format", FORMAT))  # 0.2.0 wrote none
             ends = {
                 str(chain): (int(end), int(barrier))
                 for chain, (end, barrier) in said["ends"].items()
@@ -56,6 +59,8 @@ class Archive:
             return ArchiveHead(int(said["next_offset"]), ends, int(said["lost"]))
         except FileNotFoundError:
             return None
+        except Damaged:
+            raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Damaged(
                 f"archive {path}: not how far a partition is archived ({error!r})"
@@ -67,6 +72,7 @@ class Archive:
 
     def write_head(self, partition: int, head: ArchiveHead) -> None:
         body = {"next_offset": head.next_offset, "ends": head.ends, "lost": head.lost}
+        body |= {"format": FORMAT}
         self.files.write(f"p{partition}.json", json.dumps(body, sort_keys=True).encode())
 
     def paths(self, partition: int | None = None) -> list[str]:

@@ -217,9 +217,17 @@ def _metadata(parquet: pq.ParquetFile, path: str) -> dict[str, object]:
         ) from error
     if broken:
         raise Damaged(f"archive {path}: its metadata does not read as it was written")
-    if said.get("format") != FORMAT:
-        raise Damaged(f"archive {path}: format {said.get('format')!r}, this version reads {FORMAT}")
+    check_format(path, said.get("format"))
     return said
+
+
+def check_format(path: str, found: object) -> None:
+    """Raises Damaged for a format that this version does not read."""
+    if found != FORMAT:
+        raise Damaged(
+            f"archive {path}: format {found!r}, this version reads {FORMAT}; another version wrote "
+            "it: start that one, or give archive.root another folder"
+        )
 
 
 def _described(said: dict[str, object]) -> ArchivedFile:

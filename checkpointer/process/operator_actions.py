@@ -5,6 +5,7 @@ Each action writes its file first and returns the announcement to make: a replic
 announcement finds the file.
 """
 
+import difflib
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,12 +19,16 @@ from checkpointer.store import (
     Gates,
     Hold,
     Manifest,
+    NewerFormat,
     Ref,
     announce,
     normalized_entropy,
     number_of,
     ref,
 )
+
+#: Of names that may be meant, so many are told.
+NEAR_MAX = 5
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class CheckpointRow:
 
 def list_checkpoints(catalogue: Catalogue) -> list[CheckpointRow]:
     """All checkpoints of a model, oldest first."""
-    head, hold = catalogue.head(), hold_known(catalogue) or Hold()
+    head, hold = _head_known(catalogue), hold_known(catalogue) or Hold()
     served = hold.ref or _published_known(catalogue)
     marks = {
         "head": {head.name} if head else set(),
@@ -70,19 +75,32 @@ def find(catalogue: Catalogue, which: str) -> Manifest:
         if head is None:
             raise ValueError(f"model {catalogue.model!r} has no complete checkpoint yet")
         return head
+    complete = [entry for entry in catalogue.entries() if entry.manifest is not None]
     found = [
         entry.manifest
-        for entry in catalogue.entries()
+        for entry in complete
         if entry.manifest is not None
-        and (entry.name == which or (which.isdigit() and entry.number == int(which)))
+        and (entry.name == which or (which.isdecimal() and entry.number == int(which)))
     ]
     if len(found) != 1:
-        names = (
-            ", ".join(entry.name for entry in catalogue.entries() if entry.manifest is not None)
-            or "none"
-        )
-        raise ValueError(f"checkpoint {which!r}: {len(found)} match; complete ones are {names}")
+        raise ValueError(f"checkpoint {which!r}: {len(found)} match; {_near(which, complete)}")
     return found[0]
+
+
+def _near(which: str, complete: list[Entry]) -> str:
+    """Those of so many that may be meant, and how many there are."""
+    names = [entry.name for entry in complete]
+    if len(names) <= NEAR_MAX:
+        return f"complete ones are {', '.join(names) or 'none'}"
+    if which.isdecimal():
+        by_distance = sorted(complete, key=lambda entry: abs(entry.number - int(which)))
+        near = [entry.name for entry in by_distance[:NEAR_MAX]]
+    else:
+        near = difflib.get_close_matches(which, names, NEAR_MAX) or names[-NEAR_MAX:]
+    return (
+        f"the nearest of {len(names)} complete ones are {', '.join(sorted(near))}; all: "
+        "`everspun checkpoints list`"
+    )
 
 
 @dataclass(frozen=True)
@@ -168,11 +186,13 @@ def unpin(catalogue: Catalogue, which: str) -> str:
     found = [
         name
         for name in pins
-        if which == name or (which.isdigit() and number_of(name) == int(which))
+        if which == name or (which.isdecimal() and number_of(name) == int(which))
     ]
     if len(found) != 1:
+        more = f" and {len(pins) - NEAR_MAX} more" if len(pins) > NEAR_MAX else ""
         raise ValueError(
-            f"checkpoint {which!r} is not pinned; these are: {', '.join(pins) or 'none'}"
+            f"checkpoint {which!r} is not pinned; these are: "
+            f"{', '.join(sorted(pins)[:NEAR_MAX]) or 'none'}{more}"
         )
     catalogue.write_pins({name: why for name, why in pins.items() if name != found[0]})
     return found[0]
@@ -183,7 +203,7 @@ class Difference:
     """What a checkpoint has that another has not. Rows: of all tables together."""
 
     rows_learned: int
-    event_time_ms: int
+    event_time_ms: int | None  # between their newest events; None = one of them learned none
     number: int
     created: int  # rows that only the later one has
     evicted: int  # rows that only the earlier one has
@@ -209,7 +229,9 @@ def diff(catalogue: Catalogue, which: str, other: str) -> Difference:
     return Difference(
         rows_learned=sum(c.rows for c in after.chains.values())
         - sum(c.rows for c in before.chains.values()),
-        event_time_ms=after.event_time_max_ms - before.event_time_max_ms,
+        event_time_ms=after.event_time_max_ms - before.event_time_max_ms
+        if after.event_time_max_ms and before.event_time_max_ms
+        else None,
         number=after.number - before.number,
         created=created,
         evicted=evicted,
@@ -223,6 +245,14 @@ def hold_known(catalogue: Catalogue) -> Hold | None:
     try:
         return catalogue.hold()
     except Damaged:
+        return None
+
+
+def _head_known(catalogue: Catalogue) -> Manifest | None:
+    """The head; None also where a later version of this program has written it."""
+    try:
+        return catalogue.head()
+    except NewerFormat:
         return None
 
 

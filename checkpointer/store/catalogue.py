@@ -28,7 +28,7 @@ from checkpointer.store.delta_chain import ServingStep, serving_steps, steps
 from checkpointer.store.files import Files
 from checkpointer.store.gate_findings import Gates, decode_gates
 from checkpointer.store.json_files import JsonFiles
-from checkpointer.store.manifest import FILE, Damaged, Manifest, decode, part_problem
+from checkpointer.store.manifest import FILE, Damaged, Manifest, NewerFormat, decode, part_problem
 from paramserver import SlotMap
 
 #: Manifests kept in mind: a few KB each.
@@ -115,7 +115,8 @@ class Catalogue:
 
     def newest_first(self) -> Iterator[Manifest]:
         """The complete checkpoints that training may go on from: those after a rollback of
-        training, then its target and what lies before (X4)."""
+        training, then its target and what lies before (X4). Raises NewerFormat at one that a later
+        version of this program has written."""
         rollback = self.training_rollback()
         for name in reversed(self.names()):
             number = number_of(name) or 0
@@ -125,6 +126,8 @@ class Catalogue:
                 continue
             try:
                 yield self.manifest(name)
+            except NewerFormat:
+                raise
             except Damaged:
                 continue  # unfinished, or refused: `entries` tells which
 

@@ -37,6 +37,11 @@ class Damaged(ValueError):
     file and the fault."""
 
 
+class NewerFormat(Damaged):
+    """A later version of this program has written it. It is whole, so nobody goes on from what
+    lies before it unless an operator says so."""
+
+
 @dataclass(frozen=True)
 class Part:
     """One shard's file. `path` is relative to the checkpoint's folder. `kind` is "full" or
@@ -217,17 +222,18 @@ def decode(data: bytes, sha256: str | None = None, name: str = FILE) -> Manifest
         raise Damaged(f"{name}: not a manifest ({type(error).__name__}: {error})") from error
     if not isinstance(format_, int) or format_ < 1:
         raise Damaged(f"{name}: format {format_!r}, expected a number from 1 to {FORMAT}")
-    if format_ > FORMAT:
-        raise Damaged(
-            f"{name}: format {format_!r} is newer than {FORMAT}, the newest known here; update "
-            f"the reader"
-        )
     try:
         is_whole = hashlib.sha256(_canonical(body)).hexdigest() == digest
-        is_whole = is_whole and _canonical(outer) == data
+        is_canonical = _canonical(outer) == data
     except ValueError as error:  # what no manifest is written with: 1e999, half a character
         raise Damaged(f"{name}: {error}") from error
-    if not is_whole:
+    if format_ > FORMAT and is_whole:
+        raise NewerFormat(
+            f"{name}: format {format_!r} is newer than {FORMAT}, the newest known here: a later "
+            f"version wrote it; start that one, or `everspun checkpoints restore NUMBER "
+            f"--training` goes on from an older checkpoint"
+        )
+    if not is_whole or not is_canonical:
         raise Damaged(f"{name}: contents differ from their checksum")
     try:
         manifest = _manifest(format_, body)

@@ -52,9 +52,11 @@ class CommandAnswer(io.TextIOBase):
     def end(self, code: int) -> None:
         """Say all, with the exit code. Raises OSError where nobody reads."""
         own = _object(self._text)
-        if own is not None and not self._tables and not self._data and not self.error:
-            self._put(own)
-            return
+        if own is not None and not self._tables and not self._data:
+            if not self.error:
+                self._put(own)
+                return
+            self._data, self._text = [own], ""
         body: dict[str, Any] = {"command": self._command, "exit_code": code}
         body |= {"error": self.error} if self.error else {}
         body |= {"data": self._data} if self._data else {}

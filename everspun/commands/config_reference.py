@@ -5,6 +5,7 @@ import typing
 from typing import NamedTuple
 
 from everspun.config import Config
+from everspun.launcher import while_running
 
 #: Section -> the keys that are an operator's: what somebody sets who runs a site. The rest are for
 #: experts, with defaults that were measured. In one list, so that it can be read and reviewed.
@@ -114,11 +115,15 @@ def markdown() -> str:
         "`--set section.key=value`, which goes over both. A variable whose name begins so and is "
         "no key is refused.",
         "",
+        "`everspun run` goes on with what the file said when it began. Of a file that is changed "
+        "meanwhile it takes what is safe, one process after the other; the rest `everspun status` "
+        "names, with what to do. Under each section stands what becomes of its keys.",
+        "",
     ]
     for section, kind in _sections():
         of_section = [key for key in all_keys() if key.section == section]
         meaning = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
-        lines += [f"## [{section}]", "", meaning, ""]
+        lines += [f"## [{section}]", "", meaning, "", while_running(section.partition(".")[0]), ""]
         lines += _table([key for key in of_section if key.is_operators])
         if expert := [key for key in of_section if not key.is_operators]:
             lines += [f"### Expert keys of [{section}]", "", *_table(expert)]

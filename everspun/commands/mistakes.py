@@ -7,11 +7,14 @@ import tempfile
 import traceback
 from collections.abc import Sequence
 
+from checkpointer.store import Damaged
 from everspun.commands.answer import CommandAnswer
 from everspun.config import ConfigError
 from everspun.launcher import AlreadyLocked, BrokerError, RunStopped
 from everspun.local_run import NotReady
+from labeler.fraud import OtherTables
 from paramserver import NoAddress, PortRefused, PortUnreachable
+from paramserver.server import StateInUse, StateUnreadable
 from stream import PortTaken
 from stream.log import LogError, Unavailable
 
@@ -23,8 +26,14 @@ LINE_MAX = 1_000
 #: A library that the small package does not bring -> the extra that does.
 EXTRAS = {"torch": "networks", "matplotlib": "demo", "PIL": "images"}
 
+#: Errors of state: in use, or of another version.
+STATE = StateInUse | StateUnreadable | Damaged | OtherTables
 #: Errors that say all there is to say: no traceback stands in a role's log.
-SAID_IN_FULL = ConfigError | NoAddress | AlreadyLocked | PortTaken | ModuleNotFoundError
+SAID_IN_FULL = ConfigError | NoAddress | AlreadyLocked | PortTaken | ModuleNotFoundError | STATE
+#: Errors whose text is what people are told.
+SAID_BY_ITSELF = (
+    LogError | PortRefused | AlreadyLocked | BrokerError | NotReady | RunStopped | STATE
+)
 
 
 def missing_library(name: str) -> str:
@@ -52,11 +61,11 @@ def told(error: BaseException) -> str | None:
             if error.filename and error.strerror
             else str(error)
         )
+    if isinstance(error, RuntimeError) and "home directory" in str(error):  # of pathlib
+        return "nobody knows this user's home folder: set HOME, or give a path without ~"
     if isinstance(error, UnicodeError):
         return f"text that is not UTF-8: {error}"
-    if isinstance(
-        error, LogError | PortRefused | AlreadyLocked | BrokerError | NotReady | RunStopped
-    ):
+    if isinstance(error, SAID_BY_ITSELF):
         return str(error)
     if (
         type(error).__module__.partition(".")[0] in _OUTSIDE
@@ -103,6 +112,11 @@ def say(text: str, code: int = MISTAKE) -> int:
     if sys.stderr is not None:
         print(line, file=sys.stderr)
     return code
+
+
+def refuse(command: str, why: object, code: int = MISTAKE) -> int:
+    """Say why a command does not do what it was asked, as `say` does; returns the exit code."""
+    return say(f"everspun {command}: {why}", code)
 
 
 def unreadable_argument(arguments: Sequence[str]) -> str:

@@ -5,11 +5,14 @@ import dataclasses
 import io
 import json
 import math
+import os
 import re
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -24,6 +27,8 @@ CONFIG = Path("everspun.toml")
 MOMENT_MAX_MS = 253_402_300_799_999
 #: Seconds and hours beyond this are nobody's wait.
 NUMBER_MAX = 1e9
+#: A column that is wrapped has so many characters at least.
+WRAPPED_MIN = 16
 #: Keys of [stream] in which `{role}` stands for the role that a process runs.
 OF_A_PRINCIPAL = (
     "sasl_username",
@@ -118,6 +123,11 @@ class PlainConsole(Console):
     def render_str(self, text: str, **given: Any) -> Text:
         return super().render_str(shown(text), **given)
 
+    def print(self, *objects: Any, **given: Any) -> None:
+        """Tables are made to fit."""
+        fit = (fitted(one, self.width) if isinstance(one, Table) else one for one in objects)
+        super().print(*fit, **given)
+
 
 class AnswerConsole(PlainConsole):
     """Hands tables, data and lines to the answer in JSON instead of showing them."""
@@ -140,6 +150,51 @@ class AnswerConsole(PlainConsole):
         self._answer.data(json.loads(text or "null"))
 
 
+def fitted(table: Table, width: int) -> Table | Text:
+    """The table, if it fits or its widest column alone is wrapped; else its rows as pairs of name
+    and value, in lines that do."""
+    cells = [[_plain(column.header), *map(_plain, column.cells)] for column in table.columns]
+    widths = [max(map(cell_len, column)) for column in cells]
+    spare = width - sum(widths) - 3 * len(widths) - 1
+    if spare >= 0:
+        return table
+    widest = max(range(len(widths)), key=widths.__getitem__)
+    if widths[widest] + spare >= WRAPPED_MIN:
+        for at, column in enumerate(table.columns):
+            column.no_wrap = at != widest
+            column.overflow = "fold"
+        return table
+    names = [column[0] for column in cells]
+    lines = [_plain(table.title)] if table.title else []
+    for row in zip(*(column[1:] for column in cells), strict=True):
+        given = zip(names, row, strict=True)
+        lines += _flowing([f"{name} {value}".strip() for name, value in given if value], width)
+    return Text("\n".join(lines) if table.row_count else f"none: {', '.join(names)}")
+
+
+def _flowing(pairs: list[str], width: int) -> list[str]:
+    """As many in a line as fit; the lines after the first are indented."""
+    lines: list[str] = []
+    line = ""
+    for pair in pairs:
+        joined = f"{line}   {pair}" if line else f"{'  ' if lines else ''}{pair}"
+        if cell_len(joined) <= width:
+            line = joined
+            continue
+        lines += [line] if line else []
+        begin = "  " if lines else ""
+        *full, line = textwrap.wrap(
+            pair, width, initial_indent=begin, subsequent_indent="  ", break_on_hyphens=False
+        )
+        lines += full
+    return [*lines, line]
+
+
+def _plain(cell: Any) -> str:
+    """A cell as one line of text."""
+    return " ".join(shown(str(cell)).split()) if cell is not None else ""
+
+
 class _Nowhere(io.TextIOBase):
     """Takes what a bar of progress draws."""
 
@@ -158,10 +213,11 @@ _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u
 
 
 def console() -> Console:
-    """A terminal as wide as it is; a file or pipe gets lines of 140 characters, and who asked for
-    JSON an answer."""
+    """A terminal as wide as it is, or as COLUMNS says; a file or pipe gets lines of 140 characters
+    where COLUMNS says nothing, and who asked for JSON an answer."""
     if isinstance(sys.stdout, CommandAnswer):
         return AnswerConsole(sys.stdout)
     if sys.stdout is None:  # closed before the start: `>&-`
         return PlainConsole(width=140, file=_Nowhere())
-    return PlainConsole() if sys.stdout.isatty() else PlainConsole(width=140)
+    stated = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal()
+    return PlainConsole() if stated else PlainConsole(width=140)

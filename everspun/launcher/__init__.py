@@ -24,6 +24,7 @@ from stream.on_demand import on_demand
 
 if TYPE_CHECKING:
     from everspun.launcher.broker import BROKER_LOCK_FILE, KINDS, Broker, BrokerError, start_broker
+    from everspun.launcher.config_changes import while_running
     from everspun.launcher.config_watch import ConfigWatch
     from everspun.launcher.launcher import LOCK_FILE, Launcher, RunStopped, die_with_launcher
     from everspun.launcher.locks import AlreadyLocked, lock_file, unlock
@@ -62,5 +63,6 @@ __all__ = [
     "start_broker",
     "store_order",
     "unlock",
+    "while_running",
     "write_targets",
 ]

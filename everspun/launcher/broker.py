@@ -212,6 +212,8 @@ def why_not_kafka() -> str | None:
     """What Apache Kafka lacks on this machine; None if nothing."""
     if shutil.which("java") is None:
         return "no java on the path (17 or newer is needed)"
+    if not os.path.isabs(_cache()):
+        return "no folder for its jars: HOME is not set; set it, or XDG_CACHE_HOME"
     if not _jars().exists() and shutil.which("mvn") is None:
         return "no mvn on the path to resolve its jars"
     return None
@@ -322,10 +324,16 @@ def _kafka_command(dir: Path, port: int, secured: Secured | None = None) -> list
     return [*java, "kafka.Kafka", str(properties)]
 
 
+def _cache() -> str:
+    """The user's folder for what may be had again; where nobody knows it, no absolute path."""
+    return os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+
+
 def _jars() -> Path:
     """Where the jars that the pom asks for are kept."""
-    cache = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME", "~/.cache")))
-    return cache / "everspun" / f"kafka-{hashlib.sha256(POM.read_bytes()).hexdigest()[:12]}"
+    return (
+        Path(_cache()) / "everspun" / f"kafka-{hashlib.sha256(POM.read_bytes()).hexdigest()[:12]}"
+    )
 
 
 def _resolve_jars() -> Path:

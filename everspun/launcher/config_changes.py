@@ -17,7 +17,7 @@ from stream.columns import Feature
 _MADE = frozenset({"stream.declared", "stream.hash_secret", "model.declared"})
 #: Section -> the roles that read it, and are started again. A key that is named below is no part.
 _READERS = {
-    "learners": ("learner",),
+    "learners": ("learner", "governor"),
     "governor": ("governor",),
     "checkpointer": ("checkpointer",),
     "archive": ("archiver",),
@@ -25,14 +25,20 @@ _READERS = {
     "limits": (),  # `everspun status` and `audit` read the file themselves
     "replay": (),
 }
+#: Keys that more roles read than their section.
+_MORE_READERS = {
+    "archive.read": ("checkpointer", "labeler", "learner", "governor"),  # they read `examples`
+}
 #: Keys that say how many processes of a role run.
-_COUNTS = frozenset({"run.labelers", "run.learners", "run.replicas", "run.archivers"})
+_COUNTS = ("run.labelers", "run.learners", "run.replicas", "run.archivers")
 #: Keys of the sections above, and of others, that need more than a start; and what to do.
 _WITH_COMMAND = {
     "run.shards": "type `everspun shards scale {now}`",
     "paramserver.staleness": "type `everspun staleness {now}`",
     "stream.partitions": "`everspun topics create`, then stop `everspun run` and start it",
     "checkpointer.root": "copy the checkpoints there, then stop `everspun run` and start it",
+    "archive.root": "copy the archive there, then stop `everspun run` and start it",
+    "governor.enabled": "stop `everspun run` and start it again",
 }
 _MODEL = "a model that is changed needs another name: `everspun retrain`"
 _ELSE = "stop `everspun run` and start it again"
@@ -89,9 +95,44 @@ def plan(was: Config, now: Config) -> Plan:
             refused.append(RefusedChange(change, instead))
             continue
         taken.append(change)
-        section = change.key.partition(".")[0]
-        restarted |= dict.fromkeys(_READERS.get(section, ()))
+        restarted |= dict.fromkeys(readers(change.key))
     return Plan(tuple(taken), tuple(restarted), tuple(refused))
+
+
+def readers(key: str) -> tuple[str, ...]:
+    """The roles that start again where this key is taken; of a section alone, of all its keys."""
+    section = key.partition(".")[0]
+    return (*_READERS.get(section, ()), *_MORE_READERS.get(key, ()))
+
+
+def while_running(section: str) -> str:
+    """What a run does with a changed key of this section, for the page of the configuration."""
+    if section == "model":
+        return f"While running: not taken; {_MODEL}."
+    told = [f"While running: not taken; {_ELSE}."]
+    if section in _READERS:
+        who = _roles(_READERS[section])
+        told = [f"While running: taken; {who}."]
+    if counts := [f"`{key}`" for key in _COUNTS if _of(key, section)]:
+        told.append(f"{', '.join(counts)} are taken (not with `[hosts]`): processes come or go.")
+    for key, more in _MORE_READERS.items():
+        if _of(key, section):
+            told.append(f"For `{key}` {_roles(more)}, too.")
+    for key, instead in _WITH_COMMAND.items():
+        if _of(key, section):
+            told.append(f"Not `{key}`: {instead.format(now='N')}.")
+    return " ".join(told)
+
+
+def _roles(names: tuple[str, ...]) -> str:
+    if not names:
+        return "nobody starts again"
+    several = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    return f"{several} {'starts' if len(names) == 1 else 'start'} again"
+
+
+def _of(key: str, section: str) -> bool:
+    return key.partition(".")[0] == section
 
 
 def changes(was: Config, now: Config) -> Iterator[Change]:
@@ -118,7 +159,7 @@ def _instead(change: Change, several_hosts: bool) -> str:
         return _ELSE if several_hosts else ""
     if section == "model":
         return _MODEL
-    if section not in _READERS or change.key == "governor.enabled":
+    if section not in _READERS:
         return _ELSE
     return "" if _is_plain(change.now) else _ELSE
 

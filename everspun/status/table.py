@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 
+from rich import box
 from rich.console import Group
 from rich.panel import Panel
 from rich.table import Table
@@ -103,7 +104,7 @@ def _data_age_s(replica: Report | None, now_ms: int) -> float | None:
 
 
 def render(shot: StatusSnapshot, quality: Quality, title: str, note: str = "") -> Panel:
-    table = Table(expand=True)
+    table = Table(expand=True, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for column in ("stage", "processes", "in", "out", "rows/s", "data age", "waits for"):
         table.add_column(column, justify="left" if column in ("stage", "waits for") else "right")
     for stage in shot.stages.values():
@@ -111,9 +112,9 @@ def render(shot: StatusSnapshot, quality: Quality, title: str, note: str = "") -
         table.add_row(
             stage.name,
             str(stage.processes),
-            f"{stage.records_in:,.0f}",
-            f"{stage.records_out:,.0f}",
-            f"{stage.rate:,.0f}",
+            counted(stage.records_in),
+            counted(stage.records_out),
+            counted(stage.rate),
             duration(age),
             stage.waiting,
         )
@@ -134,6 +135,16 @@ def render(shot: StatusSnapshot, quality: Quality, title: str, note: str = "") -
     if note:
         lines.append(note)
     return Panel(Group(table, *lines), title=title)
+
+
+def counted(value: float) -> str:
+    """`9,999,999`, and beyond it `12.35 M`, `1.20 G`, `3.41 T`: at most nine characters."""
+    if value < 10_000_000:
+        return f"{value:,.0f}"
+    for unit, size in (("M", 1e6), ("G", 1e9)):
+        if value < 1_000 * size:
+            return f"{value / size:,.2f} {unit}"
+    return f"{value / 1e12:,.2f} T"
 
 
 def _number(value: float | None) -> str:

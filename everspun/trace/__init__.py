@@ -14,13 +14,14 @@ from stream.on_demand import on_demand
 if TYPE_CHECKING:
     from everspun.trace.journey import EventTrace, event_trace
     from everspun.trace.search import EventPlace, NotThere, checkpoint_of, find, published_of
-    from everspun.trace.spans import send
+    from everspun.trace.spans import NotSent, send
 else:
     __getattr__ = on_demand(__name__)
 
 __all__ = [
     "EventPlace",
     "EventTrace",
+    "NotSent",
     "NotThere",
     "checkpoint_of",
     "event_trace",

@@ -11,6 +11,7 @@ from checkpointer.store import Announcement, Catalogue, Manifest, decode
 from everspun.audit import read_all, read_from
 from everspun.trace.journey import EventRecords
 from stream import Partition, Record, StreamConfig, label_chain, position
+from stream.decoding import decode_impressions
 from stream.internal_topics import BatchHeader, MalformedRecord, decode_examples
 from stream.log import Reader
 
@@ -48,7 +49,7 @@ def find(
     partition, offset, row = at
     chain = label_chain(partition)
     place = position(offset, row)
-    found = EventRecords(partition, place, _arrival_ms(reader, stream, partition, offset))
+    found = EventRecords(partition, place, _arrival_ms(reader, stream, at))
     examples = Partition(stream.examples, partition)
     batch = _covering(reader, examples, place, lambda record: _of_chain(record, chain))
     if batch is None:
@@ -93,7 +94,9 @@ def published_of(
     return None
 
 
-def _arrival_ms(reader: Reader, stream: StreamConfig, partition: int, offset: int) -> int:
+def _arrival_ms(reader: Reader, stream: StreamConfig, place: EventPlace) -> int:
+    """When its record came. Raises NotThere where no event stands at the place."""
+    partition, offset, row = place
     at = Partition(stream.impressions, partition)
     record = next(read_from(reader, at, offset), None)
     if record is None or record.offset != offset:
@@ -102,6 +105,18 @@ def _arrival_ms(reader: Reader, stream: StreamConfig, partition: int, offset: in
         raise NotThere(
             f"{at.topic}[{partition}]: no record at offset {offset}; offsets {first} to {end - 1} "
             "are there"
+        )
+    if record.is_heartbeat:
+        raise NotThere(
+            f"{at.topic}[{partition}] offset {offset} is a heartbeat, by which time goes on, and "
+            "no event; give the offset of an event"
+        )
+    arrivals = np.array([record.timestamp_ms], dtype=np.int64)
+    rows, bad = decode_impressions([record], partition, arrivals, stream)
+    # Of a record that is bad here, or needs the schema of a registry, the labeler has judged.
+    if not bad and row >= len(rows):
+        raise NotThere(
+            f"--row {row}: the record at offset {offset} has {len(rows)} impressions, from 0"
         )
     return record.timestamp_ms
 

@@ -26,12 +26,13 @@ from stream.on_demand import on_demand
 if TYPE_CHECKING:
     from labeler.fraud import app
     from labeler.fraud.filter import FraudFilter, run_step
-    from labeler.fraud.tables import dict_tables, pair_key
+    from labeler.fraud.tables import OtherTables, dict_tables, pair_key
 else:
     __getattr__ = on_demand(__name__)
 
 __all__ = [
     "FraudFilter",
+    "OtherTables",
     "app",
     "dict_tables",
     "pair_key",

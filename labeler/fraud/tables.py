@@ -11,6 +11,10 @@ from typing import Any, Protocol
 Json = Any
 
 
+class OtherTables(ValueError):
+    """Another version has written the tables, in a way that this one does not read."""
+
+
 class StateTable(Protocol):
     """A mapping of strings to JSON values. A value read is never changed in place, only set
     anew."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from paramserver.server.server import Server, ShardService
     from paramserver.server.state_dir import (
         StateDir,
+        StateInUse,
+        StateUnreadable,
         read_part,
         read_touched,
         write_durably,
@@ -36,6 +38,8 @@ __all__ = [
     "Server",
     "ShardService",
     "StateDir",
+    "StateInUse",
+    "StateUnreadable",
     "read_part",
     "read_touched",
     "write_durably",

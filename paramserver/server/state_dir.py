@@ -41,6 +41,11 @@ class StateInUse(RuntimeError):
     """Another process runs as this shard."""
 
 
+class StateUnreadable(ValueError):
+    """A file of the state says nothing that this version reads; the message names it and what to
+    do."""
+
+
 class StateDir:
     """What one shard keeps: in a folder on its host, held by one process at a time whatever becomes
     of that process, and in the store of checkpoints, where it is found again if the folder is lost.
@@ -77,7 +82,8 @@ class StateDir:
         """A number larger than any before, durable before it is returned (S2). `begun`: whether the
         model has a checkpoint.
 
-        Raises ValueError for a file that holds no number: a shard must not guess what it has been.
+        Raises StateUnreadable for a file that holds no number: a shard must not guess what it has
+        been.
         Raises OSError if neither folder nor store can be written; and where the folder says
         nothing, unless the store can be read and takes the new one: or a folder that is lost again
         would begin as the same.
@@ -105,9 +111,9 @@ class StateDir:
                     path,
                 )
                 return None
-            raise ValueError(
-                f"{path}: {text!r} is no number; write one that is above every incarnation seen "
-                f"so far"
+            raise StateUnreadable(
+                f"{path}: {text[:100]!r} is no number; write one that is above every incarnation "
+                f"seen so far"
             )
         return int(text)
 
@@ -163,8 +169,8 @@ class StateDir:
 
     def settings(self) -> dict[str, OperatorSettings]:
         """What operators have ordered of the clock holder: the newer of what folder and store say.
-        Raises OSError if the store cannot be read and the folder says nothing; ValueError, naming
-        the file, if nothing can be read."""
+        Raises OSError if the store cannot be read and the folder says nothing; StateUnreadable,
+        naming the file, if nothing can be read."""
         path = self.path / "orders.json"
         faults: list[str] = []
         found = []
@@ -185,7 +191,7 @@ class StateDir:
         for fault in faults if found else ():
             log.warning("%s", fault)
         if faults and not found:
-            raise ValueError("; ".join(faults))
+            raise StateUnreadable("; ".join(faults))
         newest = max(found, key=lambda kept: kept.revision, default=NO_SETTINGS)
         self._revision = newest.revision
         if newest.revision:

@@ -18,6 +18,7 @@ from rich.table import Table
 from checkpointer.archive import Archive, Backfill, BackfillError, joined_with
 from checkpointer.store import Damaged, open_store
 from everspun.commands import options as shared
+from everspun.commands.mistakes import refuse
 from everspun.config import Config
 from stream import show_ms
 from stream.columns import Features
@@ -58,11 +59,7 @@ def run(options: argparse.Namespace) -> int:
             return _status(archive, partitions, config.archive.file_age_max_ms)
         return {"list": _list, "verify": _verify}[options.action](archive, partitions)
     except Damaged as error:
-        print(
-            f"everspun archive: {error}; `everspun archive verify` reads every file",
-            file=sys.stderr,
-        )
-        return 1
+        return refuse("archive", f"{error}; `everspun archive verify` reads every file", 1)
 
 
 def _backfill(
@@ -79,8 +76,7 @@ def _backfill(
         for one in track(work.run(partitions), "files", total, console=shared.console()):
             counts.update({one.outcome: 1, "rows": one.rows})
     except BackfillError as error:
-        print(f"everspun archive backfill: {error}", file=sys.stderr)
-        return 2
+        return refuse("archive backfill", error)
     said = ", ".join(f"{counts[name]} {name}" for name in ("filled", "had it", "was there"))
     print(
         f"{total} files, {counts['rows']:,} rows: {said}. To train from it: "

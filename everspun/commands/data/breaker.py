@@ -7,6 +7,7 @@ from rich.table import Table
 
 from everspun.audit import read_all
 from everspun.commands import options as shared
+from everspun.commands.mistakes import refuse
 from everspun.config import Config
 from labeler import VENDOR, sliceable
 from labeler.breaker import Scope, open_scopes, scope_of
@@ -60,8 +61,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         verdict = order(options, said, config.stream, wall_clock_ms())
     except ValueError as error:
-        print(error)
-        return 2
+        return refuse("breaker", f"nothing was decided: {error}")
     writer = KafkaLog(config.stream).writer()
     try:
         where = Partition(config.stream.verdicts, 0)

@@ -15,6 +15,7 @@ import argparse
 from datetime import UTC, datetime
 
 from everspun.commands import options as shared
+from everspun.commands.mistakes import refuse
 from stream import Partition, StreamConfig
 from stream.internal_topics import ClockOverride, override_headers, override_key
 from stream.log import KafkaLog, Log, LogError, wall_clock_ms
@@ -40,8 +41,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     stream, now_ms = shared.load(options).stream, wall_clock_ms()
     if wrong := fault(stream, options.topic, options.partition, options.by_ms):
-        print(wrong)
-        return 2
+        return refuse("clock", f"nothing was set back: {wrong}")
     try:
         overrides = say(
             KafkaLog(stream),
@@ -52,8 +52,7 @@ def run(options: argparse.Namespace) -> int:
             now_ms,
         )
     except LogError as error:
-        print(f"no answer from {stream.bootstrap_servers}: {error}")
-        return 2
+        return refuse("clock", f"no answer from {stream.bootstrap_servers}: {error}")
     above = datetime.fromtimestamp((now_ms + stream.jump_max_ms) / 1_000, UTC)
     print(
         f"{len(overrides)} inputs: times above {above:%F %H:%M:%S} UTC (this host's clock, and "

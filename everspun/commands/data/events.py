@@ -17,6 +17,7 @@ from rich.table import Table
 
 from everspun.audit import read_all
 from everspun.commands import options as shared
+from everspun.commands.mistakes import refuse
 from everspun.config import Config, loads
 from stream import Partition, Record, StreamConfig
 from stream.decoding import count_undeclared, decode_clicks, decode_impressions
@@ -52,22 +53,19 @@ def run(options: argparse.Namespace) -> int:
         config = _config(options)
         known = ("impressions", "clicks", *config.stream.catalogues)
         if options.kind not in known:
-            print(f"--kind {options.kind}: allowed are {', '.join(known)}")
-            return 2
+            return refuse("events", f"--kind {options.kind}: allowed are {', '.join(known)}")
         _check_file(path, options.kind, config.stream, checked)
     elif options.what in ("impressions", "clicks") or options.config.exists():
         config = shared.load(options)
         if options.what not in ("impressions", "clicks", *config.stream.catalogues):
-            print(f"{options.what}: neither a file nor 'impressions', 'clicks' or a catalogue")
-            return 2
+            known_topics = "'impressions', 'clicks' or a catalogue"
+            return refuse("events", f"{options.what}: neither a file nor {known_topics}")
         try:
             _check_topic(options.what, config.stream, config.registry, checked)
         except RegistryAway as error:
-            print(f"the schema registry does not answer as one: {error}")
-            return 2
+            return refuse("events", f"the schema registry does not answer as one: {error}")
     else:
-        print(f"{options.what}: neither a file nor 'impressions' or 'clicks'")
-        return 2
+        return refuse("events", f"{options.what}: neither a file nor 'impressions' or 'clicks'")
     return _report(checked)
 
 

@@ -6,13 +6,13 @@ not yet). docs/fraud.md says what stays, and for how long."""
 
 import argparse
 import os
-import sys
 import time
 
 from checkpointer.archive import Archive
 from checkpointer.store import Damaged, open_store
 from everspun.commands import options as shared
 from everspun.commands.data.replay import replay_secret
+from everspun.commands.mistakes import MISTAKE, refuse
 from everspun.config import Config
 from everspun.forgetting import ForgetStatus, orders, standing
 from stream import Partition, show_ms
@@ -22,6 +22,7 @@ from stream.log import KafkaLog, Log, LogError, wall_clock_ms
 
 NOT_YET = 3
 LOOK_S = 2.0
+NOTHING = "nothing was done"
 SAID = "it is said in `verdicts`, and not known how far it is taken back"
 
 
@@ -50,27 +51,24 @@ def run(options: argparse.Namespace) -> int:
     source = options.source
     if options.user is not None:
         if not os.environ.get("EVERSPUN_SECRET"):
-            print(
-                "everspun forget: nothing was done: --user is pseudonymised with the key that "
-                "your producers have, and "
-                "EVERSPUN_SECRET is not set; set it, or give --source as it stands in the events",
-                file=sys.stderr,
+            return refuse(
+                "forget",
+                "nothing was done: --user is pseudonymised with the key that your producers have, "
+                "and EVERSPUN_SECRET is not set; set it, or give --source as it stands in the "
+                "events",
             )
-            return 2
         source = Pseudonymiser(config.stream.pseudonym_key_number, replay_secret())(options.user)
     if not source:
-        print(
-            "everspun forget: nothing was done: the name is empty, which is everybody who has none",
-            file=sys.stderr,
+        return refuse(
+            "forget", "nothing was done: the name is empty, which is everybody who has none"
         )
-        return 2
     return forget(config, KafkaLog(config.stream), source, options.dry_run, options.wait_s)
 
 
 def forget(config: Config, log: Log, source: str, dry_run: bool, wait_s: float) -> int:
     """Over any log. Exit code: 0 done, 2 nothing was done, 3 not yet: what was done is said,
     whatever failed since."""
-    done = "nothing was done"
+    done = NOTHING
     try:
         archive = Archive(open_store(config.archive.root))
         found = _standing(config, log, source)
@@ -85,8 +83,8 @@ def forget(config: Config, log: Log, source: str, dry_run: bool, wait_s: float) 
         done = SAID
         return _take_back(config, log, source, found, archive, wait_s)
     except (LogError, Damaged, OSError) as error:
-        print(f"everspun forget: {done}: {error}; run this again", file=sys.stderr)
-        return 2 if done == "nothing was done" else NOT_YET
+        code = MISTAKE if done == NOTHING else NOT_YET
+        return refuse("forget", f"{done}: {error}; run this again", code)
 
 
 def _take_back(

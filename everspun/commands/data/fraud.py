@@ -11,6 +11,7 @@ from rich.table import Table
 
 from everspun.audit import read_all
 from everspun.commands import options as shared
+from everspun.commands.mistakes import refuse
 from everspun.config import Config
 from everspun.forgetting import taken_back
 from labeler.fraud import pair_key
@@ -205,8 +206,7 @@ def _decide(config: Config, options: argparse.Namespace) -> int:
             stream.verdict_max_ms,
         )
     except ValueError as error:
-        print(f"nothing was decided: {error}")
-        return 2
+        return refuse("fraud", f"nothing was decided: {error}")
     writer = KafkaLog(stream).writer()
     try:
         writer.append(

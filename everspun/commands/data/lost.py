@@ -10,6 +10,7 @@ lost, not as negatives.
 import argparse
 
 from everspun.commands import options as shared
+from everspun.commands.mistakes import refuse
 from labeler.labels import LostRange, lost_command, lost_headers, lost_key
 from stream import Partition, StreamConfig
 from stream.log import KafkaLog, Log, LogError, wall_clock_ms
@@ -40,12 +41,10 @@ def run(options: argparse.Namespace) -> int:
         lost = lost._replace(topic_id=topic_id(log, lost))
         wrong = fault(stream, lost) or ("" if options.force else still_there(log, lost))
         if wrong:
-            print(wrong)
-            return 2
+            return refuse("lost", f"nothing was declared: {wrong}")
         say(log, stream, lost, options.reason, wall_clock_ms())
     except LogError as error:
-        print(f"no answer from {stream.bootstrap_servers}: {error}")
-        return 2
+        return refuse("lost", f"no answer from {stream.bootstrap_servers}: {error}")
     print(f"{lost}: declared lost; the labeler goes on within seconds")
     return 0
 

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from everspun.audit import read_all
 from everspun.commands import options as shared
+from everspun.commands.mistakes import refuse
 from everspun.config import Config
 from labeler.io import SetAside, set_aside_headers, set_aside_key
 from stream import Partition, Record, offset_of
@@ -109,15 +110,12 @@ def _add(config: Config, options: argparse.Namespace) -> int:
     known = {"impressions": stream.impressions, "clicks": stream.clicks}
     topic = known.get(options.topic.removeprefix(stream.topic_prefix))
     if topic is None or not 0 <= options.partition < stream.partitions or options.offset < 0:
-        print(
-            f"{options.topic}[{options.partition}] offset {options.offset}: a record of "
-            f"impressions or clicks is meant"
-        )
-        return 2
+        given = f"{options.topic}[{options.partition}] offset {options.offset}"
+        return refuse("quarantine", f"{given}: a record of impressions or clicks is meant")
     last = options.offset if options.to is None else options.to
     if not options.offset <= last < options.offset + ORDERS_MAX:
-        print(f"--to {last}: allowed is {options.offset} up to {options.offset + ORDERS_MAX - 1}")
-        return 2
+        allowed = f"{options.offset} up to {options.offset + ORDERS_MAX - 1}"
+        return refuse("quarantine", f"--to {last}: allowed is {allowed}")
     writer = KafkaLog(stream).writer()
     try:
         now_ms = wall_clock_ms()

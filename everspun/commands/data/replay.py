@@ -9,7 +9,6 @@ interrupt; docs/replay.md tells how.
 import argparse
 import dataclasses
 import os
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from everspun.commands import options as shared
+from everspun.commands.mistakes import MISTAKE, refuse
 from everspun.config import Config
 from everspun.replay import (
     CLICKS,
@@ -36,8 +36,6 @@ from everspun.roles import stop_on_signals
 from everspun.status import duration
 from stream import show_ms
 from stream.log import KafkaLog, LogError, check_topics
-
-MISTAKE = 2
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,12 +75,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     config = shared.load(options)
     if not config.stream.replayed:
-        print(
-            "everspun replay: stream.replayed = false: these topics carry the broker's clock, a "
-            "replay its own (T1)",
-            file=sys.stderr,
-        )
-        return MISTAKE
+        why = "these topics carry the broker's clock, a replay its own (T1)"
+        return refuse("replay", f"stream.replayed = false: {why}")
     if options.source:
         config = dataclasses.replace(
             config, replay=dataclasses.replace(config.replay, source=options.source)
@@ -100,8 +94,7 @@ def run(options: argparse.Namespace) -> int:
             return _own(config, files, int(options.disorder_s * 1_000))
         return _recorded(config, options.attacks)
     except (OwnLogError, Stuck, LogError) as error:
-        print(f"everspun replay: {error}", file=sys.stderr)
-        return 1 if isinstance(error, Stuck) else MISTAKE
+        return refuse("replay", error, 1 if isinstance(error, Stuck) else MISTAKE)
 
 
 def own_files(source: str, clicks: Path | None, planted: bool) -> list[OwnFile]:
@@ -176,8 +169,7 @@ def _own(config: Config, files: list[OwnFile], disorder_ms: int) -> int:
             Text("they go to the topic `quarantine`, with their bytes: `everspun quarantine list`")
         )
     if p.done and not p.impressions:
-        print("everspun replay: not one impression could be read", file=sys.stderr)
-        return 1
+        return refuse("replay", "not one impression could be read", 1)
     return 0 if p.done else 130
 
 

@@ -3,7 +3,6 @@ file beside it."""
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from heapq import merge
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from everspun.commands.mistakes import refuse
 from everspun.replay import History, TrafficConfig, simulate
 
 
@@ -40,14 +40,9 @@ def run(options: argparse.Namespace) -> int:
             **{item.name: getattr(options, item.name) for item in fields(TrafficConfig)}
         )
     except ValueError as error:
-        print(f"everspun simulate: {error}", file=sys.stderr)
-        return 2
+        return refuse("simulate", error)
     if not options.out.parent.is_dir() or options.out.is_dir():
-        print(
-            f"everspun simulate: {options.out}: not a file in a folder that is there",
-            file=sys.stderr,
-        )
-        return 2
+        return refuse("simulate", f"{options.out}: not a file in a folder that is there")
     traffic = simulate(config)
     history = traffic.history
     with options.out.open("w") as out:

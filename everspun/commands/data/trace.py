@@ -9,14 +9,13 @@ those of the log and of the checkpoint; where a history is replayed, of that his
 
 import argparse
 import json
-import sys
 from dataclasses import asdict, replace
 
 from rich.table import Table
 
 from checkpointer.store import Catalogue, open_store
 from everspun.commands import options as shared
-from everspun.commands.mistakes import MISTAKE
+from everspun.commands.mistakes import refuse, say
 from everspun.config import Config
 from everspun.trace import (
     EventPlace,
@@ -29,6 +28,9 @@ from everspun.trace import (
 )
 from stream import ROWS_PER_RECORD_MAX, Partition, label_chain, show_ms
 from stream.log import KafkaLog, wall_clock_ms
+
+#: The longest that a collector is waited for, with all tries, s.
+SEND_S = 10.0
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,13 +47,11 @@ def run(options: argparse.Namespace) -> int:
     config = shared.load(options)
     place = EventPlace(options.partition, options.offset, options.row)
     if wrong := fault(config, place):
-        print(wrong)
-        return MISTAKE
+        return refuse("trace", wrong)
     try:
         found = traced(config, place)
     except NotThere as error:
-        print(str(error))
-        return MISTAKE
+        return refuse("trace", error)
     if options.json:
         print(json.dumps(asdict(found)))
     else:
@@ -105,10 +105,14 @@ def _sent(found: EventTrace, model: str, url: str) -> int:
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-        from everspun.trace import send
+        from everspun.trace import NotSent, send
     except ImportError:
-        print("--otlp needs OpenTelemetry: pip install 'everspun[traces]'", file=sys.stderr)
-        return MISTAKE
-    count = send(found, model, OTLPSpanExporter(endpoint=url, timeout=10))
-    print(f"{count} spans sent to {url}", file=sys.stderr)
+        return refuse("trace", "--otlp needs OpenTelemetry: pip install 'everspun[traces]'")
+    try:
+        count = send(found, model, OTLPSpanExporter(endpoint=url, timeout=SEND_S))
+    except NotSent as error:
+        return refuse("trace", f"not sent to {url}: {error}", 1)
+    except ValueError as error:  # no URL
+        return refuse("trace", f"--otlp {url}: {error}")
+    say(f"{count} spans sent to {url}", 0)
     return 0

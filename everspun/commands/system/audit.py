@@ -5,7 +5,6 @@ has taken is no fault: below the table stands what cannot be seen any more. Exit
 
 import argparse
 import json
-import sys
 
 from rich.table import Table
 from rich.text import Text
@@ -14,10 +13,9 @@ from checkpointer.archive import Archive
 from checkpointer.store import open_store
 from everspun.audit import Audit, audit, standings
 from everspun.commands import options as shared
+from everspun.commands.mistakes import refuse
 from everspun.config import Config
 from stream.log import KafkaLog, Log, LogError
-
-NOT_DONE = 2
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,8 +39,7 @@ def run(options: argparse.Namespace) -> int:
         log = KafkaLog(config.stream)
         result = full_audit(config, log, options.at_rest, not options.no_shards, options.archive)
     except (LogError, OSError) as error:
-        print(f"everspun audit: not done: {error}", file=sys.stderr)
-        return NOT_DONE
+        return refuse("audit", f"not done: {error}")
     if options.json:
         print(json.dumps(body(result)))
     else:

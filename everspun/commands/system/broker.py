@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from everspun.commands import options as shared
+from everspun.commands.mistakes import refuse
 from everspun.launcher import KINDS, BrokerError, start_broker
 from everspun.roles import stop_on_signals
 
@@ -29,8 +30,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         broker = start_broker(options.kind, options.dir, options.port)
     except BrokerError as error:
-        console.print(str(error), style="red")
-        return 2
+        return refuse("broker", error)
     kept = (
         f"log in {options.dir}"
         if broker.kind == "kafka"
@@ -40,10 +40,8 @@ def run(options: argparse.Namespace) -> int:
     try:
         while not stop.wait(LOOK_S):
             if broker.ended:
-                console.print(
-                    f"the broker ended by itself; see {options.dir / 'broker.log'}", style="red"
-                )
-                return 1
+                log = options.dir / "broker.log"
+                return refuse("broker", f"the broker ended by itself; see {log}", 1)
     finally:
         broker.stop()
     return 0

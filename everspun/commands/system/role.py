@@ -7,11 +7,11 @@ import logging
 import platform
 import signal
 import socket
-import sys
 import zlib
 from pathlib import Path
 
 from everspun.commands import options as shared
+from everspun.commands.mistakes import refuse
 from everspun.config import Config, ConfigError
 from everspun.hash_secret import missing
 from everspun.hosts import INDEX_MAX, ROLES
@@ -59,8 +59,7 @@ def run(options: argparse.Namespace) -> int:
     receive_in_large_pieces()
     config = shared.load(options, options.role)
     if options.role in HASHING and not config.stream.hash_secret:
-        print(missing(config), file=sys.stderr)
-        return 2
+        return refuse("role", missing(config))
     process = f"{options.role}-{options.index}"
     set_up_logs(config.run.log_format, options.log_level, process, config.model.name)
     # While a broker is away, clients say so many times a second; what the roles make of it, they

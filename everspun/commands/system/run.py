@@ -10,7 +10,7 @@ from rich.live import Live
 
 from checkpointer.store import open_store
 from everspun.commands import options as shared
-from everspun.commands.mistakes import MISTAKE
+from everspun.commands.mistakes import refuse
 from everspun.config import Config, ConfigError, read_text
 from everspun.hash_secret import with_secret_made
 from everspun.hosts import ALL, ROLES, Placement, beyond, parse_roles
@@ -52,15 +52,13 @@ def run(options: argparse.Namespace) -> int:
     try:
         placement = placed(config, options.roles, options.host or platform.node())
     except ValueError as error:
-        print(str(error))
-        return MISTAKE
+        return refuse("run", error)
     roles = set(ROLES) if placement.chosen is None else set(placement.chosen)
     console = shared.console()
     try:
         config = _checked(config, console)
     except (OSError, ValueError) as error:
-        console.print(str(error), markup=False)
-        return MISTAKE
+        return refuse("run", error)
     if config.run.log_format != "text":
         set_up_logs(config.run.log_format, "INFO", "launcher-0", config.model.name)
     stop = stop_on_signals()

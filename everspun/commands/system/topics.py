@@ -7,6 +7,7 @@ from collections.abc import Collection
 from everspun.broker_access import grants
 from everspun.commands import options as shared
 from everspun.commands.data import say
+from everspun.commands.mistakes import refuse
 from labeler.labels import LostRange
 from stream import Partition, StreamConfig
 from stream.log import KafkaLog, Log, Unavailable, check_topics, create_topics, wall_clock_ms
@@ -59,8 +60,7 @@ def run(options: argparse.Namespace) -> int:
                 begin_where_inputs_begin(KafkaLog(stream), stream, created, wall_clock_ms())
         problems = check_topics(stream)
     except Unavailable as error:
-        print(f"no answer from {stream.bootstrap_servers}: {error}")
-        return 2
+        return refuse("topics", f"no answer from {stream.bootstrap_servers}: {error}")
     for problem in problems:
         print(problem)
     print("topics are as they must be" if not problems else f"{len(problems)} problems")

@@ -18,6 +18,7 @@ from rich.table import Table
 from checkpointer.process import operator_actions as actions
 from checkpointer.store import Announcement, Catalogue, Damaged, open_store
 from everspun.commands import options as shared
+from everspun.commands.mistakes import refuse
 from everspun.config import Config
 from everspun.status import duration
 from stream import Partition
@@ -67,8 +68,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         return ACTIONS[options.action](catalogue, config, options)
     except (ValueError, Damaged) as error:
-        print(error)
-        return 1
+        return refuse("checkpoints", error)
 
 
 def _list(catalogue: Catalogue, config: Config, options: argparse.Namespace) -> int:
@@ -136,14 +136,12 @@ def _restore(catalogue: Catalogue, config: Config, options: argparse.Namespace) 
     if options.lift:
         announcement = actions.lift(catalogue, now_ms)
         if announcement is None:
-            print("nothing is held")
-            return 1
+            return refuse("checkpoints", "nothing is held")
         _announce(announcement, config)
         print(f"lifted: replicas go on to {announcement.name}")
         return 0
     if not options.which:
-        print("restore which? give a number, a name, 'head', or --lift")
-        return 2
+        return refuse("checkpoints", "restore which? give a number, a name, 'head', or --lift")
     if options.training:
         manifest = actions.restore_training(catalogue, options.which)
         print(f"training goes on from {manifest.name} once all shards start again")
@@ -167,10 +165,13 @@ def _unpin(catalogue: Catalogue, config: Config, options: argparse.Namespace) ->
 
 def _diff(catalogue: Catalogue, config: Config, options: argparse.Namespace) -> int:
     found = actions.diff(catalogue, options.which, options.other)
+    span_ms = found.event_time_ms
+    span = "one of them has learned no event yet"
+    if span_ms is not None:
+        span = f"{'-' if span_ms < 0 else ''}{duration(abs(span_ms) / 1_000)} of event time"
     print(
-        f"{found.number} checkpoints, {found.rows_learned:,} rows learned, "
-        f"{duration(found.event_time_ms / 1_000)} of event time; keys: {found.created:,} new, "
-        f"{found.evicted:,} gone, {found.changed:,} changed, weights by "
+        f"{found.number} checkpoints, {found.rows_learned:,} rows learned, {span}; keys: "
+        f"{found.created:,} new, {found.evicted:,} gone, {found.changed:,} changed, weights by "
         f"{found.weight_change:.4g} (root mean square)"
     )
     return 0

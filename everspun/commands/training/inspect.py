@@ -16,6 +16,7 @@ from checkpointer.serving import of_rows
 from checkpointer.store import Catalogue, Damaged, KeyRow, Manifest, open_store, row_of
 from everspun.commands import options as shared
 from everspun.commands.asked_values import KnownLine, of_values
+from everspun.commands.mistakes import refuse
 from everspun.status import duration
 from learners import ModelConfig
 from learners.models import Model, make_model
@@ -47,8 +48,7 @@ def run(options: argparse.Namespace) -> int:
             name, key = key_of(model, asked)
             table.add_row(asked, name, *_cells(row_of(catalogue, manifest, name, key), manifest))
     except (ValueError, Damaged) as error:
-        print(error)
-        return 1
+        return refuse("inspect", error)
     if table.row_count:
         shared.console().print(table)
     if known.lines:
@@ -78,9 +78,9 @@ def key_of(model: Model, asked: str) -> tuple[str, int]:
         if part in _IDENTIFIERS:
             row[part] = one
         elif part == "shown_at":
-            row["position"] = int(one)
+            row["position"] = _number(part, one, int)
         else:
-            row["features"][part] = _given(model.config.feature(part), one)  # type: ignore[index]
+            row["features"][part] = _given(model.config.feature(part), part, one)  # type: ignore[index]
     encoder = model.encoder
     columns: pa.Table = of_rows([row], encoder.features, encoder.reads_time).columns
     found = encoder.encode(columns)
@@ -92,14 +92,24 @@ def key_of(model: Model, asked: str) -> tuple[str, int]:
     return model.kind.table_of(feature), int(np.uint64(key))
 
 
-def _given(declared: Feature | None, value: str) -> object:
+def _given(declared: Feature | None, name: str, value: str) -> object:
     """The value as a request gives it. Raises ValueError for a number that is none."""
     if declared is None or declared.kind == TEXT:
         return value
     if declared.is_number:
-        return float(value)
-    one = int(value) if declared.type == INTEGER or declared.kind == TIME else value
+        return _number(name, value, float)
+    whole = declared.type == INTEGER or declared.kind == TIME
+    one = _number(name, value, int) if whole else value
     return [one] if declared.kind in (LIST, SEQUENCE) else one
+
+
+def _number(name: str, value: str, kind: type[int] | type[float]) -> int | float:
+    """Raises ValueError naming the feature, the value and what is expected."""
+    try:
+        return kind(value)
+    except ValueError:
+        expected = "a whole number" if kind is int else "a number"
+        raise ValueError(f"{name}={value[:100]!r}: expected {expected}") from None
 
 
 def _cells(found: KeyRow | None, manifest: Manifest) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from checkpointer.store import open_store
 from everspun.commands import options as shared
+from everspun.commands.mistakes import refuse
 from everspun.config import Config
 from everspun.launcher import SCALABLE, order_scale, role_files, store_order
 from everspun.roles import StoredState
@@ -31,30 +32,31 @@ def run(options: argparse.Namespace) -> int:
     run_dir = Path(config.run.dir)
     role = SCALABLE[0]
     if options.count < 1:
-        print(f"nothing was changed: {options.count} learners; at least 1, or `everspun pause`")
-        return 2
+        why = f"{options.count} learners; at least 1, or `everspun pause`"
+        return refuse("learners", f"nothing was changed: {why}")
     if config.hosts.roles:
         store = StoredState(open_store(config.checkpointer.root), config.model.name)
         store_order(store, role, options.count, config.counts()[role])
         if run_dir.is_dir():
             order_scale(run_dir, role, options.count)
     elif not (run_dir / "roles").is_dir():
-        print(
+        return refuse(
+            "learners",
             f"nothing was changed: {run_dir} is no folder of a run; does `everspun run` run with "
-            f"this config, here?"
+            f"this config, here?",
         )
-        return 1
     else:
         order_scale(run_dir, role, options.count)
     where = "on the hosts of [hosts]" if config.hosts.roles else f"in {run_dir}"
     end = time.monotonic() + options.wait_s
     while (running := _running(config, run_dir, role, options.count)) != options.count:
         if time.monotonic() > end:
-            print(
+            return refuse(
+                "learners",
                 f"{running} learners run, {options.count} were ordered: does `everspun run` run "
-                f"{where}?"
+                f"{where}?",
+                1,
             )
-            return 1
         time.sleep(0.1)
     print(f"{options.count} learners of {config.model.name} run")
     return 0

@@ -3,7 +3,6 @@ it predicts the rows that all of them have learned. `promote NEW --of OLD`: repl
 NEW; promoting OLD takes it back."""
 
 import argparse
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from rich.table import Table
 from checkpointer.process import model_rows
 from checkpointer.store import Catalogue, Files, open_store
 from everspun.commands import options as shared
+from everspun.commands.mistakes import refuse
 from everspun.config import Config
 from everspun.status import Quality, duration, shown
 from stream import Partition, show_ms
@@ -42,8 +42,7 @@ def run(options: argparse.Namespace) -> int:
         try:
             return promote(files, options.model, options.of or config.model.name)
         except ValueError as error:
-            print(f"everspun models: nothing was promoted: {error}", file=sys.stderr)
-            return 2
+            return refuse("models", f"nothing was promoted: {error}")
     names = begun_models(files)
     console = shared.console()
     console.print(models_table(files, names))
@@ -55,18 +54,17 @@ def run(options: argparse.Namespace) -> int:
 
 
 def promote(files: Files, new: str, old: str) -> int:
-    """Replicas of `old` serve `new` from their next look on; a model without a published
-    checkpoint is refused."""
+    """Replicas of `old` serve `new` from their next look on. Raises ValueError, nothing changed,
+    for a model that is not there or has no published checkpoint."""
     if old not in (begun := begun_models(files)) and begun:
         raise ValueError(f"--of {old}: no such model; this store has {', '.join(begun)}")
     ref = Catalogue(files, new).published()
     if ref is None:
         known = ", ".join(begun_models(files)) or "none"
-        print(
+        raise ValueError(
             f"{new} has no published checkpoint: there is nothing to serve (models of this store: "
             f"{known})"
         )
-        return 1
     Catalogue(files, old).write_successor(new)
     print(f"replicas of {old} serve {new}, now at {ref.name}")
     print(f"`everspun models promote {old} --of {old}` takes it back")

@@ -5,6 +5,7 @@ meanwhile."""
 import argparse
 
 from everspun.commands import options as shared
+from everspun.commands.mistakes import refuse
 from paramserver import PortRefused, PortUnreachable
 from paramserver.wire import connect
 
@@ -19,8 +20,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         clock.set_paused(config.model.name, options.command == "pause")
     except (PortUnreachable, PortRefused) as error:
-        print(f"nothing was changed, or nobody knows: {error}")
-        return 1
+        return refuse(options.command, f"nothing was changed, or nobody knows: {error}")
     finally:
         clock.close()
         for port in shards.values():

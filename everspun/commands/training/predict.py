@@ -16,6 +16,7 @@ from checkpointer.serving import BadRequest, Explanation, explain, load, of_rows
 from checkpointer.store import Catalogue, Damaged, open_store
 from everspun.commands import options as shared
 from everspun.commands.asked_values import known_values
+from everspun.commands.mistakes import refuse
 from everspun.status import duration
 from learners.models import Encoder
 from stream.columns import PictureStore
@@ -40,8 +41,7 @@ def run(options: argparse.Namespace) -> int:
         row = json.loads(options.row)
         published = catalogue.published()
         if not options.checkpoint and published is None:
-            print("no checkpoint is published yet")
-            return 1
+            return refuse("predict", "no checkpoint is published yet")
         name = published.name if published is not None else ""
         if options.checkpoint:
             name = actions.find(catalogue, options.checkpoint).name
@@ -54,11 +54,9 @@ def run(options: argparse.Namespace) -> int:
         body = json.dumps({"rows": [row]}).encode()
         answer = served.answer(body, 1, now_ms, known).probabilities[0]
     except RecursionError:
-        print("brackets within brackets, thousands deep: no row that anybody means")
-        return 1
+        return refuse("predict", "brackets within brackets, thousands deep: no row is so deep")
     except (BadRequest, Damaged, ValueError) as error:
-        print(error)
-        return 1
+        return refuse("predict", error)
     if options.json:
         told = found._asdict() | {"shares": [share._asdict() for share in found.shares]}
         print(json.dumps({"model_version": name, "answer": float(answer), **told}))

@@ -12,7 +12,6 @@ import argparse
 import dataclasses
 import json
 import os
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from checkpointer.cuts import vector_at
 from checkpointer.store import Catalogue, Damaged, Files, Manifest, open_store
 from everspun.audit import BEGINNING_MS, Asked, begun_otherwise, look, of_shards
 from everspun.commands import options as shared
+from everspun.commands.mistakes import refuse
 from everspun.commands.training.models import begun_models, comparison
 from everspun.config import Config
 from everspun.hash_secret import with_secret_made
@@ -42,8 +42,8 @@ CUT_EVERY_MS = 5_000
 REJECTED_FOR_S = 6 * CUT_EVERY_MS / 1_000
 #: In a model's folder of the store: with which --from it was begun.
 SAID = "retrain.json"
-#: Exit codes: nothing was trained, or not all; not asked for as it must be.
-REFUSED, MISTAKE = 1, 2
+#: Exit code: nothing was trained, or not all.
+REFUSED = 1
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,14 +70,9 @@ def run(options: argparse.Namespace) -> int:
         from_ms = parse_ms(options.begin) if options.begin else BEGINNING_MS
         to_ms = parse_ms(options.until) if options.until else None
     except ValueError as error:
-        print(f"everspun retrain: {error}", file=sys.stderr)
-        return MISTAKE
+        return refuse("retrain", error)
     if to_ms is not None and to_ms <= from_ms:
-        print(
-            f"everspun retrain: --to {options.until} is not after --from {options.begin}",
-            file=sys.stderr,
-        )
-        return MISTAKE
+        return refuse("retrain", f"--to {options.until} is not after --from {options.begin}")
     overrides = (*options.set, *_overrides(options, from_ms))
     options.set = list(overrides)
     config = shared.load(options)
@@ -85,11 +80,9 @@ def run(options: argparse.Namespace) -> int:
     try:
         asked, needs_archive = _refuse(config, from_ms, to_ms)
     except RetrainRefused as error:
-        print(f"everspun retrain: refused: {error}", file=sys.stderr)
-        return REFUSED
+        return refuse("retrain", f"refused: {error}", REFUSED)
     except (LogError, Damaged) as error:
-        print(f"everspun retrain: {error}", file=sys.stderr)
-        return MISTAKE
+        return refuse("retrain", error)
     if (
         config.archive.read and not needs_archive
     ):  # a hole in it would be in the way of what the log holds
@@ -100,8 +93,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         config = with_secret_made(config, lambda: has_begun(config))
     except (OSError, ValueError) as error:
-        print(f"everspun retrain: {error}", file=sys.stderr)
-        return MISTAKE
+        return refuse("retrain", error)
     return _train(config, asked, options, overrides)
 
 
@@ -116,8 +108,7 @@ def _train(
         launcher.start(ROLES)
         done = retraining.follow(launcher, stop)
     except (RunStopped, RetrainRefused, Rejected) as error:
-        print(f"everspun retrain: {error}", file=sys.stderr)
-        return REFUSED
+        return refuse("retrain", error, REFUSED)
     finally:
         console.print("draining ...")
         launcher.stop()

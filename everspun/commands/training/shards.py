@@ -8,6 +8,7 @@ import time
 
 from everspun.audit import slot_maps
 from everspun.commands import options as shared
+from everspun.commands.mistakes import refuse
 from everspun.config import Config
 from everspun.status import scrape_all
 from paramserver import PortRefused, PortUnreachable
@@ -38,16 +39,15 @@ def run(options: argparse.Namespace) -> int:
     moves, _ = _moves(config)
     moved = bool(_missing(config, count))
     if refusal := _order(config, count, end):
-        print(f"nothing was changed, or nobody knows: {refusal}")
-        return 1
+        return refuse("shards", f"nothing was changed, or nobody knows: {refusal}")
     while (missing := _missing(config, count)) and time.monotonic() < end:
         time.sleep(0.1)
     if missing:
-        print(
-            f"{count} shards are ordered; {missing}. The order holds: see the checkpointer's log "
-            f"for what it waits for"
-        )
-        return 1 if options.wait_s else 0
+        ordered = f"{count} shards are ordered; {missing}. The order holds"
+        if not options.wait_s:
+            print(ordered)
+            return 0
+        return refuse("shards", f"{ordered}: see the checkpointer's log for what it waits for", 1)
     told = time.monotonic() + TOLD_S
     while moved and _moves(config)[0] == moves and time.monotonic() < told:
         time.sleep(0.1)

@@ -7,6 +7,7 @@ docs/staleness.md says what the numbers mean."""
 import argparse
 
 from everspun.commands import options as shared
+from everspun.commands.mistakes import refuse
 from everspun.status import words
 from paramserver import WAYS, Bounds, PortRefused, PortUnreachable
 from paramserver.wire import connect
@@ -35,8 +36,8 @@ def run(options: argparse.Namespace) -> int:
     config = shared.load(options)
     model, way = config.model.name, options.compensation
     if way == "adaptive_revision" and config.model.table_optimizer != way:
-        print(f"nothing was changed: {way} needs model.table_optimizer = {way!r}")
-        return 2
+        needs = f"{way} needs model.table_optimizer = {way!r}"
+        return refuse("staleness", f"nothing was changed: {needs}")
     shards, clock = connect(config.paramserver, config.run.dir, config.run.shards)
     asks = options.bound is None and options.concurrency is None and way is None
     try:
@@ -56,8 +57,8 @@ def run(options: argparse.Namespace) -> int:
             clock.set_compensation(model, "" if way == "configured" else way)
             print(f"stale gradients of {model}: {way}")
     except (PortUnreachable, PortRefused) as error:
-        print(f"no answer: {error}" if asks else f"not changed, or nobody knows: {error}")
-        return 1
+        done = "no answer" if asks else "not changed, or nobody knows"
+        return refuse("staleness", f"{done}: {error}")
     finally:
         clock.close()
         for port in shards.values():

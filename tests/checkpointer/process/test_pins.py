@@ -1,8 +1,11 @@
 """What an operator pins stays; what two checkpoints differ in."""
 
+from dataclasses import replace
+
 import pytest
 
-from checkpointer.process.operator_actions import diff, list_checkpoints, pin, unpin
+from checkpointer.process import operator_actions
+from checkpointer.process.operator_actions import diff, find, list_checkpoints, pin, unpin
 from checkpointer.retention import Keep
 from checkpointer.store import Catalogue, Damaged
 from checkpointer.store.files import MemoryFiles
@@ -57,3 +60,29 @@ def test_two_checkpoints_are_compared_key_by_key(catalogue, train):
     assert (found.created, found.evicted, found.changed) == (2, 2, 4)
     assert found.weight_change == pytest.approx(2.0)
     assert (found.number, found.rows_learned, found.event_time_ms) == (1, 0, 1000)
+
+
+def test_from_a_checkpoint_that_learned_nothing_no_time_has_passed(catalogue, train, monkeypatch):
+    empty = train(catalogue, 1, [], serving=True)
+    train(catalogue, 2, ROWS, serving=True)
+    monkeypatch.setattr(
+        operator_actions,
+        "find",
+        lambda _, which: (
+            replace(empty, event_time_max_ms=0) if which == "1" else find(catalogue, which)
+        ),
+    )
+    assert diff(catalogue, "1", "head").event_time_ms is None
+    assert diff(catalogue, "head", "1").event_time_ms is None
+
+
+def test_of_many_checkpoints_the_nearest_are_named(catalogue, train):
+    made = [train(catalogue, number, []).name for number in range(1, 10)]
+    for which, near in (("77", made[-5:]), ("00000003-d", [made[2]])):
+        with pytest.raises(ValueError, match="the nearest of 9 complete ones are") as told:
+            find(catalogue, which)
+        said = [name for name in made if name in str(told.value)]
+        assert set(near) <= set(said)
+        assert len(said) == 5
+    with pytest.raises(ValueError, match="0 match"):
+        find(catalogue, "²")

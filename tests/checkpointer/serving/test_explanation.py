@@ -105,6 +105,10 @@ def test_what_a_key_has_learned_is_read_from_the_newest_part_that_says_it(catalo
     for wrong, words in (("item", "FEATURE=VALUE"), ("price=3", "source, item")):
         with pytest.raises(ValueError, match=words):
             key_of(model, wrong)
+    placed = make_model(ModelConfig(categorical=("shown_at", "shown_at*item")))
+    for wrong in ("shown_at=abc", "shown_at*item=abc*i1"):
+        with pytest.raises(ValueError, match="shown_at='abc': expected a whole number"):
+            key_of(placed, wrong)
 
 
 def test_the_key_of_a_pair_is_the_one_that_rows_have():
@@ -129,9 +133,9 @@ def test_both_commands_print_what_was_found(tmp_path, train, capsys):
     assert "00000003-c: log odds -0.5986 (prior -1.0986)" in said
     assert main(["predict", json.dumps({"source": "u1"}), "--json", *options]) == 0
     assert json.loads(capsys.readouterr().out)["shares"][0]["feature"] == "source"
-    assert main(["predict", "{", *options]) == 1
+    assert main(["predict", "{", *options]) == 2
     assert main(["inspect", "item=i1", "item=?", *options]) == 0
     said = capsys.readouterr().out
     assert "1 of 1 (shard" in said
     assert "has learned nothing" in said
-    assert main(["inspect", "price=1", *options]) == 1
+    assert main(["inspect", "price=1", *options]) == 2

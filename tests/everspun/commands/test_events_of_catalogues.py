@@ -24,6 +24,6 @@ def test_rows_of_a_file_are_judged_as_the_labeler_does(tmp_path, capsys):
     assert "key" in said
     assert "title" in said
     assert main([*command, "things"]) == 2
-    assert "impressions, clicks, items" in capsys.readouterr().out
+    assert "impressions, clicks, items" in capsys.readouterr().err
     assert main(["events", "check", "things", "-c", str(tmp_path / "c.toml")]) == 2
-    assert "a catalogue" in capsys.readouterr().out
+    assert "a catalogue" in capsys.readouterr().err

@@ -1,11 +1,15 @@
 """What of a changed configuration a run takes while it goes on."""
 
+import ast
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from everspun.config import Config, loads
-from everspun.launcher.config_changes import Plan, changes, plan
+from everspun.hosts import ROLES
+from everspun.launcher.config_changes import Plan, changes, plan, readers, while_running
+from everspun.roles import roles
 
 BEGUN = """
 [run]
@@ -25,12 +29,18 @@ def planned(after: str, before: str = BEGUN) -> Plan:
 @pytest.mark.parametrize(
     ("section", "key", "value", "roles"),
     [
-        ("learners", "drain_ms", "7000", ("learner",)),
+        ("learners", "drain_ms", "7000", ("learner", "governor")),
         ("serving", "poll_ms", "250", ("replica",)),
         ("checkpointer", "keep", "9", ("checkpointer",)),
         ("governor", "share_max", "0.25", ("governor",)),
         ("limits", "model_age_max_s", "60.0", ()),
-        ("learners", "slices", '["vendor"]', ("learner",)),
+        ("learners", "slices", '["vendor"]', ("learner", "governor")),
+        (
+            "archive",
+            "read",
+            "true",
+            ("archiver", "checkpointer", "labeler", "learner", "governor"),
+        ),
     ],
 )
 def test_what_may_start_again_is_taken(section: str, key: str, value: str, roles: tuple[str, ...]):
@@ -57,6 +67,8 @@ def test_counts_of_processes_are_taken_and_start_nobody_again():
         (BEGUN.replace('"item"]', '"vendor"]'), "model.categorical", "retrain"),
         (BEGUN.replace('"list"', '"text"'), "features.genres", "start it again"),
         (BEGUN + '[checkpointer]\nroot = "elsewhere"\n', "checkpointer.root", "copy"),
+        (BEGUN + '[archive]\nroot = "elsewhere"\n', "archive.root", "copy"),
+        (BEGUN + "[governor]\nenabled = true\n", "governor.enabled", "start it again"),
     ],
 )
 def test_what_would_make_processes_disagree_is_named_with_what_to_do(
@@ -102,3 +114,61 @@ def test_every_key_of_the_file_is_either_taken_or_named():
             assert [c.key for c in changes(was, now)] == ([] if made else [key])
             found = plan(was, now)
             assert len(found.taken) + len(found.refused) == (0 if made else 1)
+
+
+def _read_by_roles() -> dict[str, set[str]]:
+    """Section, or section.key where no more is read -> the roles whose wiring reads it."""
+    tree = ast.parse(Path(str(roles.__file__)).read_text())
+    functions = {one.name: one for one in tree.body if isinstance(one, ast.FunctionDef)}
+
+    def keys(name: str, seen: frozenset[str] = frozenset()) -> set[str]:
+        found: set[str] = set()
+        inner: set[int] = set()
+        for node in ast.walk(functions[name]):
+            if isinstance(node, ast.Name) and node.id in functions and node.id not in seen:
+                found |= keys(node.id, seen | {name})
+            if not isinstance(node, ast.Attribute):
+                continue
+            words, at = [node.attr], node.value
+            while isinstance(at, ast.Attribute):
+                words, at = [at.attr, *words], at.value
+            if isinstance(at, ast.Name) and at.id == "config" and id(node) not in inner:
+                found.add(".".join(words[:2]))
+                inner |= {id(one) for one in ast.walk(node)}
+        return found
+
+    read: dict[str, set[str]] = {}
+    for role in ROLES:
+        for key in keys(role):
+            read.setdefault(key, set()).add(role)
+    return read
+
+
+def test_all_that_read_a_key_start_again_where_it_is_taken():
+    """As the wiring of the roles has it: nobody goes on with what is no longer in force."""
+    read = _read_by_roles()
+    assert read["archive.read"] >= {"learner", "labeler"}
+    assert read["learners"] == {"learner", "governor"}
+    was = Config()
+    for key, by in read.items():
+        section, _, name = key.partition(".")
+        part = getattr(was, section)
+        names = [name] if name else [one.name for one in dataclasses.fields(part)]
+        for one in names:
+            changed = dataclasses.replace(was)
+            other = object.__new__(type(part))
+            for field in dataclasses.fields(part):
+                value = "other" if field.name == one else getattr(part, field.name)
+                object.__setattr__(other, field.name, value)
+            object.__setattr__(changed, section, other)
+            if plan(was, changed).taken and not plan(was, changed).counts:
+                assert set(readers(f"{section}.{one}")) >= by, f"{section}.{one}"
+
+
+def test_the_page_says_of_each_section_what_becomes_of_its_keys():
+    for section in dataclasses.fields(Config):
+        said = while_running(section.name)
+        assert said.startswith("While running: "), section.name
+    assert "shards scale N" in while_running("run")
+    assert "`run.learners`, `run.replicas`" in while_running("run")
+    assert "taken; learner and governor start again" in while_running("learners")

@@ -1,19 +1,21 @@
 """What became of one event, from what stands in the log and in the store."""
 
 import json
+import logging
 import random
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from checkpointer.store import Announcement
 from everspun.trace import search
 from everspun.trace.journey import EventRecords, event_trace
 from everspun.trace.search import EventPlace, NotThere, find, published_of
-from everspun.trace.spans import send, trace_id
+from everspun.trace.spans import NotSent, send, trace_id
 from labeler.labels import Labelling
 from stream import Partition
 from stream.internal_topics import BatchHeader, decode_examples
@@ -129,6 +131,32 @@ def test_an_offset_that_is_not_there_is_named_with_those_that_are(log: MemoryLog
     log.delete_below(IMPRESSIONS, 10)
     with pytest.raises(NotThere, match="offsets 10 to"):
         traced(log, 3)
+
+
+def test_what_is_no_event_is_said_to_be_none(log: MemoryLog):
+    end = log.end(IMPRESSIONS)
+    labelled_shop.beat(log, ZERO + 99_000)
+    with pytest.raises(NotThere, match=f"offset {end} is a heartbeat"):
+        traced(log, end)
+    with pytest.raises(NotThere, match="--row 1: the record at offset 40 has 1 impressions"):
+        find(log.reader(), STREAM, MODEL, EventPlace(0, 40, 1), EVALUATIONS)
+
+
+class DeadCollector(SpanExporter):
+    """Takes nothing, and says why in its log alone."""
+
+    def export(self, spans):
+        logger = logging.getLogger("opentelemetry.exporter.otlp")
+        logger.warning("Transient error: connection refused.")
+        logger.error("Failed.")
+        return SpanExportResult.FAILURE
+
+
+def test_spans_that_nobody_takes_are_not_sent(log: MemoryLog, caplog: pytest.LogCaptureFixture):
+    trace = event_trace(traced(log, 40), CHAIN, WINDOW_MS, ZERO + 100_000)
+    with pytest.raises(NotSent, match="connection refused"):
+        send(trace, MODEL, DeadCollector())
+    assert not caplog.records, "it is told once"
 
 
 def test_spans_of_one_range_are_one_trace_whoever_sends_them(log: MemoryLog):

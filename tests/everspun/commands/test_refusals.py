@@ -1,0 +1,92 @@
+"""What is refused is told on standard error, in the answer of JSON, and by the exit code."""
+
+import json
+import pwd
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import everspun.commands
+from everspun.__main__ import main
+from everspun.commands.data import trace
+from everspun.commands.mistakes import told
+from everspun.launcher import BrokerError, start_broker
+from everspun.trace.journey import EventTrace, Step
+
+#: Nobody listens there.
+NOBODY = "127.0.0.1:9"
+
+
+def test_what_goes_to_standard_error_stands_in_the_answer_of_json_too():
+    """So commands write there by `everspun.commands.mistakes` alone."""
+    commands = Path(everspun.commands.__file__).parent
+    users = {path.name for path in commands.rglob("*.py") if "stderr" in path.read_text()}
+    assert users == {"mistakes.py"}
+
+
+def test_a_trace_that_no_collector_took_is_not_sent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    config = tmp_path / "x.toml"
+    config.write_text("")
+    found = EventTrace("label/0", 5, (Step("window", "labeler", 0, 1_000),))
+    monkeypatch.setattr(trace, "traced", lambda *_: found)
+    monkeypatch.setattr(trace, "SEND_S", 0.2)
+    typed = ["trace", "0", "5", "-c", str(config), "--otlp"]
+    for url in (f"http://{NOBODY}/v1/traces", "x"):
+        assert main([*typed, url]) == 1
+        said = capsys.readouterr().err
+        assert said.startswith(f"everspun trace: not sent to {url}: ")
+        assert said.count("\n") == 1
+        assert main([*typed, url, "--json"]) == 1
+        answer = json.loads(capsys.readouterr().out)
+        assert "not sent to" in answer["error"]
+        assert answer["data"][0]["chain"] == "label/0"
+
+
+@pytest.fixture
+def hanging() -> Iterator[str]:
+    """The address of a broker that takes connections, and never answers."""
+    with socket.socket() as broker:
+        broker.bind(("127.0.0.1", 0))
+        broker.listen(64)
+        yield f"127.0.0.1:{broker.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    "typed", ["topics check", "fraud list", "quarantine add impressions 0 5", "run --quiet"]
+)
+def test_a_broker_that_hangs_is_a_line(
+    typed: str, hanging: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """By each way in: the administrator's, a reader's, a writer's, a run's."""
+    config = tmp_path / "x.toml"
+    config.write_text(
+        f'[run]\ndir = "{tmp_path}/run"\n[checkpointer]\nroot = "{tmp_path}/checkpoints"\n'
+        f'[stream]\nbootstrap_servers = "{hanging}"\nrequest_timeout_ms = 200\n'
+    )
+    assert main([*typed.split(), "-c", str(config)]) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1), said
+    assert hanging in said.err
+    assert not (tmp_path / "run" / "logs").exists()
+
+
+def test_without_a_home_what_needs_one_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """As in a container whose user nobody has entered."""
+
+    def nobody(_: object) -> None:
+        raise KeyError
+
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    with pytest.raises(RuntimeError) as raised:
+        Path("~/x").expanduser()
+    assert "set HOME" in (told(raised.value) or "")
+    monkeypatch.setattr("everspun.launcher.broker.shutil.which", lambda name: f"/bin/{name}")
+    with pytest.raises(BrokerError, match="set it, or XDG_CACHE_HOME"):
+        start_broker("kafka", tmp_path / "broker")
+    assert not Path("~").exists()
