@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 from prometheus_client import CollectorRegistry
 
 from checkpointer.metrics import ArchiverMetrics, CheckpointerMetrics, ReplicaMetrics
@@ -121,6 +122,29 @@ def test_an_alert_has_a_name_of_its_own():
     named = Counter(re.findall(r"- alert: (\w+)", ALERTS.read_text()))
     assert named
     assert max(named.values()) == 1, named.most_common(3)
+
+
+def test_an_alert_shows_labels_that_its_expression_leaves():
+    """A label that no series has, or that an aggregation took away, says nothing in a message."""
+    of_series = {
+        name: set(filter(None, labels.split(", ")))
+        for rows in page().values()
+        for name, _, labels, _ in rows
+    }
+    for rule in yaml.safe_load(ALERTS.read_text())["groups"][0]["rules"]:
+        query = rule["expr"]
+        series = set(re.findall("everspun_[a-z_]+", query))
+        known = {"process", "role", "job", "instance"}.union(*(of_series[name] for name in series))
+        grouped = {
+            label.strip()
+            for by in re.findall(r"(?:by|on) \(([^)]*)\)", query)
+            for label in by.split(",")
+        }
+        assert grouped | set(re.findall(r"[{,](\w+)[=!]", query)) <= known, rule["alert"]
+        shown = set(re.findall(r"\$labels\.(\w+)", " ".join(rule["annotations"].values())))
+        aggregate = re.match(r"(abs\()?(sum|max|min|avg)\b", query.strip()) is not None
+        assert shown <= (grouped if aggregate else known), rule["alert"]
+        assert aggregate or not re.search(r"\bor (?!on\(\))", query), rule["alert"]
 
 
 @pytest.mark.skipif(

@@ -1,13 +1,18 @@
-"""Three hosts, each a network namespace with an address of its own, SASL_SSL Kafka that enforces
-the least rights of each role, TLS and a token between shards and their callers: a host is killed
-with its disk, and started again.
+"""Three hosts, each a network namespace with an address and a Kafka broker of its own, SASL_SSL
+that enforces the least rights of each role, TLS and a token between shards and their callers: how
+much slower than one machine, at what CPU, and how soon after a host is killed with its disk.
 
-    python -m bench.cluster [--json] [--rate 200] [--latency-ms 2]
+    python -m bench.cluster [--json] [--impressions 20000] [--rate 200] [--latency-ms 2]
+        [--kill b,a]
 
-`seconds_to_resume_max`: from the start of the killed host to a model on the replica of another one
-that is newer than at the kill, and every process answering. `second_start_refused`: a
-second start of a role at a place that answers already must be refused. One broker, not three; no
-partitions and no comparison with loopback: *not measured here*. Takes some minutes.
+`ratio_loopback`: a backlog of so many impressions learned a second, to the same roles on one
+machine with Unix sockets, one plaintext broker and no TLS; `cpu_ratio`: CPU of all roles and
+brokers an impression, to the same. `seconds_to_resume_max`: from the start of the killed host,
+whose broker died with it and keeps its log, to a model on the replica that is newer than at the
+kill, and every process answering. `lost` and `doubled`: impressions of all that were sent that no
+class has, or two. `second_start_refused`: of a role at a place that answers. Partitions between
+hosts: *not measured here*. Takes about eight minutes and 8 GB; `--impressions 2000 --kill b`, the
+smallest, four.
 """
 
 import argparse
@@ -23,8 +28,14 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
+from bench.failures.cluster_flow import WRITE_RATE, Drained, drained, on_loopback, served
 from bench.failures.cluster_hosts import Host, Network
+from bench.failures.recovery_check import Events, read_events
 from bench.failures.recovery_site import Site
+from bench.failures.recovery_watch import Watch
+from checkpointer.store import Catalogue, open_store
 from everspun import OPERATOR, SITE, Config, access, grants, load
 from everspun.commands.system import full_audit
 from everspun.status import configured_places, scrape_all
@@ -32,6 +43,7 @@ from stream.log import KafkaLog, create_topics
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "stream"))
 import secured_broker
+import secured_cluster
 
 HOSTS = ("a", "b", "c")
 ROLES = {
@@ -40,18 +52,13 @@ ROLES = {
     "c": ["learner:1", "replica", "governor", "archiver"],
 }
 WAIT_S = 100.0
+#: What both systems do; where they do it is filled in.
 CONFIG = """
 [run]
-dir = "{dir}/here"
-hash_secret_file = "{dir}/hash.secret"
 shards = 2
 learners = 2
 archivers = 1
-metrics_host = "{own}"
-metrics_port = {metrics}
-[hosts]
-addresses = {addresses}
-roles = {roles}
+{run}
 [stream]
 partitions = 2
 window_ms = 2_000
@@ -65,7 +72,7 @@ signal_ms = 250
 flush_ms = 500
 batch_rows_max = 128
 categorical_features = ["event"]
-{kafka}
+{stream}
 [fraud]
 cell_ms = 500
 settle_ms = 500
@@ -74,6 +81,25 @@ window_ms = 5_000
 name = "shop"
 kind = "lr"
 categorical = ["item"]
+[governor]
+enabled = true
+[checkpointer]
+interval_ms = 1_000
+idle_interval_ms = 1_000
+entropy_max = 0
+{checkpointer}
+{more}
+"""
+RUN = """
+dir = "{dir}/here"
+hash_secret_file = "{dir}/hash.secret"
+metrics_host = "{own}"
+metrics_port = {metrics}
+"""
+MORE = """
+[hosts]
+addresses = {addresses}
+roles = {roles}
 [paramserver]
 transport = "tcp"
 addresses = {shards}
@@ -82,22 +108,18 @@ cert = "{dir}/server.pem"
 key = "{dir}/server.key"
 ca = "{dir}/ca.pem"
 token_file = "{dir}/shards.token"
-[governor]
-enabled = true
 [archive]
 root = "{dir}/archive"
-[checkpointer]
-root = "{dir}/checkpoints"
-interval_ms = 1_000
-entropy_max = 0
 """
+#: On one machine: an empty place for each.
+LOOPBACK = CONFIG.format(run="", stream="", checkpointer="", more="")
 
 
 class Cluster:
-    """A broker, three hosts with one configuration, and a site. `with` it."""
+    """Three hosts with a broker each and one configuration. `with` it."""
 
-    def __init__(self, dir: Path, rate: float, latency_ms: float) -> None:
-        self.dir, self.rate = dir, rate
+    def __init__(self, dir: Path, latency_ms: float) -> None:
+        self.dir = dir
         self.network = Network(HOSTS, latency_ms)
         self.hosts: dict[str, Host] = {}
         self._stack = ExitStack()
@@ -114,25 +136,24 @@ class Cluster:
         self._stack.callback(self.network.end)
         self.network.begin()
         os.environ["EVERSPUN_KAFKA_PASSWORD"] = secured_broker.PASSWORD
-        secured = secured_broker.start(
-            self.dir / "kafka", tuple(access("shop")), secured_broker.AUTHORIZER, self.network.own
+        self.brokers = secured_cluster.SecuredCluster(
+            self.dir / "kafka", tuple(access("shop")), self.network.addresses, self.network.within
         )
-        self._stack.callback(secured.broker.stop)
+        self._stack.callback(self.brokers.stop)
         names = (f"IP:{address}" for address in self.network.addresses.values())
         secured_broker.certificates(self.dir, ",".join(names))
         (self.dir / "shards.token").write_text("t" * 40)
         (self.dir / "hash.secret").write_text("h" * 40)
         path = self.dir / "everspun.toml"
-        path.write_text(self._text(secured.settings("SCRAM-SHA-512")))
+        path.write_text(self._text())
         self.config = self.seen_by(OPERATOR, path)
-        secured.grant(grants(self.config.stream, "shop"))
+        secured_broker.grant(self.brokers.address, grants(self.config.stream, "shop"))
         create_topics(self.config.stream)
         self.hosts = {name: Host(self.network, name, self.dir, path) for name in HOSTS}
         for host in self.hosts.values():
             self._stack.callback(host.stop)
             host.start()
-        stream = self.seen_by(SITE, path).stream
-        self.site = Site(KafkaLog(stream), stream, self.rate, seed=7)
+        self.site_stream = self.seen_by(SITE, path).stream
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
@@ -140,25 +161,37 @@ class Cluster:
     def seen_by(self, user: str, path: Path) -> Config:
         return load(path, (f'stream.sasl_username="{user}"',))
 
-    def _text(self, kafka: dict[str, Any]) -> str:
-        at = self.network.addresses
-        port, metrics = free_range(2), free_range(1_000)
-        kafka |= {"sasl_username": "{role}"}
-        return CONFIG.format(
-            dir=self.dir,
-            own=self.network.own if self.network.kind.startswith("net") else "127.0.0.1",
-            metrics=metrics,
-            port=port,
-            addresses=table(at),
-            roles=table(ROLES),
-            kafka="\n".join(f"{key} = {json.dumps(value)}" for key, value in kafka.items()),
-            shards=json.dumps([f"{at['a']}:{port}", f"{at['b']}:{port + 1}"]),
+    def site(self, rate: float, seed: int) -> Site:
+        """Another one, which has not begun."""
+        return Site(KafkaLog(self.site_stream), self.site_stream, rate, seed)
+
+    def _text(self) -> str:
+        kafka = {
+            "bootstrap_servers": self.brokers.servers,
+            "security_protocol": "SASL_SSL",
+            "ssl_cafile": str(self.dir / "kafka" / "ca.pem"),
+            "sasl_mechanism": "SCRAM-SHA-512",
+            "sasl_username": "{role}",
+            "replication": len(HOSTS),
+        }
+        return cluster_text(
+            self.dir, self.network.addresses, self.network.own, free_range(1_000), kafka
         )
 
-    def served(self) -> float:
-        """The version on the replica; -1 without one."""
-        report = scrape_all(self.config).get("replica-0")
-        return -1.0 if report is None else report.value("everspun_served_version", -1.0)
+    def pids(self) -> dict[str, int]:
+        """Of every role and broker."""
+        found = dict(self.brokers.pids)
+        for host in self.hosts.values():
+            found |= host.pids()
+        return found
+
+    def kill(self, name: str) -> int:
+        self.brokers.kill(name)
+        return self.hosts[name].kill()
+
+    def start(self, name: str) -> None:
+        self.brokers.start(name)
+        self.hosts[name].start()
 
     def wait(self, what: Callable[[], bool], doing: str) -> float:
         """Seconds until it is so. Raises TimeoutError with the hosts' last words."""
@@ -172,6 +205,26 @@ class Cluster:
 
     def missing(self) -> set[str]:
         return set(configured_places(self.config, {})) - set(scrape_all(self.config))
+
+
+def cluster_text(
+    dir: Path, addresses: dict[str, str], own: str, metrics: int, kafka: dict[str, Any]
+) -> str:
+    """The configuration of all three hosts."""
+    port = free_range(2)
+    shards = [f"{addresses['a']}:{port}", f"{addresses['b']}:{port + 1}"]
+    return CONFIG.format(
+        run=RUN.format(dir=dir, own=own, metrics=metrics),
+        stream="\n".join(f"{key} = {json.dumps(value)}" for key, value in kafka.items()),
+        checkpointer=f'root = "{dir}/checkpoints"',
+        more=MORE.format(
+            dir=dir,
+            addresses=table(addresses),
+            roles=table(ROLES),
+            shards=json.dumps(shards),
+            port=port,
+        ),
+    )
 
 
 def table(values: dict[str, Any]) -> str:
@@ -198,40 +251,86 @@ def second_start(cluster: Cluster) -> bool:
     return done.returncode == 2 and "learner-1 runs already at" in done.stderr
 
 
-def measure(rate: float, latency_ms: float, hosts: tuple[str, ...]) -> dict[str, Any]:
-    with (
-        tempfile.TemporaryDirectory(prefix="everspun-cluster-") as dir,
-        Cluster(Path(dir), rate, latency_ms) as cluster,
-    ):
-        up_s = cluster.wait(lambda: not cluster.missing(), "the start of all processes")
-        cluster.site.start()
-        cluster.wait(lambda: cluster.served() >= 2, "the first served model")
-        refused = second_start(cluster)
-        resumed = {name: seconds_to_resume(cluster, name) for name in hosts}
-        cluster.site.stop(60_000)
-        found = full_audit(cluster.config, KafkaLog(cluster.config.stream), at_rest=False)
-        return {
-            "hosts": cluster.network.kind,
-            "latency_ms": cluster.network.latency_ms,
-            "events_per_s": rate,
-            "seconds_up": round(up_s, 1),
-            "seconds_to_resume": resumed,
-            "seconds_to_resume_max": max(resumed.values()),
-            "second_start_refused": refused,
-            "audit_right": found.right,
-            "audit_wrong": [f.check for f in found.findings if not f.right],
-            "load_1_min": round(os.getloadavg()[0], 1),
-        }
+def measure(chosen: argparse.Namespace, console: Console) -> dict[str, Any]:
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="everspun-cluster-") as name:
+        dir = Path(name)
+        plain = on_loopback(dir / "loopback", LOOPBACK, chosen.impressions, console)
+        console.log(f"loopback: {plain.per_second:,.0f} impressions/s, {plain.cpu_ms_each:.2f} ms")
+        with Cluster(dir, chosen.latency_ms) as cluster:
+            found = _of_cluster(cluster, chosen, plain, console)
+    return found | {
+        "seconds": round(time.monotonic() - began, 1),
+        "load_1_min": round(os.getloadavg()[0], 1),
+        "cpus": os.cpu_count(),
+    }
+
+
+def _of_cluster(
+    cluster: Cluster, chosen: argparse.Namespace, plain: Drained, console: Console
+) -> dict[str, Any]:
+    console.log(f"cluster: {cluster.network.kind}, three brokers answer; starting the roles")
+    up_s = cluster.wait(lambda: not cluster.missing(), "the start of all processes")
+    site, backlog = cluster.site(chosen.rate, 7), cluster.site(WRITE_RATE, 8)
+    site.start()
+    cluster.wait(lambda: served(cluster.config) >= 2, "the first served model")
+    console.log(f"cluster: all answer after {up_s:.1f} s, and a model is served; the backlog")
+    far = drained(cluster.config, backlog, chosen.impressions, cluster.pids)
+    console.log(f"cluster: {far.per_second:,.0f} impressions/s, {far.cpu_ms_each:.2f} ms")
+    refused = second_start(cluster)
+    resumed = {}
+    for host in chosen.kill.split(","):
+        resumed[host] = seconds_to_resume(cluster, host)
+        console.log(f"cluster: host {host} killed, and back after {resumed[host]} s")
+    site.stop(60_000)
+    sent = site.sent | backlog.sent
+    events = learned_all(cluster, {**backlog.delivered, **site.delivered})
+    audit = full_audit(cluster.config, KafkaLog(cluster.config.stream), at_rest=False)
+    return {
+        "ratio_loopback": round(far.per_second / plain.per_second, 3),
+        "cpu_ratio": round(far.cpu_ms_each / plain.cpu_ms_each, 3),
+        "seconds_to_resume_max": max(resumed.values()),
+        "lost": len(events.lost(sent)),
+        "doubled": len(events.doubled()),
+        "impressions": len(sent),
+        "seconds_to_resume": resumed,
+        "second_start_refused": refused,
+        "audit_right": audit.right,
+        "audit_wrong": [f"{f.check}: {f.found}" for f in audit.findings if not f.right],
+        "hosts": cluster.network.kind,
+        "latency_ms": cluster.network.latency_ms,
+        "events_per_s": chosen.rate,
+        "seconds_up": round(up_s, 1),
+        "loopback": vars(plain),
+        "cluster": vars(far),
+    }
+
+
+def learned_all(cluster: Cluster, delivered: dict[str, int]) -> Events:
+    """What became of every event, once every shard has learned what the log confirmed."""
+    watch = Watch(cluster.config)
+    try:
+        if watch.seconds_beyond(delivered, time.monotonic(), WAIT_S) is None:
+            raise TimeoutError(f"not all is learned: {watch.describe(delivered)}")
+    finally:
+        watch.close()
+    config = cluster.config
+    catalogue = Catalogue(open_store(config.checkpointer.root), config.model.name)
+    reader = KafkaLog(config.stream).reader()
+    try:
+        return read_events(reader, config.stream, catalogue.begun() or {})
+    finally:
+        reader.close()
 
 
 def seconds_to_resume(cluster: Cluster, name: str) -> float:
     """Of a host that is killed with its disk, and started two seconds later."""
-    before = cluster.served()
-    killed = cluster.hosts[name].kill()
+    before = served(cluster.config)
+    killed = cluster.kill(name)
     time.sleep(2)
-    cluster.hosts[name].start()
+    cluster.start(name)
     passed = cluster.wait(
-        lambda: cluster.served() > before + 1 and not cluster.missing(),
+        lambda: served(cluster.config) > before + 1 and not cluster.missing(),
         f"the return of host {name} ({killed} processes)",
     )
     return round(passed, 1)
@@ -242,12 +341,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", action="store_true", help="one line of JSON (default: indented)")
-    parser.add_argument("--rate", type=float, default=200.0, help="impressions a second")
+    parser.add_argument("--impressions", type=int, default=20_000, help="of the backlog")
+    parser.add_argument("--rate", type=float, default=200.0, help="impressions a second beside it")
     parser.add_argument("--latency-ms", type=float, default=2.0, help="from host to host and back")
     parser.add_argument("--kill", default="b,a", help="hosts to kill, one after the other")
-    options = parser.parse_args()
-    found = measure(options.rate, options.latency_ms, tuple(options.kill.split(",")))
-    print(json.dumps(found, indent=None if options.json else 1))
+    chosen = parser.parse_args()
+    found = measure(chosen, Console(stderr=True, width=120))
+    print(json.dumps(found, indent=None if chosen.json else 1))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from everspun.launcher import role_files
+
 BRIDGE, NET = "evbr0", "10.77.0"
 
 
@@ -98,6 +100,11 @@ class Host:
             self._launcher = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
+
+    def pids(self) -> dict[str, int]:
+        """Of its roles."""
+        said = role_files(self.dir)
+        return {name: int(str(one["pid"])) for name, one in said.items() if "pid" in one}
 
     def kill(self) -> int:
         """kill -9 every process at once, and remove the disk. Returns how many there were."""

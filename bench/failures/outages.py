@@ -9,9 +9,10 @@ Prometheus, an alert of `deploy/monitoring` fires that did not before, a minute 
 ends, or the command that status names is typed. `seconds_to_follow_max` is the longest time from
 then until everything that the log held has been learned by every shard and the replica serves
 something newer, beyond what that takes without a fault. `silent` counts faults that status did not
-name within a minute, or no alert. At the end every event is found by id in its class (learned,
-rejected, lost by an operator's word, quarantined); `missing` are in none. Takes about 15 minutes
-and 4 GB.
+name within a minute, or no alert; without a Prometheus alerts are not judged: `silent` and
+`silent_alerts` are null then, and `silent_status` counts those of status. At the end every event is
+found by id in its class (learned, rejected, lost by an operator's word, quarantined); `missing` are
+in none. Takes about 15 minutes and 4 GB.
 """
 
 import argparse
@@ -84,8 +85,12 @@ class Outcome:
     alerts_watched: bool = False
 
     @property
+    def is_to_be_told(self) -> bool:
+        return not self.skipped and not self.heals_itself
+
+    @property
     def silent(self) -> bool:
-        return not self.skipped and not self.heals_itself and not self.said_everywhere
+        return self.is_to_be_told and not self.said_everywhere
 
     @property
     def said_everywhere(self) -> bool:
@@ -261,6 +266,17 @@ def log_outcome(console: Console, one: Outcome) -> None:
     console.log(f"    {one.skipped or one.said} | {one.alert} | {one.typed}", markup=False)
 
 
+def silences(outcomes: Sequence[Outcome], alerts_judged: bool) -> dict[str, int | None]:
+    """How many faults were not told, by whom; None = nobody looked."""
+    told = [one for one in outcomes if one.is_to_be_told]
+    by_alerts = sum(one.seconds_to_alert is None for one in told)
+    return {
+        "silent": sum(one.silent for one in told) if alerts_judged else None,
+        "silent_status": sum(one.seconds_to_named is None for one in told),
+        "silent_alerts": by_alerts if alerts_judged else None,
+    }
+
+
 def bench(
     times: int,
     only: Sequence[str],
@@ -307,14 +323,13 @@ def bench(
         counted = run.count()
     followed = [one.seconds_to_follow for one in outcomes if not one.skipped]
     return {
-        "silent": sum(one.silent for one in outcomes),
+        **silences(outcomes, run.alerts is not None),
         "seconds_to_follow_max": None
         if None in followed
         else max((s for s in followed if s is not None), default=0.0),
         "not_following": sum(s is None for s in followed),
         "skipped": sum(bool(one.skipped) for one in outcomes),
         **counted,
-        "alerts_watched": run.alerts is not None,
         "usual_s": round(run.usual_s, 2),
         "faults": [asdict(one) for one in outcomes],
         "seconds": round(time.monotonic() - began, 1),
@@ -356,7 +371,7 @@ def main(arguments: list[str] | None = None) -> int:
         for key, value in result.items():
             if key != "faults":
                 print(f"{key:24} {value}")
-    wrong = ("silent", "not_following", "doubled", "missing")
+    wrong = ("silent", "silent_status", "not_following", "doubled", "missing")
     return 1 if any(result[key] for key in wrong) else 0
 
 

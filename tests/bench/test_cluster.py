@@ -1,9 +1,10 @@
 """What `bench.cluster` writes for its hosts is a configuration that places every process once."""
 
+import dataclasses
 import tomllib
 from pathlib import Path
 
-from bench.failures.cluster import CONFIG, HOSTS, ROLES, table
+from bench.failures.cluster import HOSTS, LOOPBACK, ROLES, cluster_text, table
 from everspun import loads
 from everspun.hosts import ROLES as ALL_ROLES
 from everspun.roles import check_model
@@ -16,18 +17,19 @@ def test_a_table_is_toml():
 
 def test_the_configuration_places_every_role(tmp_path: Path):
     addresses = {name: f"10.77.0.{n}" for n, name in enumerate(HOSTS, 1)}
-    text = CONFIG.format(
-        dir=tmp_path,
-        own="10.77.0.254",
-        metrics=22_000,
-        port=21_000,
-        addresses=table(addresses),
-        roles=table(ROLES),
-        kafka='bootstrap_servers = "10.77.0.254:9092"',
-        shards='["10.77.0.1:21000", "10.77.0.2:21001"]',
-    )
+    kafka = {"bootstrap_servers": "10.77.0.1:9092", "replication": 3}
+    text = cluster_text(tmp_path, addresses, "10.77.0.254", 22_000, kafka)
     config = loads(text)
     check_model(config)
     found = configured_places(config, {})
     assert {name.rpartition("-")[0] for name in found} == set(ALL_ROLES) - {"breaker"}
     assert {place.host for place in found.values()} == set(HOSTS)
+
+
+def test_loopback_is_the_same_pipeline(tmp_path: Path):
+    addresses = dict.fromkeys(HOSTS, "10.77.0.1")
+    far = loads(cluster_text(tmp_path, addresses, "10.77.0.254", 22_000, {"replication": 3}))
+    near = loads(LOOPBACK)
+    for section in ("fraud", "model", "governor", "labeler", "learners", "serving"):
+        assert getattr(near, section) == getattr(far, section)
+    assert dataclasses.replace(near.stream, replication=3) == far.stream

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from bench.failures import outages_faults
-from bench.failures.outages import COMMAND, Outcome, filled
+from bench.failures.outages import COMMAND, Outcome, filled, silences
 from bench.failures.outages_faults import (
     FAULTS,
     ClockTwoDaysAhead,
@@ -65,6 +65,13 @@ def test_the_command_of_a_line_of_status_is_found():
 def test_a_fault_is_silent_too_where_no_alert_fires():
     assert Outcome("x", seconds_to_named=3.0, alerts_watched=True).silent
     assert not Outcome("x", seconds_to_named=3.0, alerts_watched=True, seconds_to_alert=40.0).silent
+
+
+def test_alerts_that_nobody_watched_are_not_judged():
+    outcomes = [Outcome("x", seconds_to_named=3.0), Outcome("y"), Outcome("z", heals_itself=True)]
+    assert silences(outcomes, False) == {"silent": None, "silent_status": 1, "silent_alerts": None}
+    outcomes[0].alerts_watched = True
+    assert silences(outcomes, True) == {"silent": 2, "silent_status": 1, "silent_alerts": 2}
 
 
 def test_a_store_that_was_away_comes_back_as_it_was(tmp_path: Path):

@@ -40,9 +40,7 @@ class SecuredBroker:
 
     def grant(self, rights: Iterable[Grant]) -> None:
         """Given by the administrator; in force once this returns."""
-        admin = KafkaAdminClient(bootstrap_servers=self.broker.address)
-        admin.create_acls([acl(right) for right in rights])
-        admin.close()
+        grant(self.broker.address, rights)
 
     def settings(self, mechanism: str) -> dict[str, Any]:
         """Of `[stream]`, for this mechanism; "" = a client certificate."""
@@ -60,6 +58,13 @@ class SecuredBroker:
             "ssl_cafile": str(self.dir / "ca.pem"),
             "sasl_mechanism": mechanism,
         }
+
+
+def grant(address: str, rights: Iterable[Grant]) -> None:
+    """By the administrator, who comes in at this address."""
+    admin = KafkaAdminClient(bootstrap_servers=address)
+    admin.create_acls([acl(right) for right in rights])
+    admin.close()
 
 
 def acl(grant: Grant) -> ACL:
@@ -101,7 +106,16 @@ def start(
     this machine. Raises BrokerError, CalledProcessError."""
     certificates(dir, NAMES if host == "localhost" else f"{NAMES},IP:{host}")
     sasl_port, mutual_port = free_ports(2)
-    properties = f"""
+    listeners = f",LOGIN://{host}:{sasl_port},MUTUAL://{host}:{mutual_port}"
+    secured = Secured(listeners, properties(dir, more), tuple(scram(users)))
+    return SecuredBroker(
+        start_broker("kafka", dir / "broker", secured=secured), dir, sasl_port, mutual_port, host
+    )
+
+
+def properties(dir: Path, more: str = "") -> str:
+    """Of a broker whose listeners LOGIN and MUTUAL ask for a password and for a certificate."""
+    return f"""
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,LOGIN:SASL_SSL,MUTUAL:SSL
 inter.broker.listener.name=PLAINTEXT
 ssl.keystore.type=PEM
@@ -118,16 +132,16 @@ listener.name.login.oauthbearer.sasl.jaas.config={LOGIN}.oauthbearer.OAuthBearer
   required \
   unsecuredLoginStringClaim_sub="broker";
 {more}"""
-    scram = [
-        ("--add-scram", f"{mechanism}=[name={user},password={PASSWORD}]")
+
+
+def scram(users: Sequence[str]) -> list[str]:
+    """Options of the storage tool, by which USER and these have PASSWORD."""
+    return [
+        word
         for mechanism in SCRAM
         for user in (USER, *users)
+        for word in ("--add-scram", f"{mechanism}=[name={user},password={PASSWORD}]")
     ]
-    listeners = f",LOGIN://{host}:{sasl_port},MUTUAL://{host}:{mutual_port}"
-    secured = Secured(listeners, properties, tuple(word for pair in scram for word in pair))
-    return SecuredBroker(
-        start_broker("kafka", dir / "broker", secured=secured), dir, sasl_port, mutual_port, host
-    )
 
 
 LOGIN = "org.apache.kafka.common.security"

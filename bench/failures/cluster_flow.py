@@ -1,0 +1,105 @@
+"""How fast a system learns a backlog, what it spends on it, and the same on one machine without
+TLS, for `bench.cluster`."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.failures.recovery_site import Site
+from bench.failures.recovery_watch import Watch
+from bench.measuring.machine import Meter
+from everspun import Config, LocalRun
+from everspun.status import scrape_all
+from stream.log import KafkaLog
+
+#: Events a second of a backlog that is written, and the longest that it is waited for, s.
+WRITE_RATE, LEARN_S = 4_000.0, 240.0
+WAIT_S = 100.0
+
+
+@dataclass(frozen=True)
+class Drained:
+    """A backlog that was learned."""
+
+    impressions: int
+    seconds: float
+    cpu_s: float  # of all roles and brokers
+
+    @property
+    def per_second(self) -> float:
+        return self.impressions / self.seconds
+
+    @property
+    def cpu_ms_each(self) -> float:
+        return 1_000 * self.cpu_s / self.impressions
+
+
+def drained(
+    config: Config, site: Site, impressions: int, pids: Callable[[], Mapping[str, int]]
+) -> Drained:
+    """While labelers are stopped a backlog is written; the clock runs from their going on until
+    every shard has learned it. `pids`: name of a process -> its id. Raises TimeoutError."""
+    watch = Watch(config)
+    labelers = [pid for name, pid in pids().items() if name.startswith("labeler")]
+    try:
+        watch.wait_for(config.stream.partitions, WAIT_S)
+        _all(labelers, signal.SIGSTOP)
+        try:
+            site.start()
+            until = time.monotonic() + LEARN_S
+            while len(site.sent) < impressions and time.monotonic() < until:
+                time.sleep(0.05)
+            site.stop(60_000)
+            time.sleep(config.stream.wait_ms / 1_000)  # every label is due
+            meter, began = Meter.start(dict(pids())), time.monotonic()
+        finally:
+            _all(labelers, signal.SIGCONT)
+        seconds = watch.seconds_beyond(dict(site.delivered), began, LEARN_S)
+        spent, _ = meter.stop()
+        if seconds is None:
+            raise TimeoutError(f"not all is learned: {watch.describe(site.delivered)}")
+        return Drained(len(site.sent), seconds, sum(spent.values()))
+    finally:
+        watch.close()
+
+
+def _all(pids: list[int], sent: signal.Signals) -> None:
+    for pid in pids:
+        os.kill(pid, sent)
+
+
+def on_loopback(dir: Path, text: str, impressions: int, console: Console) -> Drained:
+    """The same roles on one machine: Unix sockets, one broker, nobody asks who is there. Raises
+    NotReady, BrokerError, TimeoutError."""
+    local = LocalRun.begin(dir, text, "kafka", (f'archive.root="{dir}/archive"',))
+    try:
+        with console.status("loopback: starting the roles"):
+            local.start()
+        until = time.monotonic() + WAIT_S
+        warm = Site(KafkaLog(local.config.stream), local.config.stream, 200.0, seed=90)
+        warm.start()
+        while served(local.config) < 2:
+            if time.monotonic() > until:
+                raise TimeoutError(f"loopback: no model is served after {WAIT_S:g} s")
+            time.sleep(0.2)
+        warm.stop(60_000)
+        site = Site(KafkaLog(local.config.stream), local.config.stream, WRITE_RATE, seed=91)
+        return drained(local.config, site, impressions, lambda: _pids(local))
+    finally:
+        local.stop()
+
+
+def _pids(local: LocalRun) -> dict[str, int]:
+    found = {name: process.popen.pid for name, process in local.launcher.processes.items()}
+    return found if local.broker.pid is None else found | {"broker": local.broker.pid}
+
+
+def served(config: Config) -> float:
+    """The version on the replica; -1 without one."""
+    report = scrape_all(config).get("replica-0")
+    return -1.0 if report is None else report.value("everspun_served_version", -1.0)
