@@ -46,7 +46,7 @@ def send(trace: EventTrace, model: str, exporter: SpanExporter) -> int:
             step.name, parent, attributes=attributes, start_time=step.began_ms * 1_000_000
         )
         span.end(step.ended_ms * 1_000_000)
-    with _Heard() as heard:
+    with _ExporterWords() as heard:
         if exporter.export(ended.spans) is not SpanExportResult.SUCCESS:
             raise NotSent(heard.why)
     return len(ended.spans)
@@ -62,7 +62,7 @@ class _Ended(SpanProcessor):
         self.spans.append(span)
 
 
-class _Heard(logging.Handler):
+class _ExporterWords(logging.Handler):
     """Within `with`, what exporters log comes here alone; of it the first and the last are kept."""
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class _Heard(logging.Handler):
             return self._first or "the collector did not take it"
         return f"{self._first} {self._last}"
 
-    def __enter__(self) -> "_Heard":
+    def __enter__(self) -> "_ExporterWords":
         logger = logging.getLogger(_EXPORTERS)
         self._passed_on, logger.propagate = logger.propagate, False
         logger.addHandler(self)

@@ -35,7 +35,7 @@ from labeler.fraud.activity_pages import ActivityPages, no_rows, rejected_rows
 from labeler.fraud.pair_index import joined
 from labeler.fraud.scores import Scores
 from labeler.fraud.sessions import Visits, spared, visits_of
-from labeler.fraud.tables import InputRow, OtherTables, Tables, pair_key
+from labeler.fraud.tables import InputRow, Tables, check_format, keep_format, pair_key
 from labeler.fraud.vendor_history import VendorHistory
 from labeler.fraud.window import ActivityWindow, Found
 from labeler.fraud_config import FraudConfig
@@ -51,8 +51,6 @@ COMMITTED = "committed"
 PROMISED = "promised"
 #: ... and the inputs whose next signal may stand behind some that are gone.
 BEHIND_GAP = "behind_gap"
-#: ... and how all of it is written; none = as before there was this row, which is 1.
-FORMAT_ROW, FORMAT = "format", 1
 
 
 @dataclass(frozen=True)
@@ -104,11 +102,7 @@ class FraudFilter:
         short of their last rows may not know them. `hash_key`: what names are hashed with in
         memory; nothing that is written depends on it. Raises OtherTables.
         """
-        if (found := tables.progress.get(FORMAT_ROW)) not in (None, FORMAT):
-            raise OtherTables(
-                f"the fraud filter's tables have format {found!r}, this version reads {FORMAT}: "
-                f"another version wrote them; start that one"
-            )
+        check_format(tables)
         self.config = config
         self.tables = tables
         self.counts = FraudCounts()
@@ -228,8 +222,7 @@ class FraudFilter:
         for name, row in step.inputs.items():
             if row.end is not None:
                 self.tables.progress[name] = row.value()
-        if self.tables.progress.get(FORMAT_ROW) is None:
-            self.tables.progress[FORMAT_ROW] = FORMAT
+        keep_format(self.tables)
         self.tables.progress[BEHIND_GAP] = sorted(self._behind_gap)
         self.tables.progress[COMMITTED] = [
             step.settled,

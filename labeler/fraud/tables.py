@@ -47,6 +47,24 @@ class Tables:
 TABLES = ("activity", "history", "scores", "progress")
 
 
+#: How all of it is written, and the row of `progress` that says so; none = 1.
+FORMAT, _FORMAT_ROW = 1, "format"
+
+
+def check_format(tables: Tables) -> None:
+    """Raises OtherTables."""
+    if (found := tables.progress.get(_FORMAT_ROW)) not in (None, FORMAT):
+        raise OtherTables(
+            f"the fraud filter's tables have format {found!r}, this version reads {FORMAT}: "
+            "another version wrote them; start that one"
+        )
+
+
+def keep_format(tables: Tables) -> None:
+    if tables.progress.get(_FORMAT_ROW) is None:
+        tables.progress[_FORMAT_ROW] = FORMAT
+
+
 def dict_tables() -> Tables:
     """Tables in memory, for tests and simulation. Values are lists and dicts that the filter
     never shares."""

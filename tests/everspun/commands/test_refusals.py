@@ -13,7 +13,8 @@ from everspun.__main__ import main
 from everspun.commands.data import trace
 from everspun.commands.mistakes import told
 from everspun.launcher import BrokerError, start_broker
-from everspun.trace.journey import EventTrace, Step
+from everspun.trace import EventTrace
+from everspun.trace.journey import Step
 
 #: Nobody listens there.
 NOBODY = "127.0.0.1:9"

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from rich.table import Table
 
 from everspun.commands.options import PlainConsole, console
-from everspun.status import Quality
-from everspun.status.table import STAGES, Stage, StatusSnapshot, counted, render
+from everspun.status import Quality, StatusSnapshot
+from everspun.status.table import STAGES, Stage, counted, render
 
 WORDS = st.lists(st.text("abcdef-_=:.", min_size=1, max_size=12), max_size=12).map(" ".join)
 
