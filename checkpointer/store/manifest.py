@@ -38,8 +38,7 @@ class Damaged(ValueError):
 
 
 class NewerFormat(Damaged):
-    """A later version of this program has written it. It is whole, so nobody goes on from what
-    lies before it unless an operator says so."""
+    """A later version has written it: nobody goes on from what lies before it by himself."""
 
 
 @dataclass(frozen=True)
@@ -229,9 +228,8 @@ def decode(data: bytes, sha256: str | None = None, name: str = FILE) -> Manifest
         raise Damaged(f"{name}: {error}") from error
     if format_ > FORMAT and is_whole:
         raise NewerFormat(
-            f"{name}: format {format_!r} is newer than {FORMAT}, the newest known here: a later "
-            f"version wrote it; start that one, or `everspun checkpoints restore NUMBER "
-            f"--training` goes on from an older checkpoint"
+            f"{name}: format {format_!r} is newer than {FORMAT}, by a later version; start that "
+            "one, or `everspun checkpoints restore NUMBER --training` goes on from an older one"
         )
     if not is_whole or not is_canonical:
         raise Damaged(f"{name}: contents differ from their checksum")

@@ -13,8 +13,8 @@ from checkpointer.store import Catalogue, Damaged, NewerFormat, open_store
 from everspun.commands.mistakes import SAID_IN_FULL, told
 from everspun.config import Config, loads
 from everspun.roles import has_begun, roles
+from labeler import FraudConfig
 from labeler.fraud import FraudFilter, OtherTables, dict_tables
-from labeler.fraud_config import FraudConfig
 from paramserver.server import StateDir, StateInUse, StateUnreadable
 
 WRITTEN = Path(__file__).parents[2] / "data" / "formats"
