@@ -24,7 +24,6 @@ from stream.log.broken_batches import (
     LARGE,
     PACKED,
     RECORDS,
-    batch_fault,
 )
 from stream.log.record_columns import ENTRY, Entries, RecordColumns, read_headers, varint
 from stream.log.unpacking import CannotUnpack, UnpacksTooLarge, unpack
@@ -42,14 +41,6 @@ _ABORT = 0
 #: on.
 _PIECE_BYTES = 1 << 24
 _DAMAGED_MAX = 64  # batches of a partition that are remembered as damaged
-
-
-class Parsed(NamedTuple):
-    """The records of a fetch, the offset behind its last batch, and that batch's leader epoch."""
-
-    records: RecordColumns
-    next_offset: int
-    leader_epoch: int
 
 
 class AbortedTransaction(NamedTuple):
@@ -256,26 +247,6 @@ class DamagedOffsets:
         raise DamagedBatch(
             f"record batch at offset {base_offset}: its checksum is wrong; it is fetched again"
         )
-
-
-def parse_batches(
-    data: bytes | bytearray | memoryview,
-    from_offset: int,
-    check: bool,
-    aborted: Iterable[AbortedTransaction] = (),
-) -> Parsed:
-    """All that a `BatchReader` reads of `data`, at once, where every batch can be read; a cut-off
-    one at its end is left out. With `check` checksums are compared. Raises CorruptRecordError for a
-    batch that cannot be read."""
-    reader, parts = (
-        BatchReader(data, from_offset, aborted, damaged=DamagedOffsets() if check else None),
-        [],
-    )
-    while not reader.is_done:
-        parts.append(reader.read())
-        for i in np.flatnonzero(parts[-1].entries["batch_fault"])[:1]:
-            raise CorruptRecordError(f"record batch {batch_fault(parts[-1][int(i)])[1]}")
-    return Parsed(RecordColumns.concat(parts), reader.next_offset, reader.leader_epoch)
 
 
 def _is_abort(records: memoryview) -> bool:

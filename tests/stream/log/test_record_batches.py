@@ -2,7 +2,9 @@
 
 import random
 import tracemalloc
+from collections.abc import Iterable
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -20,11 +22,40 @@ from stream.log.record_batches import (
     BatchReader,
     DamagedBatch,
     DamagedOffsets,
-    parse_batches,
 )
 from stream.log.record_columns import RecordColumns
 from stream.log.unpacking import CannotUnpack, unpack
 from stream.record import CONTROL, Record
+
+
+class Parsed(NamedTuple):
+    """The records of a fetch, the offset behind its last batch, and that batch's leader epoch."""
+
+    records: RecordColumns
+    next_offset: int
+    leader_epoch: int
+
+
+def parse_batches(
+    data: bytes | bytearray | memoryview,
+    from_offset: int,
+    check: bool,
+    aborted: Iterable[AbortedTransaction] = (),
+) -> Parsed:
+    """All that a `BatchReader` reads of `data`, at once, where every batch can be read; a cut-off
+    one at its end is left out. With `check` checksums are compared. Raises CorruptRecordError for a
+    batch that cannot be read."""
+    reader, parts = (
+        BatchReader(data, from_offset, aborted, damaged=DamagedOffsets() if check else None),
+        [],
+    )
+    while not reader.is_done:
+        parts.append(reader.read())
+        for i in np.flatnonzero(parts[-1].entries["batch_fault"])[:1]:
+            raise CorruptRecordError(
+                f"record batch {broken_batches.batch_fault(parts[-1][int(i)])[1]}"
+            )
+    return Parsed(RecordColumns.concat(parts), reader.next_offset, reader.leader_epoch)
 
 
 def batch(records: list[Record], codec: int = 0, base: int = 0) -> bytearray:
