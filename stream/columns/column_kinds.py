@@ -263,7 +263,7 @@ class DigestColumn(ColumnKind):
 
     def faults(self, name: str, value: Any) -> Iterator[Fault]:
         digest = _encoded(value)
-        if not isinstance(digest, bytes) or (digest and not re.match(DIGEST.encode(), digest)):
+        if not isinstance(digest, bytes) or (digest and not re.fullmatch(DIGEST.encode(), digest)):
             yield (
                 name,
                 f"is {shown(value)}; send the SHA-256 of the picture's file in the store, 64 "

@@ -96,7 +96,15 @@ def test_an_event_names_a_file_and_training_and_serving_see_it(store):
 
 
 @pytest.mark.parametrize(
-    "photo", ["https://shop.example/a.png", "../../etc/passwd", digest_of(RED).upper(), 5, "é"]
+    "photo",
+    [
+        "https://shop.example/a.png",
+        digest_of(RED) + "\n",
+        "../../etc/passwd",
+        digest_of(RED).upper(),
+        5,
+        "é",
+    ],
 )
 def test_an_address_is_refused_and_nothing_is_fetched(store, photo):
     config = config_of(store)
