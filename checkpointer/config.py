@@ -239,7 +239,7 @@ class ServingConfig:
     )
     catalogue_bytes_max: int = option(
         268_435_456,
-        "rows of a catalogue held in memory, bytes; those above it lie on disk under run.dir (A5)",
+        "rows of a catalogue held in memory, bytes; all of them lie on disk under run.dir (A5)",
     )
     request_bytes_max: int = option(16_777_216, "largest request body, bytes")
     request_rows_max: int = option(50_000, "most rows in one request")

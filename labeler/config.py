@@ -38,7 +38,12 @@ class LabelerConfig:
     click_page_rows: int = option(4_096, "clicks of a page of the copy")
     catalogue_bytes_max: int = option(
         268_435_456,
-        "rows of a catalogue held in memory, bytes; those above it lie on disk under run.dir (A3)",
+        "rows of a catalogue held in memory, bytes; all of them lie on disk under run.dir (A3a)",
+    )
+    kept_bytes_max: int = option(
+        67_108_864,
+        "counters and sequences held in memory, bytes, by who adds them up and by each reading; "
+        "all of them lie on disk under run.dir (J4a)",
     )
     orphan_share_max: float = option(
         0.5,
@@ -105,6 +110,7 @@ _POSITIVE = (
     "pending_clicks_bytes_max",
     "click_page_rows",
     "catalogue_bytes_max",
+    "kept_bytes_max",
     "feed_records_max",
     "feed_bytes_max",
     "take_records_max",

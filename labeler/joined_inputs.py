@@ -5,13 +5,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from labeler.catalogues import CatalogueFeed, JoinedCatalogues, PartitionCatalogues
+from labeler.catalogues import CatalogueBegin, CatalogueFeed, JoinedCatalogues, PartitionCatalogues
 from labeler.counts import CountsFeed, JoinedCounts, PartitionCounts
 from labeler.io import TailReader
 from labeler.join import ResumePoint
 from stream import Partition, Record, StreamConfig
 from stream.internal_topics import PassedOver
 from stream.log import OffsetOutOfRange, Unavailable
+from stream.log.rows import RowsFailed
 
 logger = logging.getLogger(__name__)
 
@@ -34,20 +35,29 @@ class Joins(Protocol):
 class JoinedInputs:
     """Without declared counters and features of catalogues nothing is read."""
 
-    def __init__(self, stream: StreamConfig, passed_over: PassedOver, bytes_max: int) -> None:
-        """`bytes_max`: of the rows of a catalogue in memory."""
-        self.counts = CountsFeed(stream, passed_over)
-        self.catalogues = CatalogueFeed(stream, bytes_max)
+    def __init__(
+        self, stream: StreamConfig, passed_over: PassedOver, kept_max: int, catalogue_max: int
+    ) -> None:
+        """`kept_max`: bytes of totals and sequences in memory; `catalogue_max`: of the rows of a
+        catalogue."""
+        self.counts = CountsFeed(stream, passed_over, kept_max)
+        self.catalogues = CatalogueFeed(stream, catalogue_max)
 
-    def firsts(self, tail: TailReader) -> dict[Partition, int]:
-        """The first record of each there is. Raises Unavailable."""
+    def begins(self, tail: TailReader) -> dict[Partition, CatalogueBegin]:
+        """Where each begins. Raises Unavailable."""
         counts = [self.counts.at] if self.counts.on else []
-        return {at: tail.first(at) for at in (*counts, *self.catalogues.names)}
+        return {
+            at: CatalogueBegin(tail.first(at), tail.topic_id(at))
+            for at in (*counts, *self.catalogues.names)
+        }
 
-    def start(self, points: Sequence[ResumePoint], firsts: Mapping[Partition, int]) -> None:
-        """Begin where all these can go on from."""
-        self.counts.start(points, firsts.get(self.counts.at, 0))
-        self.catalogues.start(firsts)
+    def start(
+        self, points: Sequence[ResumePoint], begins: Mapping[Partition, CatalogueBegin]
+    ) -> None:
+        """Begin where all these can go on from. Raises RowsFailed."""
+        if self.counts.on:
+            self.counts.start(points, *begins[self.counts.at])
+        self.catalogues.start(begins)
 
     def use(self, core: Joins) -> None:
         """The partition is given what these say."""
@@ -62,7 +72,7 @@ class JoinedInputs:
         return found | self.catalogues.offsets
 
     def take(self, at: Partition, records: Sequence[Record]) -> bool:
-        """The next records, if they are of one of these. Raises CatalogueFailed."""
+        """The next records, if they are of one of these. Raises RowsFailed."""
         if at == self.counts.at and self.counts.joined is not None:
             self.counts.take(records)
         elif at in self.catalogues.names:
@@ -87,7 +97,7 @@ class JoinedInputs:
         if at not in self.catalogues.names:
             return None
         logger.error("catalogue: %s; it is read anew from the first record that is there", error)
-        self.catalogues.close()
+        self.catalogues.begin_anew()
         raise Unavailable(f"catalogue {at.topic} was deleted or made anew")
 
     def left_behind(self, core: Joins) -> bool:
@@ -109,5 +119,14 @@ class JoinedInputs:
         self.counts.forget()
         self.catalogues.forget()
 
+    def begin_anew(self) -> None:
+        """What is held could not be written or read: it is of no use."""
+        self.catalogues.begin_anew()
+        try:
+            self.counts.begin_anew()
+        except RowsFailed as error:
+            logger.error("counters: %s", error)  # and again where they start
+
     def close(self) -> None:
+        self.counts.close()
         self.catalogues.close()

@@ -64,7 +64,6 @@ SHELL_FILES = {
     "checkpointer.workers.metrics_registry",
     "checkpointer.workers.supervisor",
     "checkpointer.workers.worker",
-    "labeler.click_cache.rocks",
     "labeler.fraud.app",
     "labeler.fraud.faust_app",
     "labeler.fraud.sender",
@@ -82,7 +81,7 @@ SHELL_FILES = {
     "paramserver.wire.data_channel",
     "paramserver.wire.tls",  # certificates from files
     "paramserver.wire.token",  # a file that says who may call a shard
-    "stream.decoding.catalogues.disk_rows",  # a folder of rows
+    "stream.log.rows.rocks",  # a folder of rows
     "stream.columns.picture_store",  # reads files of pictures
     "stream.kernels.cache",  # where Numba keeps what it compiled; only the decorator asks it
     "stream.log.kafka",

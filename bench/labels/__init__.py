@@ -7,6 +7,8 @@
   ones, through the labeling core
 - `event_formats`: What it costs to decode an event, by the form in which a site sends it
 - `kept`: What counters and sequences cost an impression in the labeler, CPU time, one thread
+- `kept_keys`: What counters, sequences and a catalogue of many keys cost where memory is bounded
+- `kept_rows`: Rows of a shop, as labelled and as they arrive
 - `label_lag`: How long after its deadline an impression stands in `examples`, on the live clock,
   the fraud filter in the path
 - `labeling`: Impressions per CPU second of a labeler, by format

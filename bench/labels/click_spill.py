@@ -26,11 +26,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bench.measuring.machine import machine
-from labeler.click_cache import ClickCopy, RocksPages
+from labeler.click_cache import ClickCopy
 from labeler.join import Read, ResumePoint, label_strategies
 from labeler.labels import ClickBuffer, Passed
 from stream import StreamConfig
 from stream.columns import Clicks, Impressions
+from stream.log.rows import RocksStorage
 
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000
 WINDOW_DAYS, MOVED_DAYS = 30, 1
@@ -124,13 +125,13 @@ def _match(line: ClickBuffer, clicks: int, gap_ms: float) -> Matched:
     )
 
 
-_OPEN: dict[str, RocksPages] = {}
+_OPEN: dict[str, RocksStorage] = {}
 
 
 def _line(folder: str | None, point: ResumePoint, bytes_max: int) -> ClickBuffer:
     if folder is None:
         return ClickBuffer(STREAM, point)
-    pages = _OPEN.setdefault(folder, RocksPages(Path(folder)))
+    pages = _OPEN.setdefault(folder, RocksStorage(Path(folder)))
     return ClickBuffer(STREAM, point, ClickCopy(pages, "label/clicks/0", "", ()), bytes_max)
 
 

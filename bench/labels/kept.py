@@ -1,14 +1,18 @@
 """What counters and sequences cost an impression in the labeler, CPU time, one thread.
 
     python -m bench.kept [--json] [--impressions 1000000] [--users 200000]
+    python -m bench.kept --keys 10000000 [--json] [--impressions 300000] [--slices 60]
 
 Labelled rows of a shop, a tenth of them clicked, 1,000 a second of arrival over four partitions,
 users and items of a long tail; in records of 4,096 rows and buckets of a minute. `add_us` is what
 the adder takes to add a row up, buckets closed and encoded; `join_us` what a labeler takes to read
 those records and to join one impression; of two counters (of item and of user) alone, of a sequence
 of 20 items by user with its ages alone, and of both, whose sum is `state_us`. Before it, every user
-has `--held` clicks, so that the state is as large as it would be later. `state_bytes`: of the
-sequence; `published_bytes`: of a bucket. Takes 3 CPU minutes and 1.5 GB.
+has `--held` clicks, so that the state is as large as it would be later. `state_bytes`: memory of
+the rows; `published_bytes`: of a bucket. Takes 3 CPU minutes and 1.5 GB.
+
+With `--keys` (`bench.labels.kept_keys`) so many items and users are kept from the beginning, on
+disk, and as many items stand in a catalogue; memory is bounded by the labeler's defaults.
 """
 
 import argparse
@@ -20,52 +24,29 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from bench.labels.kept_keys import kept_keys
+from bench.labels.kept_rows import (
+    A_SECOND,
+    CLICKED,
+    COUNTERS,
+    PARTITIONS,
+    ROWS,
+    SEQUENCES,
+    START_MS,
+    impressions_of,
+    long_tail,
+    record_of,
+    rows_of,
+)
 from bench.measuring.machine import machine
 from labeler.counts import Adder, JoinedCounts
-from stream import Record, StreamConfig, position
-from stream.columns import Feature, Impressions, impression_schema
-from stream.internal_topics import BatchHeader, encode_counts, encode_examples, examples_schema
+from stream import Record, StreamConfig
+from stream.columns import Feature
+from stream.internal_topics import encode_counts
 
 IMPRESSIONS, USERS, HELD = 1_000_000, 200_000, 10
-PARTITIONS, ROWS, ITEMS, A_SECOND, CLICKED, SEED = 4, 4_096, 100_000, 1_000, 0.1, 1
-START_MS = 1_700_000_000_000
-COUNTERS = {
-    "item_rate": Feature(kind="counter", of="item"),
-    "user_clicks": Feature(kind="counter", of="source", gives="clicks"),
-}
-SEQUENCES = {
-    "clicked": Feature(kind="sequence", by="source", of="item", max_values=20),
-    "ages": Feature(kind="sequence", by="source", of="item", max_values=20, ages=True),
-}
-
-
-def long_tail(rng: np.random.Generator, values: int, rows: int) -> Any:
-    """(rows,) ranks from 0 on: a few values often, most of them seldom."""
-    return (values ** rng.random(rows)).astype(np.int64) - 1
-
-
-def rows_of(
-    rng: np.random.Generator, users: Any, items: Any, arrival_ms: Any, clicked: Any
-) -> pa.RecordBatch:
-    """Rows of `examples`."""
-    n = len(users)
-    columns = {
-        "source": pa.array([f"user-{i}" for i in range(int(users.max()) + 1)]).take(users),
-        "item": pa.array([f"item-{i}" for i in range(int(items.max()) + 1)]).take(items),
-        "arrival_ms": pa.array(arrival_ms),
-        "ts_ms": pa.array(arrival_ms - 200),
-        "click_delay_ms": pa.array(np.where(clicked, rng.integers(0, 60_000, n), -1)),
-        "label": pa.array(clicked.astype(np.int8)),
-        "position": pa.array(np.arange(n)),
-    }
-    schema = examples_schema(())
-    arrays = [columns[f.name] if f.name in columns else _nothing(f, n) for f in schema]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _nothing(field: pa.Field, n: int) -> pa.Array:
-    text = pa.types.is_string(field.type)
-    return pa.array([""] * n) if text else pa.array(np.zeros(n)).cast(field.type)
+KEYS_IMPRESSIONS = 300_000
+ITEMS, SEED = 100_000, 1
 
 
 def shop(impressions: int, users: int, held: int) -> list[tuple[pa.RecordBatch, int]]:
@@ -96,25 +77,7 @@ def shop(impressions: int, users: int, held: int) -> list[tuple[pa.RecordBatch, 
 def records_of(rows: list[tuple[pa.RecordBatch, int]]) -> Iterator[tuple[int, Record]]:
     """(partition, record of `examples`)."""
     for i, (batch, arrival_ms) in enumerate(rows):
-        p, number = i % PARTITIONS, i // PARTITIONS
-        ends = {"start": position(number * ROWS), "end": position((number + 1) * ROWS)}
-        at = position(number * ROWS) + np.arange(batch.num_rows)
-        batch = batch.set_column(0, batch.schema.field(0), pa.array(at))
-        said = {"schema_id": "", "config_hash": "", "labelled": batch.num_rows}
-        header = BatchHeader(f"label/{p}", arrival_max_ms=arrival_ms, **ends, **said)  # type: ignore[arg-type]
-        yield p, Record(number, 0, None, encode_examples(batch), header.to_headers())
-
-
-def impressions_of(batch: pa.RecordBatch, wait_ms: int) -> Impressions:
-    """The same, as they arrive when all of this is labelled."""
-    schema, n = impression_schema(()), batch.num_rows
-    table = pa.Table.from_arrays(
-        [batch.column(f.name) if f.name in batch.schema.names else _nothing(f, n) for f in schema],
-        schema=schema,
-    )
-    arrival_ms = batch.column("arrival_ms").to_numpy() + wait_ms
-    hashes = np.zeros(n, np.uint64)
-    return Impressions(np.arange(n), arrival_ms, arrival_ms, hashes, hashes, hashes, table)
+        yield i % PARTITIONS, record_of(batch, arrival_ms, i % PARTITIONS, i // PARTITIONS)
 
 
 def measure(declared: dict[str, Feature], rows: list[Any], first: int) -> dict[str, float]:
@@ -129,6 +92,7 @@ def measure(declared: dict[str, Feature], rows: list[Any], first: int) -> dict[s
         began = time.process_time()
         adder.take(p, record)
         closed = adder.step()
+        adder.commit()
         values = [v for one in closed for v in encode_counts(one, stream.record_bytes_max)]
         took = time.process_time() - began
         add_s += took if i >= first else 0.0
@@ -144,7 +108,7 @@ def measure(declared: dict[str, Feature], rows: list[Any], first: int) -> dict[s
         buckets += sum(not one.quiet for one in closed) if i >= first else 0
     found = {"add_us": 1e6 * add_s / impressions, "join_us": 1e6 * join_s / impressions}
     found["published_bytes"] = published / max(buckets, 1)
-    found["state_bytes"] = sum(one.rows.memory for one in adder.sequences.values())
+    found["state_bytes"] = adder.state.stored.memory_bytes
     return {name: round(value, 2) for name, value in found.items()}
 
 
@@ -165,10 +129,16 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=USERS)
     parser.add_argument("--held", type=int, default=HELD, help="clicks that each has before")
     parser.add_argument("--json", action="store_true", help="one line of JSON (default: indented)")
+    parser.add_argument("--keys", type=int, default=0, help="kept from the beginning, on disk")
+    parser.add_argument("--slices", type=int, default=60, help="with --keys: counts_slices")
     asked = parser.parse_args()
-    said = {"bench": "kept", "impressions": asked.impressions, "users": asked.users}
-    found = said | measured(asked.impressions, asked.users, asked.held) | {"machine": machine()}
-    print(json.dumps(found, indent=None if asked.json else 2))
+    if asked.keys:
+        impressions = min(asked.impressions, KEYS_IMPRESSIONS)
+        found = kept_keys(asked.keys, impressions, asked.slices)
+    else:
+        said = {"bench": "kept", "impressions": asked.impressions, "users": asked.users}
+        found = said | measured(asked.impressions, asked.users, asked.held)
+    print(json.dumps(found | {"machine": machine()}, indent=None if asked.json else 2))
 
 
 if __name__ == "__main__":

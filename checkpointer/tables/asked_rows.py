@@ -7,7 +7,8 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from stream import Record
-from stream.decoding.catalogues import CatalogueColumns, HeldRows, NewestRows, WrongRow
+from stream.decoding.catalogues import CatalogueColumns, NewestRows, WrongRow
+from stream.log.rows import MemoryStorage, StoredRows
 
 #: What all rows that one request asks for may take: no row is as large as a record.
 _BYTES_MAX = 1 << 30
@@ -29,7 +30,7 @@ class AskedRows:
             columns,
             {name: frozenset(keys) for name, keys in asked.items()},
         )
-        self._held = {name: HeldRows(name, _BYTES_MAX) for name in columns.readers}
+        self._held = {name: StoredRows(MemoryStorage(), _BYTES_MAX) for name in columns.readers}
         self._newest = NewestRows(columns, self._held)
         self._said: dict[tuple[str, bytes], AskedRow] = {}
 
@@ -47,8 +48,8 @@ class AskedRows:
                 self._said[name, record.key] = before._replace(wrong=wrong)
                 continue
             if row is not None:
-                self._held[name].put(row.key, row.value)
-                self._said[name, row.key] = AskedRow(row.value is not None, record.timestamp_ms)
+                self._held[name].put([row.key], [row.value])
+                self._said[name, row.key] = AskedRow(bool(row.value), record.timestamp_ms)
 
     def row(self, name: str, key: bytes) -> AskedRow:
         """What was read of a key."""
@@ -57,7 +58,8 @@ class AskedRows:
     def attributes(self, name: str, key: bytes) -> dict[str, object]:
         """What its row says, by the names of features; of what it does not say None."""
         features = [f for f in self._columns.features if f.column in self._columns.places(name)]
-        said = self._columns.readers[name].attributes(self._held[name].get(key))
+        (row,) = self._held[name].get([key])
+        said = self._columns.readers[name].attributes(row)
         return {f.name: value for f, value in zip(features, said, strict=True)}
 
     def filled(self, table: pa.Table) -> pa.Table:

@@ -11,14 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from stream import Partition, StreamConfig
-from stream.decoding.catalogues import (
-    CatalogueColumns,
-    CatalogueFailed,
-    DiskRows,
-    HeldRows,
-    NewestRows,
-)
+from stream.decoding.catalogues import CatalogueColumns, NewestRows
 from stream.log import Log, LogError
+from stream.log.rows import MemoryStorage, RocksStorage, RowsFailed, RowStorage, StoredRows
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +26,7 @@ class CatalogueFollower:
     def __init__(
         self, stream: StreamConfig, log: Log, bytes_max: int, dir: Path | None = None
     ) -> None:
-        """`bytes_max`: of rows in memory, of each catalogue; the rest lies in `dir`."""
+        """`bytes_max`: of rows in memory, of each catalogue; all lie in `dir`, if any."""
         self._stream, self._source, self._bytes_max, self._dir = stream, log, bytes_max, dir
         self._names = {Partition(topic, 0): name for name, topic in stream.catalogues.items()}
         self._stop = threading.Event()
@@ -55,7 +50,7 @@ class CatalogueFollower:
         newest = self.newest
         try:
             return table if newest is None else newest.filled(table)
-        except CatalogueFailed as error:
+        except RowsFailed as error:
             self._failed(error)
             return table
 
@@ -77,7 +72,7 @@ class CatalogueFollower:
     def _failed(self, error: Exception) -> None:
         self.failures += 1
         if self.failures & (self.failures - 1) == 0:
-            expected = isinstance(error, LogError | OSError | CatalogueFailed)
+            expected = isinstance(error, LogError | OSError | RowsFailed)
             why = None if expected else error
             _log.error("catalogues (failure %d): %r", self.failures, error, exc_info=why)
 
@@ -103,8 +98,9 @@ class CatalogueFollower:
         finally:
             reader.close()
 
-    def _room(self, name: str) -> HeldRows:
-        more = None
+    def _room(self, name: str) -> StoredRows:
+        storage: RowStorage = MemoryStorage()
         if self._dir is not None:  # another folder than what answers meanwhile
-            more = DiskRows(self._dir / f"catalogue-{name}-{self._readings % 2}")
-        return HeldRows(name, self._bytes_max, more)
+            place = f"catalogue-{name}-{self._readings % 2}"
+            storage = RocksStorage(self._dir / place, lasting=False)
+        return StoredRows(storage, self._bytes_max)

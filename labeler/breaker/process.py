@@ -26,9 +26,9 @@ from labeler.io import Wait
 from labeler.labels import Labelling
 from labeler.process import LabellingLoop, Membership, ThreadGroup
 from stream import StreamConfig, start_metrics
-from stream.decoding.catalogues import DiskRows
 from stream.internal_topics import BatchHeader, PassedOver
 from stream.log import KafkaLog, Log, wall_clock_ms
+from stream.log.rows import RocksStorage
 from stream.registry import RegistryConfig, log_with_schemas, registry_client
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def run(
     name = f"breaker-{index}"
     service = BreakerService(stream, labeler, breaker, log, metrics, wall_clock_ms, name)
     dir = Path(run_dir) / name
-    service.catalogues.disk = lambda catalogue: DiskRows(dir / f"catalogue-{catalogue}")
+    service.catalogues.disk = lambda catalogue: RocksStorage(dir / f"catalogue-{catalogue}")
     service.run(stop)
 
 

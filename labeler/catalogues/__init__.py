@@ -14,8 +14,14 @@ if TYPE_CHECKING:
     from labeler.catalogues.feed import CatalogueFeed
     from labeler.catalogues.joined import JoinedCatalogues
     from labeler.catalogues.of_partition import PartitionCatalogues
-    from labeler.catalogues.versions import RowVersions
+    from labeler.catalogues.versions import CatalogueBegin, RowVersions
 else:
     __getattr__ = on_demand(__name__)
 
-__all__ = ["CatalogueFeed", "JoinedCatalogues", "PartitionCatalogues", "RowVersions"]
+__all__ = [
+    "CatalogueBegin",
+    "CatalogueFeed",
+    "JoinedCatalogues",
+    "PartitionCatalogues",
+    "RowVersions",
+]

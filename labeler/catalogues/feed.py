@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from labeler.catalogues.joined import JoinedCatalogues
 from labeler.catalogues.of_partition import PartitionCatalogues
+from labeler.catalogues.versions import CatalogueBegin
 from stream import Partition, Record, StreamConfig
-from stream.decoding.catalogues import HeldRows, MoreRows
+from stream.log.rows import MemoryStorage, RowStorage, StoredRows
 
 logger = logging.getLogger(__name__)
 
@@ -21,27 +22,31 @@ class CatalogueFeed:
         self.names = {Partition(topic, 0): name for name, topic in stream.catalogues.items()}
         self.joined: JoinedCatalogues | None = None
         self._stream, self._bytes_max = stream, bytes_max
-        #: Where rows of a catalogue lie that memory has no room for; None = nowhere.
-        self.disk: Callable[[str], MoreRows] | None = None
-        self._too_far = False  # for some partition
+        #: Where the rows of a catalogue lie; None = in memory.
+        self.disk: Callable[[str], RowStorage] | None = None
+        self._anew = False  # whether what is held is of no use: it has gone too far, or failed
 
-    def _hold(self, name: str) -> HeldRows:
-        """Room for the rows of a catalogue."""
-        return HeldRows(name, self._bytes_max, self.disk(name) if self.disk else None)
+    def _hold(self, name: str) -> StoredRows:
+        """Room for the rows of a catalogue. Raises RowsFailed."""
+        held = StoredRows(self.disk(name) if self.disk else MemoryStorage(), self._bytes_max)
+        if self._anew:
+            held.clear()
+        return held
 
-    def start(self, firsts: Mapping[Partition, int]) -> None:
-        """Begin, or go on with what is held, unless it has gone too far for a partition. `firsts`:
-        the first record of each there is."""
-        if self.on and (self.joined is None or self._too_far):
+    def start(self, begins: Mapping[Partition, CatalogueBegin]) -> None:
+        """Begin, or go on with what is held, unless it has gone too far for a partition. `begins`:
+        where each begins. Raises RowsFailed."""
+        if self.on and (self.joined is None or self._anew):
             self.close()
-            by_name = {name: firsts[at] for at, name in self.names.items()}
+            by_name = {name: begins[at] for at, name in self.names.items()}
             self.joined = JoinedCatalogues(self._stream, self._hold, by_name)
+            self._anew = False
 
     def left_behind(self, part: PartitionCatalogues | None) -> bool:
         """Whether this partition must begin again, and with it the reading."""
         if part is None or not part.left_behind:
             return False
-        self._too_far = True
+        self._anew = True
         return True
 
     @property
@@ -52,7 +57,7 @@ class CatalogueFeed:
         return {at: self.joined.of[name].next_offset for at, name in self.names.items()}
 
     def take(self, at: Partition, records: Sequence[Record]) -> None:
-        """The next ones. Raises CatalogueFailed."""
+        """The next ones. Raises RowsFailed."""
         assert self.joined is not None
         self.joined.read(self.names[at], records)
 
@@ -83,8 +88,13 @@ class CatalogueFeed:
         if still:
             self.drop(partition)
 
+    def begin_anew(self) -> None:
+        """What was read is of no use."""
+        self._anew = True
+        self.close()
+
     def close(self) -> None:
-        """What was read is dropped, in memory and on disk."""
+        """What was read, and not written, is dropped."""
         if self.joined is not None:
             self.joined.close()
-        self.joined, self._too_far = None, False
+        self.joined = None

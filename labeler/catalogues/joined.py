@@ -8,29 +8,31 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from labeler.catalogues.versions import RowVersions
+from labeler.catalogues.versions import CatalogueBegin, RowVersions
 from stream import Record, StreamConfig
 from stream.columns import Impressions
 from stream.decoding import BadRecord, MissingShares
-from stream.decoding.catalogues import CatalogueColumns, FoundRows, HeldRows
+from stream.decoding.catalogues import CatalogueColumns, FoundRows
+from stream.log.rows import StoredRows
 
 
 class JoinedCatalogues:
-    """Of catalogues that are read from their first records on."""
+    """Of catalogues that are read on from where their rows were written."""
 
     def __init__(
         self,
         stream: StreamConfig,
-        hold: Callable[[str], HeldRows],
-        firsts: Mapping[str, int],
+        hold: Callable[[str], StoredRows],
+        begins: Mapping[str, CatalogueBegin],
     ) -> None:
-        """`hold`: where the rows of a catalogue lie, empty. `firsts`: where each begins."""
+        """`hold`: where the rows of a catalogue lie. `begins`: where each begins. Raises
+        RowsFailed."""
         self._stream = stream
         self._columns = CatalogueColumns(
             stream.declared, stream.record_bytes_max, stream.catalogue_row_bytes_max
         )
         self.of = {
-            name: RowVersions(stream, reader, hold(name), firsts[name])
+            name: RowVersions(stream, reader, hold(name), begins[name])
             for name, reader in self._columns.readers.items()
         }
         self._needs: dict[int, int] = {}
@@ -41,8 +43,13 @@ class JoinedCatalogues:
         """What arrived earlier is answered no more."""
         return max(one.low_ms for one in self.of.values())
 
+    @property
+    def bad_ms(self) -> int:
+        """Records that are no row, and arrived by then, are not told any more."""
+        return max(one.bad_ms for one in self.of.values())
+
     def read(self, name: str, records: Sequence[Record]) -> None:
-        """The next records of a catalogue. Raises CatalogueFailed."""
+        """The next records of a catalogue. Raises RowsFailed."""
         self.settle()
         self.of[name].read(records)
 
@@ -65,13 +72,13 @@ class JoinedCatalogues:
 
     def joined(self, rows: Impressions) -> Impressions:
         """The impressions with the columns of all catalogues behind their own; what is missing is
-        counted. Raises CatalogueFailed."""
+        counted. Raises RowsFailed."""
         rows = self.looked_up(rows)
         self.missing.add(rows)
         return rows
 
     def looked_up(self, rows: Impressions) -> Impressions:
-        """The same, without counting. Raises CatalogueFailed."""
+        """The same, without counting. Raises RowsFailed."""
 
         def find(name: str, keys: pa.Array) -> FoundRows:
             return self.of[name].find(keys, rows.arrival_ms)
@@ -93,7 +100,7 @@ class JoinedCatalogues:
             one.held.close()
 
     def settle(self) -> None:
-        """What every partition is past becomes the state. Raises CatalogueFailed."""
+        """What every partition is past becomes the state. Raises RowsFailed."""
         if self._needs:
             low = min(self._needs.values())
             for one in self.of.values():

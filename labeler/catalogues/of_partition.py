@@ -19,13 +19,13 @@ class PartitionCatalogues:
         self._catalogues, self._partition = catalogues, partition
         self._flush_ms = flush_ms
         self._arrival_ms = self._acknowledged_ms = arrival_max_ms
-        #: others have passed what it needs: it begins again
-        self.left_behind = False
-        if arrival_max_ms >= catalogues.low_ms:
-            catalogues.need(partition, arrival_max_ms)
+        #: others have passed what it needs, or what it has to say (A1): it begins again
+        self.left_behind = not partition and arrival_max_ms < catalogues.bad_ms
+        # its first range may begin later than it was labelled to (C3): others pass no further
+        catalogues.need(partition, max(arrival_max_ms, catalogues.low_ms))
 
     def waits(self, arrival_ms: int) -> bool:
-        """Whether the range that ends with this arrival must wait. Raises CatalogueFailed."""
+        """Whether the range that ends with this arrival must wait. Raises RowsFailed."""
         begins_ms = max(self._arrival_ms, arrival_ms // self._flush_ms * self._flush_ms)  # C3
         self.left_behind |= begins_ms < self._catalogues.low_ms
         if self.left_behind:

@@ -8,13 +8,19 @@ and the loss of any page, is harmless.
 
 from collections import deque
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from labeler.click_cache.page import ClickPage, decode_page, encode_page
-from labeler.click_cache.storage import Pages, PagesFailed
 from labeler.join import ResumePoint
+from stream.log.rows import RowsFailed, RowStorage
 
 _OFFSET_BYTES = 8
+
+
+class PagesFailed(Exception):
+    """What the disk said. The copy is of no more use to this process: it goes on without, from
+    the log."""
 
 
 class _Span(NamedTuple):
@@ -24,9 +30,9 @@ class _Span(NamedTuple):
 
 class ClickCopy:
     """Pages of one reading of one partition. `name` tells it from the others that lie in the
-    same place."""
+    same place. Raises PagesFailed."""
 
-    def __init__(self, pages: Pages, name: str, config: str, aside: Collection[int]) -> None:
+    def __init__(self, pages: RowStorage, name: str, config: str, aside: Collection[int]) -> None:
         """`config`: the hash of what decides labels. `aside`: offsets that operators have set
         aside (L7)."""
         self._pages, self._prefix = pages, name.encode() + b"/"
@@ -36,15 +42,14 @@ class ClickCopy:
     def restore(self, point: ResumePoint) -> Iterator[ClickPage]:
         """The pages from which a reader can go on at `point`, the first one cut to it; what is
         of no use is deleted."""
-        keys = self._pages.keys(self._prefix)
+        with _asking():
+            keys = self._pages.keys(self._prefix)
         used = set()
         for key, page in self._covering(keys, point):
             used.add(key)
             self._held.append(_Span(page.first, page.end))
             yield page.since(point.clicks_offset)
-        for key in keys:
-            if key not in used:
-                self._pages.delete(key)
+        self._delete([key for key in keys if key not in used])
 
     def _covering(self, keys: list[bytes], point: ResumePoint) -> Iterator[tuple[bytes, ClickPage]]:
         """Pages without a hole, from that on which holds the resume point's offset, behind the
@@ -80,7 +85,8 @@ class ClickCopy:
 
     def _page(self, key: bytes) -> ClickPage | None:
         """The page, if it was read by the rules in force and with today's orders of operators."""
-        value = self._pages.get(key)
+        with _asking():
+            (value,) = self._pages.get([key])
         found = decode_page(value) if value is not None else None
         if found is None:
             return None
@@ -92,9 +98,9 @@ class ClickCopy:
 
     def write(self, page: ClickPage) -> None:
         """The page that follows the last one."""
-        self._pages.put(
-            self._key(page.first), encode_page(page, self._config, self._aside_in(page))
-        )
+        value = encode_page(page, self._config, self._aside_in(page))
+        with _asking():
+            self._pages.write([self._key(page.first)], [value])
         self._held.append(_Span(page.first, page.end))
 
     def read(self, first: int) -> ClickPage:
@@ -107,8 +113,23 @@ class ClickCopy:
     def forget(self, offset: int) -> None:
         """No labeler will start below this offset again: it is that of a resume point in the
         log."""
+        gone = []
         while self._held and self._held[0].end <= offset:
-            self._pages.delete(self._key(self._held.popleft().first))
+            gone.append(self._key(self._held.popleft().first))
+        self._delete(gone)
+
+    def _delete(self, keys: list[bytes]) -> None:
+        if keys:
+            with _asking():
+                self._pages.write(keys, [None] * len(keys))
 
     def _key(self, first: int) -> bytes:
         return self._prefix + first.to_bytes(_OFFSET_BYTES, "big")
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    try:
+        yield
+    except RowsFailed as error:
+        raise PagesFailed(str(error)) from error

@@ -9,6 +9,7 @@ impressions as of their arrival (J1 to J4, J6).
 - `joined`: what an impression is given of `counts`
 - `of_partition`: what one partition needs of the totals, and when
 - `runner`: the adder's reader and writer
+- `stored_counts`: where totals and sequences lie, and what a record of `counts` makes of them
 """
 
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from labeler.counts.joined import JoinedCounts
     from labeler.counts.of_partition import PartitionCounts
     from labeler.counts.runner import Adding
+    from labeler.counts.stored_counts import kept_state
 else:
     __getattr__ = on_demand(__name__)
 
@@ -30,4 +32,5 @@ __all__ = [
     "CountsFeed",
     "JoinedCounts",
     "PartitionCounts",
+    "kept_state",
 ]

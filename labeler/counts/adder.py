@@ -14,22 +14,20 @@ from typing import TypeAlias
 
 from labeler.counts.closing import ClosedBucket, closed_sequences, closed_totals
 from labeler.counts.examples_count import RowCounts, clicks_of, counts_of
+from labeler.counts.stored_counts import apply_stored, kept_state
 from stream import LABEL, LATE, RETRACT, Chain, Fold, Record, StreamConfig, kind_of
 from stream.columns.counters import (
     CountedValues,
-    CounterTotals,
     KeptClicks,
+    KeptState,
     KeyClicks,
     KeySequences,
     KeyTotals,
-    Sequences,
 )
 from stream.internal_topics import (
     BatchHeader,
     CountRecord,
     ReadPoint,
-    apply,
-    apply_sequences,
     decode_examples,
 )
 
@@ -38,6 +36,10 @@ Kept: TypeAlias = CountedValues | KeptClicks
 Contribution: TypeAlias = RowCounts | KeyClicks
 #: A partition is read no further ahead of the slowest one, buckets.
 AHEAD_MAX = 256
+#: Buckets that are published at once: their rows are in memory until they are acknowledged.
+STEP_MAX = 1
+#: Rows of restored buckets that are not written yet.
+PENDING_MAX = 100_000
 
 
 class _CountedPartition:
@@ -56,29 +58,52 @@ class _CountedPartition:
 
 
 class Adder:
-    """Adds up all partitions, restored from what `counts` holds."""
+    """Adds up all partitions, restored from what lies on disk and what `counts` holds."""
 
-    def __init__(self, stream: StreamConfig, memory: Iterable[CountRecord] = ()) -> None:
-        """`memory`: the buckets of the last round of slices at least, and what was quiet since."""
+    def __init__(
+        self,
+        stream: StreamConfig,
+        memory: Iterable[CountRecord] = (),
+        state: KeptState | None = None,
+    ) -> None:
+        """`memory`: see `restore`. `state`: what it has written; in memory unless given. Raises
+        RowsFailed."""
         self._columns, self._clicks = stream.counter_columns, stream.sequence_columns
         self._stream = stream
         self._bucket_ms, self._slices = stream.counts_bucket_ms, stream.counts_slices
-        self.totals: dict[str, CounterTotals] = {}
-        self.sequences: dict[str, Sequences] = {}
-        self.number, self.bucket = 0, -1  # the last one closed; 0 = none yet
-        points: Mapping[int, ReadPoint] = {}
-        for record in memory:
-            apply(self.totals, record)
-            apply_sequences(self.sequences, record)
-            self.number, self.bucket, points = record.number, record.bucket, record.points
-        names = {one.name for one in self._columns.counted}
-        self.totals = {name: one for name, one in self.totals.items() if name in names}
-        names = {one.name for one in self._clicks.kept}
-        self.sequences = {name: one for name, one in self.sequences.items() if name in names}
-        self._partitions = {
-            p: _CountedPartition(points.get(p, ReadPoint(0))) for p in range(stream.partitions)
-        }
+        self.state = state or kept_state(stream)
+        self.written = int(self.state.written().get("number", 0))  # bucket that it is as of
         self.dangling = 0  # records above their chain's end: an alarm (C5)
+        self.begin()
+        for record in memory:
+            self.restore(record)
+
+    def begin(self) -> None:
+        """Nothing is restored yet, beside what was written."""
+        self.number, self.bucket = 0, -1  # the last one closed; 0 = none yet
+        self._read_from({})
+
+    def restore(self, record: CountRecord) -> None:
+        """The next one that stands in `counts`: of the buckets behind the one that was written, or
+        of the last round of slices at least, and what was quiet since. Raises RowsFailed."""
+        if not record.quiet and record.number > self.written:
+            apply_stored(self.state, record)
+            if self.state.stored.pending > PENDING_MAX:
+                self.state.flush()
+        self.number, self.bucket = record.number, record.bucket
+        self._read_from(record.points)
+
+    def commit(self) -> None:
+        """What was published stands in `counts`. Raises RowsFailed."""
+        if self.number > self.written:
+            self.state.commit({"number": self.number})
+            self.written = self.number
+
+    def _read_from(self, points: Mapping[int, ReadPoint]) -> None:
+        self._partitions = {
+            p: _CountedPartition(points.get(p, ReadPoint(0)))
+            for p in range(self._stream.partitions)
+        }
 
     def next_offset(self, partition: int) -> int:
         """Of `examples[partition]`: where to read on from."""
@@ -133,13 +158,15 @@ class Adder:
                 parts.setdefault(kept, []).append(clicks)
 
     def step(self) -> list[CountRecord]:
-        """What to publish, in this order, of the buckets that all partitions have passed."""
+        """What to publish next, in this order, of the buckets that all partitions have passed;
+        nothing once all is published."""
         low, out = self._low, []
-        for bucket in sorted({b for at in self._partitions.values() for b in at.open if b < low}):
+        open_ = sorted({b for at in self._partitions.values() for b in at.open if b < low})
+        for bucket in open_[:STEP_MAX]:
             parts = [at.open.pop(bucket, {}) for at in self._partitions.values()]
             self.number, self.bucket = self.number + 1, bucket
             out.append(self._closed(parts))
-        if self.bucket < low - 1:
+        if len(open_) <= STEP_MAX and self.bucket < low - 1:
             self.bucket = low - 1
             out.append(self._record({}, {}, quiet=True))
         return out
@@ -149,12 +176,12 @@ class Adder:
         rows, sequences = {}, {}
         for one in self._columns.counted:
             counts: list[RowCounts] = [count for part in parts for count in part.get(one, ())]  # type: ignore[misc]
-            totals = self.totals.setdefault(one.name, CounterTotals())
+            totals = self.state.totals[one.name]
             limits = (self._columns.fading[one], at, stream.counts_values_max)
             rows[one.name] = closed_totals(totals, counts, *limits)
         for kept in self._clicks.kept:
             clicks: list[KeyClicks] = [c for part in parts for c in part.get(kept, ())]  # type: ignore[misc]
-            state = self.sequences.setdefault(kept.name, Sequences())
+            state = self.state.sequences[kept.name]
             whose = (self._clicks, kept, at, stream.sequences_bytes_max)
             sequences[kept.name] = closed_sequences(state, clicks, *whose)
         return self._record(rows, sequences)

@@ -8,19 +8,20 @@ import pyarrow as pa
 
 from labeler.counts.examples_count import RowCounts, summed
 from stream.columns.counters import (
-    CounterTotals,
     Fading,
     KeptClicks,
     KeyClicks,
     KeySequences,
     KeyTotals,
     SequenceColumns,
-    Sequences,
+    StoredKeys,
     faded,
-    slice_of,
+    no_sequences,
+    no_totals,
+    together,
+    totals_together,
     updated,
 )
-from stream.kernels import U64, Bools
 
 #: A key of which less than this is left is forgotten when its slice comes round.
 FORGOTTEN_BELOW = 0.01
@@ -31,34 +32,37 @@ class ClosedBucket(NamedTuple):
     bucket: int
     slices: int
 
-    def is_turn(self, keys: U64) -> Bools:
-        """Which of these keys, (n,), are in the slice whose turn it is."""
-        turn: Bools = slice_of(keys, self.slices) == self.number % self.slices
-        return turn
+    @property
+    def turn(self) -> int:
+        """The slice whose turn it is."""
+        return self.number % self.slices
 
 
 def closed_totals(
-    totals: CounterTotals, parts: list[RowCounts], fading: Fading, at: ClosedBucket, most: int
+    totals: StoredKeys[KeyTotals],
+    parts: list[RowCounts],
+    fading: Fading,
+    at: ClosedBucket,
+    most: int,
 ) -> KeyTotals:
     """`parts`: in the order of partitions and of their records. At most `most` keys are kept, those
     that are shown most."""
-    changed = _add(totals, summed(parts), fading, at.bucket) if parts else None
-    rows = totals.rows
-    mine = at.is_turn(rows.keys)
-    negatives, clicks = faded(rows.take(mine), at.bucket, fading)
+    changed = _add(totals, summed(parts), fading, at.bucket) if parts else no_totals()
+    rows = totals.of_slice(at.turn)
+    negatives, clicks = faded(rows, at.bucket, fading)
     shows = negatives + clicks
     kept = shows >= FORGOTTEN_BELOW
     of_slice = -(-most // at.slices)
     if kept.sum() > of_slice:  # of equals, those of lower keys
-        order = np.lexsort((rows.keys[mine], -shows))
+        order = np.lexsort((rows.keys, -shows))
         kept[order[of_slice:]] = False
-    forgotten, said = _said(rows.keys, mine, kept, None if changed is None else changed.keys)
-    published = rows.take(said)
-    totals.keep(~forgotten)
-    return published
+    totals.forget(rows.keys[~kept])
+    others = changed.take(~totals.is_of_slice(changed.keys, at.turn))
+    said = totals_together([rows.take(kept), others])
+    return said.take(np.argsort(said.keys))
 
 
-def _add(totals: CounterTotals, count: RowCounts, fading: Fading, bucket: int) -> KeyTotals:
+def _add(totals: StoredKeys[KeyTotals], count: RowCounts, fading: Fading, bucket: int) -> KeyTotals:
     before = faded(totals.find(count.keys), bucket, fading)
     # below 0: what was forgotten is taken back
     negatives = np.maximum(before[0] + count.negatives, 0.0)
@@ -69,7 +73,7 @@ def _add(totals: CounterTotals, count: RowCounts, fading: Fading, bucket: int) -
 
 
 def closed_sequences(
-    kept: Sequences,
+    kept: StoredKeys[KeySequences],
     parts: list[KeyClicks],
     columns: SequenceColumns,
     one: KeptClicks,
@@ -79,7 +83,7 @@ def closed_sequences(
     """At most `bytes_max` bytes are kept, of those who clicked last; in whatever order the parts
     are."""
     idle = columns.idle_buckets(one)
-    changed = None
+    changed = no_sequences()
     if parts:
         clicks = KeyClicks(
             np.concatenate([part.keys for part in parts]),
@@ -91,25 +95,12 @@ def closed_sequences(
         before = before.newest(one.held, at.bucket - before.bucket <= idle)
         changed = updated(before, clicks, at.bucket, one.held)
         kept.put(changed)
-    rows = kept.rows
-    mine = at.is_turn(rows.keys)
-    turn = rows.take(mine)
-    stays = (turn.lengths > 0) & (at.bucket - turn.bucket <= idle)
-    order = np.lexsort((turn.keys, -turn.bucket))
-    through = np.cumsum(np.where(stays, turn.bytes, 0)[order])
+    rows = kept.of_slice(at.turn)
+    stays = (rows.lengths > 0) & (at.bucket - rows.bucket <= idle)
+    order = np.lexsort((rows.keys, -rows.bucket))
+    through = np.cumsum(np.where(stays, rows.bytes, 0)[order])
     stays[order[through > bytes_max // at.slices]] = False
-    forgotten, said = _said(rows.keys, mine, stays, None if changed is None else changed.keys)
-    published = rows.take(said)
-    kept.keep(~forgotten)
-    return published
-
-
-def _said(keys: U64, mine: Bools, kept: Bools, changed: U64 | None) -> tuple[Bools, Bools]:
-    """(what is forgotten, what is published) of these keys, (n,) each. `kept`: of those of the
-    slice, `mine`, which are."""
-    forgotten = np.zeros(len(keys), np.bool_)
-    forgotten[np.flatnonzero(mine)[~kept]] = True
-    said = mine.copy()
-    if changed is not None:
-        said |= np.isin(keys, changed, assume_unique=True)
-    return forgotten, said & ~forgotten
+    kept.forget(rows.keys[~stays])
+    others = changed.take(~kept.is_of_slice(changed.keys, at.turn))
+    said = together([rows.take(stays), others])
+    return said.take(np.argsort(said.keys))

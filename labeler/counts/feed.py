@@ -6,9 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from labeler.counts.joined import JoinedCounts
+from labeler.counts.stored_counts import kept_state
 from labeler.join import ResumePoint
 from stream import Partition, Record, StreamConfig
 from stream.internal_topics import PassedOver
+from stream.log.rows import MemoryStorage, RowStorage
 
 logger = logging.getLogger(__name__)
 
@@ -22,19 +24,35 @@ class WantsCounts(Protocol):
 class CountsFeed:
     """Without declared counters and sequences nothing is read, and `joined` stays None."""
 
-    def __init__(self, stream: StreamConfig, passed_over: PassedOver) -> None:
+    def __init__(self, stream: StreamConfig, passed_over: PassedOver, bytes_max: int) -> None:
+        """`bytes_max`: of totals and sequences in memory."""
         self.on = bool(stream.keeps)
         self.at = Partition(stream.counts, 0)
         self.joined: JoinedCounts | None = None
         self._stream, self._passed_over = stream, passed_over
         self._still: set[int] = set()  # partitions that stand still
+        #: Where totals and sequences lie (J4a).
+        self.storage: RowStorage = MemoryStorage()
+        self._bytes_max = bytes_max
 
-    def start(self, points: Iterable[ResumePoint], first: int) -> None:
-        """Begin where all these can go on from; `first`: the first record there is."""
+    def start(self, points: Sequence[ResumePoint], first: int, topic_id: str) -> None:
+        """Begin where all these can go on from; `first`: the first record there is. Raises
+        RowsFailed."""
         self._still.clear()
         if self.on:
             lowest = min(point.counts_offset for point in points)
-            self.joined = JoinedCounts(self._stream, max(first, lowest))
+            arrival_ms = min(point.arrival_max_ms for point in points)
+            state = kept_state(self._stream, self.storage, self._bytes_max, topic_id)
+            self.joined = JoinedCounts(self._stream, max(first, lowest), state, arrival_ms)
+
+    def begin_anew(self) -> None:
+        """What lies on disk is of no use. Raises RowsFailed."""
+        self.joined = None
+        self.storage.clear()
+
+    def close(self) -> None:
+        self.joined = None
+        self.storage.close()
 
     def forget(self) -> None:
         """It is started again."""

@@ -3,29 +3,29 @@
 An impression that arrived at a is given what was labelled by then: the totals as of the end of the
 last bucket whose labels' deadlines all lie at or before a. One index serves all partitions of a
 labeler. It holds one state of all that is kept, as of what the slowest of them needs, and what
-later buckets change.
+later buckets change. The state lies on disk, with where it was read to (J4a).
 
 Pure: it is told what was read.
 """
 
 from collections import deque
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from labeler.counts.fitting import fitting, list_bytes_max
+from labeler.counts.stored_counts import apply_stored, kept_state
 from stream import Record, StreamConfig
 from stream.columns import Impressions
 from stream.columns.counters import (
     CountedValues,
-    CounterTotals,
     KeptClicks,
+    KeptState,
     KeySequences,
     KeyTotals,
-    Sequences,
     faded,
     no_sequences,
     slice_of,
@@ -35,11 +35,10 @@ from stream.internal_topics import (
     CountParts,
     CountRecord,
     MalformedRecord,
-    apply,
-    apply_sequences,
     decode_counts,
 )
 from stream.kernels import F64, I64, U64, Bools
+from stream.log.rows import StoredRows
 
 Floats = npt.NDArray[np.float32]
 
@@ -55,20 +54,51 @@ class _BucketPlace(NamedTuple):
 class JoinedCounts:
     """Totals of `counts`, read from an offset on."""
 
-    def __init__(self, stream: StreamConfig, next_offset: int) -> None:
-        """`next_offset`: that of a resume point (C4), or the first one."""
+    def __init__(
+        self,
+        stream: StreamConfig,
+        next_offset: int,
+        state: KeptState | None = None,
+        arrival_ms: int = 0,
+    ) -> None:
+        """`next_offset`: that of a resume point (C4), or the first one. `state`: what was written,
+        in memory unless given; it is gone on with if it is behind that offset, and not behind what
+        an impression of this arrival needs. Raises RowsFailed."""
         self._stream, self._columns = stream, stream.counter_columns
         self._clicks = stream.sequence_columns
         self._bucket_ms = stream.counts_bucket_ms
         self._parts = CountParts(self._bucket_ms, stream.counts_slices)
         self.next_offset = next_offset
-        self._totals: dict[str, CounterTotals] = {}
-        self._sequences: dict[str, Sequences] = {}
-        self._base = -1  # the bucket that they are as of
+        self._state = state or kept_state(stream)
+        self._base = -1  # the bucket that it is as of
+        #: The number before the first record that it was made of; None = none was read.
+        self._since: int | None = None
         self._later: deque[CountRecord] = deque()
         self._later_rows = 0
         self._places: list[_BucketPlace] = []  # of the last round of slices, and of what is later
         self._needs: dict[int, int] = {}
+        self._go_on(self._state.written(), arrival_ms)
+
+    def _go_on(self, said: dict[str, Any], arrival_ms: int) -> None:
+        """With what was written, where all of the slices were counted in it."""
+        number, since = said.get("number", 0), said.get("since", 0)
+        whole = number > 0 and (since == 0 or number - since >= self._stream.counts_slices)
+        if (
+            not whole
+            or said["offset"] < self.next_offset
+            or said["bucket"] > self.bucket_of(arrival_ms)
+        ):
+            self._state.clear()
+            return
+        self.next_offset, self._since = said["offset"], since
+        self._base = self._parts.bucket = said["bucket"]
+        self._parts.number = number
+        self._places = [_BucketPlace(*place) for place in said["places"]]
+
+    @property
+    def stored(self) -> StoredRows:
+        """The rows of the state."""
+        return self._state.stored
 
     @property
     def bucket(self) -> int:
@@ -110,7 +140,7 @@ class JoinedCounts:
 
     def skip(self, offset: int) -> None:
         """What stood below this offset is gone."""
-        self.next_offset = max(self.next_offset, offset)
+        self.next_offset, self._since = max(self.next_offset, offset), None
 
     def need(self, partition: int, arrival_ms: int) -> None:
         """A partition's next impressions arrive at this time or later; what nobody needs is
@@ -120,8 +150,7 @@ class JoinedCounts:
 
     def done(self, partition: int) -> None:
         """A partition needs nothing for now: it stands still, or is another's."""
-        if self._needs.pop(partition, None) is not None and self._needs:
-            self._settle()
+        self._needs.pop(partition, None)
 
     def point(self, arrival_ms: int) -> int:
         """Where to read on from, if later impressions arrive at this time or later (C4): a round of
@@ -190,7 +219,7 @@ class JoinedCounts:
     def _sequences_as_of(self, one: KeptClicks, keys: U64, bucket: int) -> KeySequences:
         """What is given of each key's clicks, (n,)."""
         self._check_held(bucket)
-        base = self._sequences.get(one.name, Sequences())
+        base = self._state.sequences[one.name]
         said = [record for record in self._later if record.bucket <= bucket]
         parts = [base.find(keys), *(_said_of(record, one).find(keys) for record in said)]
         newest = np.zeros(len(keys), np.int64)  # which of the parts says what a key has
@@ -208,7 +237,7 @@ class JoinedCounts:
     def _as_of(self, one: CountedValues, keys: U64, bucket: int) -> tuple[F64, F64]:
         """Faded (negatives, clicks) of each key, (n,)."""
         self._check_held(bucket)
-        found = self._totals.get(one.name, CounterTotals()).find(keys)
+        found = self._state.totals[one.name].find(keys)
         for record in self._later:
             if record.bucket > bucket:
                 break
@@ -216,6 +245,8 @@ class JoinedCounts:
         return faded(found, bucket, self._columns.fading[one])
 
     def _take(self, record: CountRecord, offset: int) -> None:
+        if self._since is None:
+            self._since = record.number - 1
         self._places.append(_BucketPlace(record.bucket, offset))
         self._later.append(record)
         self._later_rows += _size(record)
@@ -228,13 +259,20 @@ class JoinedCounts:
         low = min(self._needs.values())
         while self._later and self._later[0].bucket <= low:
             record = self._later.popleft()
-            apply(self._totals, record)
-            apply_sequences(self._sequences, record)
+            apply_stored(self._state, record)
             self._base = record.bucket
             self._later_rows -= _size(record)
+            self._write(record)
         spare = len(self._places) - len(self._later) - self._stream.counts_slices
         if spare > 0:
             del self._places[:spare]
+
+    def _write(self, record: CountRecord) -> None:
+        """The state is as of this record."""
+        places = self._places[: len(self._places) - len(self._later)]
+        at = {"number": record.number, "bucket": record.bucket, "since": self._since}
+        at["offset"] = places[-1].offset
+        self._state.commit({**at, "places": places[-self._stream.counts_slices :]})
 
 
 def _size(record: CountRecord) -> int:

@@ -37,5 +37,9 @@ class PartitionCounts:
         if not self._begins:
             self._offset = self._counts.point(arrival_ms)
         self._begins = False
-        self._counts.need(self._partition, arrival_ms)
         return self._offset
+
+    def on_acknowledged(self, arrival_ms: int) -> None:
+        """The range that ends with this arrival is in the log: nobody labels it again. Raises
+        RowsFailed."""
+        self._counts.need(self._partition, arrival_ms)

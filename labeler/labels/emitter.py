@@ -9,11 +9,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from labeler.click_cache import Pages
 from labeler.join import LabelStrategy
 from stream import StreamConfig
 from stream.columns import Impressions
 from stream.internal_topics import BatchHeader, encode_examples, example_batch
+from stream.log.rows import RowStorage
 
 
 class Emitter(Protocol):
@@ -54,7 +54,7 @@ class Reading:
 
     strategy: LabelStrategy
     emitter: Emitter
-    pages: Pages | None = None
+    pages: RowStorage | None = None
 
 
 class ExamplesEmitter:

@@ -23,7 +23,7 @@ class Totals:
     repeats: int = 0
     restored_clicks: int = 0  # taken from the local copy where a partition started (C4)
     copy_failures: int = 0
-    catalogue_failures: int = 0  # rows could not be held (A3)
+    catalogue_failures: int = 0  # rows could not be written or read (A3)
 
 
 def inputs_of(stream: StreamConfig, p: int) -> tuple[Partition, Partition]:

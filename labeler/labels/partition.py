@@ -33,8 +33,8 @@ from labeler.labels.range_labels import RangeLabeler
 from labeler.labels.verdict_index import Ruling, VerdictIndex
 from stream import Record, StreamConfig, offset_of, position
 from stream.decoding import ArrivalClock, MissingShares
-from stream.decoding.catalogues import CatalogueFailed
 from stream.internal_topics import BatchHeader, examples_schema, input_name, overrides_of, schema_id
+from stream.log.rows import RowsFailed
 
 #: Emissions of one `step` unless told otherwise.
 STEP_MAX = 16
@@ -204,6 +204,8 @@ class PartitionLabeler:
     def on_acknowledged(self, header: BatchHeader) -> None:
         """The record is in the log: nobody starts below its resume point again."""
         self.clicks.forget(header.clicks_offset)
+        if self.counts is not None:
+            self.counts.on_acknowledged(header.arrival_max_ms)
         if self.catalogues is not None:
             self.catalogues.on_acknowledged(header.arrival_max_ms)
 
@@ -278,7 +280,7 @@ class PartitionLabeler:
         while len(out) < limit:
             try:
                 emission = self._next()
-            except (PagesFailed, CatalogueFailed):  # no record's fault: the caller's to answer
+            except (PagesFailed, RowsFailed):  # no record's fault: the caller's to answer
                 raise
             except Exception as error:  # L7: this partition stops, the process goes on
                 self.stop(self._stream.impressions, self._first_kept(), repr(error))

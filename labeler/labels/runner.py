@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from labeler.click_cache import Pages, PagesFailed
+from labeler.click_cache import PagesFailed
 from labeler.config import LabelerConfig
 from labeler.io import FetchQueue, Message, Outbox, Outgoing, SetAside, TailReader, Wait
 from labeler.join import LabelStrategy, label_strategies
@@ -24,9 +24,9 @@ from labeler.labels.remade_topics import Remade
 from labeler.labels.verdict_index import VerdictIndex
 from labeler.labels.verdict_queue import VerdictQueue
 from stream import Partition, StreamConfig, offset_of, position
-from stream.decoding.catalogues import CatalogueFailed
 from stream.internal_topics import BatchHeader, PassedOver
 from stream.log import Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
+from stream.log.rows import RowsFailed, RowStorage
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Labelling:
         log: Log,
         strategy: LabelStrategy | None = None,
         emitter: Emitter | None = None,
-        pages: Pages | None = None,
+        pages: RowStorage | None = None,
         passed_over: PassedOver | None = None,
         elapsed_s: Callable[[], float] = lambda: 0.0,
     ):
@@ -86,7 +86,9 @@ class Labelling:
         self._retry, self._overrides_wait = Wait(), Wait()
         self._verdict_queue = VerdictQueue(stream, elapsed_s)  # read, and not taken yet
         self.passed_over = passed_over or PassedOver(logger)
-        self.joined = JoinedInputs(stream, self.passed_over, labeler.catalogue_bytes_max)
+        self.joined = JoinedInputs(
+            stream, self.passed_over, labeler.kept_bytes_max, labeler.catalogue_bytes_max
+        )
         self._search = OverrideSearch(log, stream, labeler.fold_orders_max, self.passed_over)
         self._acknowledged: list[BatchHeader] = []
         self.tasks: dict[int, PartitionTask] = {}
@@ -126,11 +128,11 @@ class Labelling:
             logger.warning("fold again in %d ms: %s", self._labeler.retry_ms, error)
             self._forget(now_ms)
             return False
-        except CatalogueFailed as error:
+        except RowsFailed as error:
             logger.error("labels wait: %s", error)
             self.totals.catalogue_failures += 1
             self._forget(now_ms)
-            self.joined.close()
+            self.joined.begin_anew()
             return False
         except PagesFailed as error:
             logger.error("fold again, and on without the local copy: %s", error)
@@ -197,12 +199,12 @@ class Labelling:
         try:
             overrides = self._search.all(tail, new)
             found = self._folding.fold(tail, new, overrides.lost)
-            firsts = self.joined.firsts(tail)
+            begins = self.joined.begins(tail)
         finally:
             tail.close()
         points = {p: one.point for p, one in found.items()}
         held = [task.core.point for task in self.tasks.values()]
-        self.joined.start([*points.values(), *held], firsts)
+        self.joined.start([*points.values(), *held], begins)
         for task in self.tasks.values():
             self.joined.use(task.core)
         if self._inputs:

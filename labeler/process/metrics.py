@@ -10,6 +10,7 @@ from labeler.retraction import Retracting
 from stream import LABEL, RETRACT, InputMetrics, kind_of, offset_of
 from stream.decoding import NAMES_MAX, MissingShares
 from stream.internal_topics import BatchHeader
+from stream.log.rows import StoredRows
 
 #: Characters of the reason of a stop that stand in its series.
 REASON_MAX = 300
@@ -105,10 +106,7 @@ class LabelerMetrics(InputMetrics):
     def _make_catalogues(self) -> None:
         """Of catalogues (A1)."""
         self._catalogue_rows = self.gauge(
-            "everspun_labeler_catalogue_rows", "rows of a catalogue", "catalogue"
-        )
-        self._catalogue_on_disk = self.gauge(
-            "everspun_labeler_catalogue_disk_rows", "of those, rows on disk", "catalogue"
+            "everspun_labeler_catalogue_rows", "rows of a catalogue, about", "catalogue"
         )
         self._catalogue_bytes = self.gauge(
             "everspun_labeler_catalogue_bytes", "memory of its rows, about", "catalogue"
@@ -119,8 +117,11 @@ class LabelerMetrics(InputMetrics):
         self._catalogue_time_ms = self.gauge(
             "everspun_labeler_catalogue_time_ms", "arrival that it is read up to", "catalogue"
         )
+        self._row_lookups = self.gauge(
+            "everspun_labeler_row_lookups", "rows that were asked for", *("rows", "found")
+        )
         self._catalogue_failures = self.gauge(
-            "everspun_labeler_catalogue_failures", "rows could not be held: alarm"
+            "everspun_labeler_catalogue_failures", "rows could not be written or read: alarm"
         )
 
     def _make_stops(self) -> None:
@@ -204,7 +205,7 @@ class LabelerMetrics(InputMetrics):
             "everspun_labeler_kept_keys", "values that a counter or a sequence is kept by", "kept"
         )
         self._kept_bytes = self.gauge(
-            "everspun_labeler_kept_bytes", "memory of a sequence, bytes", "kept"
+            "everspun_labeler_kept_bytes", "memory of the rows that they stand in, bytes"
         )
 
     def _make_clocks(self) -> None:
@@ -253,15 +254,15 @@ class LabelerMetrics(InputMetrics):
 
     def look_kept(self, adder: Adder | None) -> None:
         """What this process adds up; nothing where another one does."""
-        for gauge in (self._kept_keys, self._kept_bytes):
-            gauge.clear()
+        self._kept_keys.clear()
         if adder is None:
             return
-        for name, totals in list(adder.totals.items()):
-            self._kept_keys.labels(name).set(len(totals))
-        for name, sequences in list(adder.sequences.items()):
-            self._kept_keys.labels(name).set(len(sequences))
-            self._kept_bytes.labels(name).set(sequences.rows.memory)
+        keys = {name: len(one) for name, one in adder.state.totals.items()}
+        keys |= {name: len(one) for name, one in adder.state.sequences.items()}
+        for name, count in keys.items():
+            self._kept_keys.labels(name).set(count)
+        self._kept_bytes.set(adder.state.stored.memory_bytes)
+        self._show_lookups("adder", adder.state.stored)
 
     @property
     def orphan_share(self) -> float:
@@ -330,16 +331,23 @@ class LabelerMetrics(InputMetrics):
     def _show_catalogues(self, labelling: Labelling) -> None:
         """Of the first reading."""
         self._catalogue_failures.set(labelling.totals.catalogue_failures)
+        counts = labelling.joined.counts.joined
+        if counts is not None:
+            self._show_lookups("counts", counts.stored)
         joined = labelling.joined.catalogues.joined
         if joined is None:
             return
         self._show_missing([joined.missing])
         for name, one in joined.of.items():
             self._catalogue_rows.labels(name).set(len(one.held))
-            self._catalogue_on_disk.labels(name).set(one.held.on_disk)
+            self._show_lookups(f"catalogue {name}", one.held)
             self._catalogue_bytes.labels(name).set(one.bytes)
             self._catalogue_wrong.labels(name).set(one.wrong)
             self._catalogue_time_ms.labels(name).set(one.arrival_ms)
+
+    def _show_lookups(self, rows: str, stored: StoredRows) -> None:
+        self._row_lookups.labels(rows, "memory").set(stored.hits)
+        self._row_lookups.labels(rows, "disk").set(stored.misses)
 
     def _show_clocks(self, cores: list[PartitionLabeler], head: Head) -> None:
         """What the counting readers see, which stand at the head; without them, what labels have

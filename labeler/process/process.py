@@ -16,7 +16,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from labeler.click_cache import Pages, RocksPages
 from labeler.config import LabelerConfig
 from labeler.counting import Head
 from labeler.counts import Adding
@@ -35,9 +34,9 @@ from labeler.process.threads import (
 )
 from labeler.retraction import Retracting
 from stream import StreamConfig, start_metrics
-from stream.decoding.catalogues import DiskRows
 from stream.internal_topics import BatchHeader, PassedOver
 from stream.log import KafkaLog, Log, wall_clock_ms
+from stream.log.rows import RocksStorage, RowStorage
 from stream.registry import RegistryConfig, log_with_schemas, registry_client
 
 logger = logging.getLogger(__name__)
@@ -82,9 +81,9 @@ def _share_heaps() -> None:
         libc.mallopt(_M_ARENA_MAX, ARENAS_MAX)
 
 
-def _catalogue_dir(dir: Path, strategy: LabelStrategy, name: str) -> DiskRows:
-    """Where a reading's rows of a catalogue lie that memory has no room for."""
-    return DiskRows(dir / f"catalogue-{name}-{strategy.kind}")
+def _catalogue_dir(dir: Path, strategy: LabelStrategy, name: str) -> RocksStorage:
+    """Where a reading's rows of a catalogue lie."""
+    return RocksStorage(dir / f"catalogue-{name}-{strategy.kind}")
 
 
 class Service:
@@ -122,6 +121,7 @@ class Service:
                 label_strategies(stream), (self._labelling, *later), strict=True
             ):
                 one.joined.catalogues.disk = partial(_catalogue_dir, dir, strategy)
+                one.joined.counts.storage = RocksStorage(dir / f"counts-{strategy.kind}")
         self._head = Head(stream, labeler, fraud, log, self._passed_over())
         self._group = Membership(
             log.group_reader(stream.topic_prefix + GROUP, dir.name if dir else ""),
@@ -130,7 +130,16 @@ class Service:
         )
         self._retracting = Retracting(stream, labeler, log, history, time.monotonic)
         self._adding = (
-            Adding(stream, log, labeler.retry_ms, self._passed_over()) if stream.keeps else None
+            Adding(
+                stream,
+                log,
+                labeler.retry_ms,
+                self._passed_over(),
+                RocksStorage(dir / "counts") if dir is not None else None,
+                labeler.kept_bytes_max,
+            )
+            if stream.keeps
+            else None
         )
         works = {"head": self._run_head, "group": self._group.run, "retract": self._run_retract}
         works |= {"late": self._run_late} if self._late else {}
@@ -143,11 +152,11 @@ class Service:
         """One for each thread."""
         return PassedOver(logger, self._metrics.on_malformed)
 
-    def _pages(self, dir: Path | None, strategy: LabelStrategy) -> Pages | None:
+    def _pages(self, dir: Path | None, strategy: LabelStrategy) -> RowStorage | None:
         """Each reading has its own: they stand at different places, in different threads."""
         if dir is None or not self._labeler.clicks_copy:
             return None
-        return RocksPages(dir / f"clicks-{strategy.kind}")
+        return RocksStorage(dir / f"clicks-{strategy.kind}")
 
     def run(self, stop: threading.Event) -> None:
         """Raises what ended a thread."""

@@ -11,6 +11,7 @@
 - `memory`: the log in memory
 - `record_batches`: Kafka's record batches (format v2), read into columns
 - `record_columns`: records as columns
+- `rows`: rows by key that a process has made of a log, on disk
 - `security`: how clients of a cluster prove who they are, and know the broker
 - `topics`: the topics
 - `transactions`: transactions that are open on partitions, and whose they are (Kafka's KIP-664)

@@ -9,10 +9,11 @@ from typing import Any
 import pyarrow as pa
 
 from everspun import Config
-from labeler.catalogues import JoinedCatalogues
+from labeler.catalogues import CatalogueBegin, JoinedCatalogues
 from stream import Record
 from stream.columns import FEATURE_PREFIX, KEYS, Impressions
-from stream.decoding.catalogues import CatalogueColumns, HeldRows, NewestRows
+from stream.decoding.catalogues import CatalogueColumns, NewestRows
+from stream.log.rows import MemoryStorage, StoredRows
 
 #: How many records of a catalogue are read at once.
 READ = 50
@@ -42,9 +43,13 @@ class CatalogueState:
         columns = CatalogueColumns(
             stream.declared, stream.record_bytes_max, stream.catalogue_row_bytes_max
         )
-        self.newest = NewestRows(columns, {n: HeldRows(n, 1 << 30) for n in stream.catalogues})
+        self.newest = NewestRows(
+            columns, {n: StoredRows(MemoryStorage(), 1 << 30) for n in stream.catalogues}
+        )
         self.index = JoinedCatalogues(
-            stream, lambda name: HeldRows(name, 1 << 30), dict.fromkeys(stream.catalogues, 0)
+            stream,
+            lambda name: StoredRows(MemoryStorage(), 1 << 30),
+            dict.fromkeys(stream.catalogues, CatalogueBegin(0)),
         )
         for name in stream.catalogues:
             before = self._records(name, rows.table, at_ms)

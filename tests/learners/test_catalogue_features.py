@@ -13,12 +13,13 @@ from catalogue_rows import beat
 
 from checkpointer.serving.request import parse
 from everspun import loads
-from labeler.catalogues import JoinedCatalogues
+from labeler.catalogues import CatalogueBegin, JoinedCatalogues
 from learners.models import make_model
 from stream import Record
 from stream.decoding import decode_impressions
-from stream.decoding.catalogues import CatalogueColumns, HeldRows, NewestRows, WrongRow
+from stream.decoding.catalogues import CatalogueColumns, NewestRows, WrongRow
 from stream.internal_topics import decode_examples, encode_examples, example_batch
+from stream.log.rows import MemoryStorage, StoredRows
 
 ITEMS, ROWS = 12, 60
 
@@ -66,13 +67,19 @@ def events_of(config, rng):
     return found
 
 
+def room():
+    return StoredRows(MemoryStorage(), 1 << 30)
+
+
 def learned(config, events, rows):
     """The rows of `examples`, joined by the labeler's code; events that cannot be read are left."""
     stream = config.stream
     records = [Record(i, skew.TS_MS, b"s", json.dumps(e).encode()) for i, e in enumerate(events)]
     arrived = np.full(len(records), skew.TS_MS)
     impressions, bad = decode_impressions(records, 0, arrived, stream)
-    joined = JoinedCatalogues(stream, lambda name: HeldRows(name, 1 << 30), {"items": 0})
+    joined = JoinedCatalogues(
+        stream, lambda name: StoredRows(MemoryStorage(), 1 << 30), {"items": CatalogueBegin(0)}
+    )
     for at in range(0, len(rows), 5):
         joined.read("items", rows[at : at + 5])
     assert not joined.lacks(skew.TS_MS)
@@ -91,7 +98,8 @@ def learned(config, events, rows):
 def newest(config, rows):
     limits = (config.stream.record_bytes_max, config.stream.catalogue_row_bytes_max)
     held = NewestRows(
-        CatalogueColumns(config.stream.declared, *limits), {"items": HeldRows("items", 1 << 30)}
+        CatalogueColumns(config.stream.declared, *limits),
+        {"items": StoredRows(MemoryStorage(), 1 << 30)},
     )
     held.read("items", rows)
     return held
@@ -132,7 +140,7 @@ def test_wrong_rows_are_refused_by_what_the_labeler_refuses():
     rows = [Record(0, 1, b"x", b'{"a": "1", "b": "no number"}')]
     held = newest(config, rows)
     assert held.wrong == 1
-    assert held.held["items"].get(b"x") is None
+    assert held.held["items"].get([b"x"]) == [b""]
     with pytest.raises(WrongRow):
         held.columns.readers["items"].read(rows[0])
 

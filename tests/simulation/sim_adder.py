@@ -8,6 +8,7 @@ from sim_scenario import Scenario
 from sim_tasks import Resume, Task
 
 from labeler.counts import Adding
+from stream.log.rows import RowStorage
 
 TURN_MS = 500
 
@@ -15,12 +16,14 @@ TURN_MS = 500
 class AdderThread:
     """One life of it."""
 
-    def __init__(self, process: Process, broker: Broker, scenario: Scenario) -> None:
+    def __init__(
+        self, process: Process, broker: Broker, scenario: Scenario, storage: RowStorage
+    ) -> None:
         self.process = process
         self.owned = False
         self.resume: Resume | None = None
         client = JudgeClient(process, broker, self.go_on, self.pause)
-        self.adding = Adding(scenario.stream, client, 300)
+        self.adding = Adding(scenario.stream, client, 300, None, storage, 2_000)
         self.task = Task(self.add)
         process.after(0, self.task.start)
 

@@ -1,15 +1,21 @@
 """Planted bugs of catalogues (A1 to A3). Seeds of remainders 18 and 21 by 24 have one."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from sim_bug import Patch, bug, replaced
 
-from labeler.catalogues import CatalogueFeed, JoinedCatalogues, PartitionCatalogues, RowVersions
+from labeler.catalogues import (
+    CatalogueBegin,
+    CatalogueFeed,
+    JoinedCatalogues,
+    PartitionCatalogues,
+    RowVersions,
+)
 from labeler.counting.heartbeats import Heartbeats
 from stream import Partition
-from stream.decoding.catalogues import HeldRows
+from stream.log.rows import StoredRows
 
 SEEDS = {"first": 18, "step": 24}
 
@@ -34,23 +40,42 @@ def not_waited_for() -> list[Patch]:
 
 @bug("deleted row kept", "a record without a value says nothing (A1)", **SEEDS)
 def deleted_kept() -> list[Patch]:
-    right = HeldRows.put
+    right = StoredRows.put
 
-    def bad(self: HeldRows, key: bytes, value: bytes | None) -> None:
-        if value is not None:
-            right(self, key, value)
+    def bad(self: StoredRows, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
+        kept = [(key, value) for key, value in zip(keys, values, strict=True) if value]
+        right(self, [key for key, _ in kept], [value for _, value in kept])
 
-    return [replaced(HeldRows.put, bad)]
+    return [replaced(StoredRows.put, bad)]
 
 
 @bug("rows on from where they stood", "a reading that begins anew goes on behind (A3)", **SEEDS)
 def read_on() -> list[Patch]:
     right = CatalogueFeed.start
 
-    def bad(self: CatalogueFeed, firsts: Mapping[Partition, int]) -> None:
-        right(self, {**firsts, **self.offsets})
+    def bad(self: CatalogueFeed, begins: Mapping[Partition, CatalogueBegin]) -> None:
+        stood = {at: CatalogueBegin(offset) for at, offset in self.offsets.items()}
+        right(self, {**begins, **stood})
 
     return [replaced(CatalogueFeed.start, bad)]
+
+
+@bug("place written before its rows", "a crash loses rows below it (A3a)", **SEEDS)
+def rows_lost() -> list[Patch]:
+    right = StoredRows.commit
+
+    def bad(self: StoredRows, position: bytes = b"") -> None:
+        self._pending = {}
+        right(self, position)
+
+    return [replaced(StoredRows.commit, bad)]
+
+
+@bug(
+    "rows left where a reading begins anew", "they are of later than it is asked for (A3a)", **SEEDS
+)
+def rows_left() -> list[Patch]:
+    return [replaced(StoredRows.clear, lambda self: None)]
 
 
 @bug("rows forgotten for the slowest", "rows are as of what the fastest partition needs", **SEEDS)

@@ -9,6 +9,7 @@ from labeler.counts import Adder, JoinedCounts, PartitionCounts, adder
 from labeler.counts.examples_count import counts_of
 from stream import RETRACT, kind_of
 from stream.columns.counters import CounterColumns, KeptClicks, SequenceColumns
+from stream.log.rows import StoredRows
 
 SEEDS = {"first": 10, "step": 12}
 
@@ -69,6 +70,27 @@ def round_forgotten() -> list[Patch]:
         return max((at.offset for at in self._places if at.bucket <= bucket), default=0)
 
     return [replaced(JoinedCounts.point, bad)]
+
+
+@bug("bucket written before its rows", "a crash loses rows of it (J4a)", **SEEDS)
+def rows_lost() -> list[Patch]:
+    right = StoredRows.commit
+
+    def bad(self: StoredRows, position: bytes = b"") -> None:
+        self._pending = {}
+        right(self, position)
+
+    return [replaced(StoredRows.commit, bad)]
+
+
+@bug("part of a round gone on with", "slices that were not counted yet have nothing (J4a)", **SEEDS)
+def part_of_a_round() -> list[Patch]:
+    right = JoinedCounts._go_on
+
+    def bad(self: JoinedCounts, said: dict[str, Any], arrival_ms: int) -> None:
+        right(self, said | {"since": 0}, arrival_ms)
+
+    return [replaced(JoinedCounts._go_on, bad)]
 
 
 @bug("clicks as of what was read", "an impression is given the newest clicks (J6)", **SEEDS)

@@ -24,15 +24,15 @@ from sim_violation import Violation
 from sim_watch import Folded, Watch
 
 from labeler import LabelerConfig
-from labeler.catalogues import JoinedCatalogues
+from labeler.catalogues import CatalogueBegin, JoinedCatalogues
 from labeler.counts import JoinedCounts
 from labeler.join import LabelStrategy, ResumePoint, label_strategies
 from labeler.labels import Emission, ExamplesEmitter, LostRange, PartitionLabeler, Reading
 from labeler.labels.operator_overrides import OperatorOverrides
 from labeler.labels.verdict_index import VerdictIndex
 from stream import LABEL, LATE, Record
-from stream.decoding.catalogues import HeldRows
 from stream.internal_topics import BatchHeader, ClockOverride, decode_examples
+from stream.log.rows import MemoryStorage, StoredRows
 
 CLASSES = ("labelled", "rejected", "duplicate", "withheld", "quarantined", "lost")
 
@@ -305,8 +305,8 @@ def reread(
         core.use_counts(counts)
         counts.read(broker.records(c.counts, 0))
     if c.catalogues:
-        firsts = dict.fromkeys(c.catalogues, 0)
-        rows = JoinedCatalogues(c, lambda name: HeldRows(name, 1 << 30), firsts)
+        firsts = dict.fromkeys(c.catalogues, CatalogueBegin(0))
+        rows = JoinedCatalogues(c, lambda name: StoredRows(MemoryStorage(), 1 << 30), firsts)
         core.use_catalogues(rows)
         for name, topic in c.catalogues.items():
             rows.read(name, broker.committed(topic, 0))

@@ -4,6 +4,7 @@ its service does."""
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from sim_adder import AdderThread
 from sim_client import Client
@@ -13,14 +14,13 @@ from sim_scenario import FRAUD, Scenario
 from sim_store import FullPages
 
 from labeler import LabelerConfig
-from labeler.click_cache import Pages
-from labeler.click_cache.storage import MemoryPages
 from labeler.counting import Head
 from labeler.counting.reader import SignalEnds
 from labeler.io import TailReader
 from labeler.join import label_strategies
 from labeler.labels import Labelling, PartitionStop
 from labeler.retraction import Retracting
+from stream.log.rows import MemoryStorage, RowStorage
 
 GROUP = "labelers"
 TURN_MS = 500
@@ -46,11 +46,14 @@ class LabelerNode(Process):
         self.scenario, self.config, self.broker = scenario, scenario.stream, broker
         self.disk: dict[bytes, bytes] = {}  # outlives a crash
         self.earlier: dict[bytes, bytes] = {}
+        self.rows: dict[str, dict[bytes, bytes]] = {}  # by what they are of; outlives a crash
+        self.earlier_rows: dict[str, dict[bytes, bytes]] = {}
         self.held = False  # whether it may not come up now (`sim_lost`)
         self.on_gone: Callable[[PartitionStop], None] = lambda stop: (
             None
         )  # told of each stop for want of input (C7)
         self.fate = random.Random(f"copy/{scenario.seed}/{index}")
+        self.rows_fate = random.Random(f"rows/{scenario.seed}/{index}")
         if scenario.mixed and index:
             self.config = replace(self.config, batch_rows_max=5, flush_ms=1000)
         self.settings = LabelerConfig(
@@ -64,6 +67,8 @@ class LabelerNode(Process):
             send_timeout_ms=1200,
             retry_ms=300,
             pending_clicks_bytes_max=300,
+            kept_bytes_max=2_000,
+            catalogue_bytes_max=1_000,
             click_page_rows=1,
         )
 
@@ -84,13 +89,18 @@ class LabelerNode(Process):
             if later
             else None
         )
+        self.find_rows()
+        for one in (self.labelling, *([self.late] if self.late else ())):
+            is_late = one is self.late
+            one.joined.catalogues.disk = partial(self.storage, is_late)
+            one.joined.counts.storage = self.storage(is_late, "counts")
         self.retract_log = Client(self, self.broker, lambda: self.soon(self.retract))
         self.retracting = Retracting(self.config, self.settings, self.retract_log)
         kind = Head if self.scenario.remembers_folds else HeadThatFoldsAnew
         self.head = kind(self.config, self.settings, FRAUD, self.head_log)
         self.adder: AdderThread | None = None
         if self.scenario.counters:
-            self.adder = AdderThread(self, self.broker, self.scenario)
+            self.adder = AdderThread(self, self.broker, self.scenario, self.storage(False, "adder"))
         self.labelled_ms = self.labelled_late_ms = self.counted_ms = self.retracted_ms = 0
         self.ask_group()
         self.after(self.world.rng.random() * TURN_MS, self.label_loop)
@@ -100,7 +110,7 @@ class LabelerNode(Process):
         if self.scenario.inputs:
             self.after(self.world.rng.random() * TURN_MS, self.retract_loop)
 
-    def found_on_disk(self) -> Pages | None:
+    def found_on_disk(self) -> RowStorage | None:
         """The local copy (C4): as it was left, as an earlier start found it, without some of its
         pages, that of another labeler, or none."""
         if not self.scenario.copies:
@@ -125,7 +135,26 @@ class LabelerNode(Process):
         self.world.trace(self.name, f"starts with a copy of {len(self.disk)} pages ({kind})")
         if self.scenario.store_fails:
             return FullPages(self.disk, lambda: self.world.time.now_ms < self.full_until_ms)
-        return MemoryPages(self.disk)
+        return MemoryStorage(self.disk)
+
+    def find_rows(self) -> None:
+        """Rows on disk (A3a, J4a): as they were left, as an earlier start found them, those of
+        another labeler, or none."""
+        earlier = self.earlier_rows
+        self.earlier_rows = {of: dict(rows) for of, rows in self.rows.items()}
+        kind = self.rows_fate.choice(("own", "own", "own", "earlier", "another's", "none"))
+        if kind == "earlier":
+            self.rows = earlier
+        elif kind == "another's":
+            nodes = [one for one in self.world.processes.values() if isinstance(one, LabelerNode)]
+            other = self.rows_fate.choice(nodes)
+            self.rows = {of: dict(rows) for of, rows in other.rows.items()}
+        elif kind == "none":
+            self.rows = {}
+
+    def storage(self, is_late: bool, of: str) -> MemoryStorage:
+        rows = self.rows.setdefault(f"{of} {is_late}", {})
+        return FullPages(rows, lambda: self.world.time.now_ms < self.full_until_ms)
 
     def died(self) -> None:
         if self.adder is not None:

@@ -5,13 +5,12 @@ Away, every call fails; full, every call that writes. A labeler's copy fails as 
 """
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from sim_network import World
 
 from checkpointer.store.files import MemoryFiles, StoreFault
-from labeler.click_cache import PagesFailed
-from labeler.click_cache.storage import MemoryPages
+from stream.log.rows import MemoryStorage, RowsFailed
 
 
 class Store(MemoryFiles):
@@ -52,14 +51,14 @@ class Store(MemoryFiles):
             raise StoreFault("the store does not answer")
 
 
-class FullPages(MemoryPages):
+class FullPages(MemoryStorage):
     """A local copy on a disk that is full now and then."""
 
     def __init__(self, pages: dict[bytes, bytes], full: Callable[[], bool]) -> None:
         super().__init__(pages)
         self._full = full
 
-    def put(self, key: bytes, value: bytes) -> None:
-        if self._full():
-            raise PagesFailed("no space left on device")
-        super().put(key, value)
+    def write(self, keys: Sequence[bytes], values: Sequence[bytes | None]) -> None:
+        if self._full() and any(value is not None for value in values):
+            raise RowsFailed("no space left on device")
+        super().write(keys, values)

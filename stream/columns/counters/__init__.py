@@ -5,9 +5,12 @@ Shared by who adds them up, who joins them to impressions, and who serves them.
 - `counted`: what is counted, by whose declarations, and which key a row counts for
 - `declared_counters`: the counters and sequences that a configuration declares
 - `fading`: how much a count weighs after so many buckets
-- `key_sequences`: the newest clicks of some keys, and what clicks more and less make of them
 - `kept_clicks`: what is kept of clicks, by whose declarations, and what a model reads of it
+- `kept_state`: all counters and sequences of one reader or writer of `counts`, on disk
+- `key_sequences`: the newest clicks of some keys, and what clicks more and less make of them
+- `row_bytes`: totals and sequences as bytes, a value for each key
 - `sequences`: the clicks of one thing that is kept, by key
+- `stored_keys`: what one thing that is kept has of each key, on disk, with a bounded cache
 - `totals`: the totals of one thing that is counted, by key
 - `values`: the numbers that a model reads of a counter
 """
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from stream.columns.counters.declared_counters import DeclaredCounters
     from stream.columns.counters.fading import Fading
     from stream.columns.counters.kept_clicks import KeptClicks, SequenceColumns, declared_sequences
+    from stream.columns.counters.kept_state import KeptState
     from stream.columns.counters.key_sequences import (
         KeyClicks,
         KeySequences,
@@ -29,7 +33,15 @@ if TYPE_CHECKING:
         updated,
     )
     from stream.columns.counters.sequences import Sequences
-    from stream.columns.counters.totals import CounterTotals, KeyTotals, faded, slice_of
+    from stream.columns.counters.stored_keys import StoredKeys
+    from stream.columns.counters.totals import (
+        CounterTotals,
+        KeyTotals,
+        faded,
+        no_totals,
+        slice_of,
+        totals_together,
+    )
     from stream.columns.counters.values import CounterColumns
 else:
     __getattr__ = on_demand(__name__)
@@ -41,17 +53,21 @@ __all__ = [
     "DeclaredCounters",
     "Fading",
     "KeptClicks",
+    "KeptState",
     "KeyClicks",
     "KeySequences",
     "KeyTotals",
     "SequenceColumns",
     "Sequences",
+    "StoredKeys",
     "counter_keys",
     "counters",
     "declared_sequences",
     "faded",
     "no_sequences",
+    "no_totals",
     "slice_of",
     "together",
+    "totals_together",
     "updated",
 ]

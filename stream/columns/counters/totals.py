@@ -1,5 +1,6 @@
 """The totals of one thing that is counted, by key (J1, J3)."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,16 +25,27 @@ class KeyTotals(NamedTuple):
         )
 
 
-def no_rows() -> KeyTotals:
+def no_totals() -> KeyTotals:
+    """Of no keys."""
     nothing = np.zeros(0)
     return KeyTotals(np.zeros(0, np.uint64), nothing, nothing, np.zeros(0, np.int64))
+
+
+def totals_together(parts: Sequence[KeyTotals]) -> KeyTotals:
+    """The rows of all parts behind each other."""
+    return KeyTotals(
+        np.concatenate([one.keys for one in parts]),
+        np.concatenate([one.negatives for one in parts]),
+        np.concatenate([one.clicks for one in parts]),
+        np.concatenate([one.bucket for one in parts]),
+    )
 
 
 class CounterTotals:
     """Keys stand sorted in arrays: 32 bytes a key."""
 
     def __init__(self, rows: KeyTotals | None = None) -> None:
-        self.rows = no_rows() if rows is None else rows
+        self.rows = no_totals() if rows is None else rows
 
     def __len__(self) -> int:
         return len(self.rows.keys)

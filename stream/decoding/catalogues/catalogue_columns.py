@@ -16,9 +16,9 @@ Columns: TypeAlias = pa.RecordBatch | pa.Table
 
 
 class FoundRows(NamedTuple):
-    """Rows that keys name: of impression i `rows[places[i]]`, None = there is none."""
+    """Rows that keys name: of impression i `rows[places[i]]`, b"" = there is none."""
 
-    rows: list[bytes | None]
+    rows: list[bytes]
     places: I64  # (n,)
 
 
@@ -78,10 +78,10 @@ class CatalogueColumns:
         return found
 
 
-def found_of(keys: pa.Array, get: Callable[[bytes], bytes | None]) -> FoundRows:
+def found_of(keys: pa.Array, get: Callable[[list[bytes]], list[bytes]]) -> FoundRows:
     """Each key is looked up once; "" names no row."""
     distinct = keys.dictionary_encode()
-    rows = [get(key.encode()) if key else None for key in distinct.dictionary.to_pylist()]
+    rows = get(distinct.dictionary.cast(pa.binary()).to_pylist())
     return FoundRows(rows, distinct.indices.to_numpy().astype(np.int64))
 
 

@@ -7,24 +7,25 @@ import pyarrow as pa
 
 from stream.columns import WEIGHTS, is_missing
 from stream.decoding.catalogues.catalogue_columns import CatalogueColumns, FoundRows, found_of
-from stream.decoding.catalogues.held_rows import HeldRows
 from stream.decoding.catalogues.rows import WrongRow
 from stream.kernels import Bools
+from stream.log.rows import StoredRows
 from stream.record import Record
 
 
 class NewestRows:
     """Of all catalogues that are declared."""
 
-    def __init__(self, columns: CatalogueColumns, held: Mapping[str, HeldRows]) -> None:
+    def __init__(self, columns: CatalogueColumns, held: Mapping[str, StoredRows]) -> None:
         """`held`: empty, by catalogue."""
         self.columns, self.held = columns, held
         self.told_ms = dict.fromkeys(held, 0)  # time of the newest record, by catalogue
         self.wrong = 0  # records that could not be read
 
     def read(self, name: str, records: Iterable[Record]) -> None:
-        """The next records of a catalogue. Raises CatalogueFailed."""
+        """The next records of a catalogue. Raises RowsFailed."""
         reader, held = self.columns.readers[name], self.held[name]
+        rows: dict[bytes, bytes] = {}
         for record in records:
             self.told_ms[name] = max(self.told_ms[name], record.timestamp_ms)
             try:
@@ -33,10 +34,12 @@ class NewestRows:
                 self.wrong += 1
                 continue
             if row is not None:
-                held.put(row.key, row.value)
+                rows[row.key] = row.value
+        held.put(list(rows), list(rows.values()))
+        held.commit()
 
     def filled(self, table: pa.Table) -> pa.Table:
-        """A request's rows with what they do not say themselves. Raises CatalogueFailed."""
+        """A request's rows with what they do not say themselves. Raises RowsFailed."""
         asked, found = table, self.columns.columns(table, self._find, table.schema.names)
         for feature in self.columns.features:
             if feature.column not in found:

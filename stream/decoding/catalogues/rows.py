@@ -31,11 +31,11 @@ class WrongRow(ValueError):
 
 
 class CatalogueRow(NamedTuple):
-    """What a record says of its key. `value`: what `RowReader.attributes` reads again; None = the
+    """What a record says of its key. `value`: what `RowReader.attributes` reads again; b"" = the
     row is deleted."""
 
     key: bytes
-    value: bytes | None
+    value: bytes
 
 
 class RowReader:
@@ -46,6 +46,11 @@ class RowReader:
         self._features, self._bytes_max = features, bytes_max
         self._row_bytes_max = row_bytes_max
 
+    @property
+    def decides(self) -> str:
+        """What decides how a record is read, in words."""
+        return f"{self._features} {self._bytes_max} {self._row_bytes_max}"
+
     def read(self, record: Record) -> CatalogueRow | None:
         """None of a heartbeat. Raises WrongRow."""
         if record.batch_fault:
@@ -54,7 +59,7 @@ class RowReader:
             return None
         key = _checked_key(record.key)
         if record.value is None:
-            return CatalogueRow(key, None)
+            return CatalogueRow(key, b"")
         bag = self._bag(record.value)
         for name, reason in feature_faults(bag, self._features):
             raise WrongRow(name.removeprefix("features."), reason)
@@ -69,9 +74,9 @@ class RowReader:
         # copied: what orjson gives lies in a buffer of 1 KB, whose rest nobody else can use
         return CatalogueRow(key, bytes(memoryview(orjson.dumps(values))))
 
-    def attributes(self, value: bytes | None) -> list[Any]:
-        """What a row says of each feature, in their order; None = nothing."""
-        if value is None:
+    def attributes(self, value: bytes) -> list[Any]:
+        """What a row says of each feature, in their order; None = nothing. b"" = no row."""
+        if not value:
             return [None] * len(self._features)
         found: list[Any] = orjson.loads(value)
         return found

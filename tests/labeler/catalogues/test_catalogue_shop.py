@@ -11,8 +11,9 @@ from labeler.labels import Labelling
 from labeler.process.metrics import LabelerMetrics
 from stream import LABEL, Partition, kind_of
 from stream.columns import Feature
-from stream.decoding.catalogues import HEARTBEAT_KEY, DiskRows
+from stream.decoding.catalogues import HEARTBEAT_KEY
 from stream.internal_topics import BatchHeader, decode_examples
+from stream.log.rows import RocksStorage
 
 DECLARED = {
     "title": Feature(kind="text", catalogue="items"),
@@ -124,7 +125,7 @@ def test_rows_may_lie_on_disk_and_a_disk_that_fails_holds_labels_up(tmp_path):
     fill_items(log)
     (tmp_path / "full").write_text("")
     where = [tmp_path / "full" / "rows"]
-    labelling, _ = run(log, clock, 40, lambda name: DiskRows(where[0]), 1)
+    labelling, _ = run(log, clock, 40, lambda name: RocksStorage(where[0]), 1)
     assert labelling.totals.catalogue_failures
     assert len(rows_of(log)) < 40
     where[0] = tmp_path / "rows"

@@ -7,10 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from labeler.catalogues import RowVersions
+from labeler.catalogues import CatalogueBegin, RowVersions
 from stream import Record, StreamConfig
 from stream.columns import Feature
-from stream.decoding.catalogues import CatalogueColumns, HeldRows
+from stream.decoding.catalogues import CatalogueColumns
+from stream.log.rows import MemoryStorage, StoredRows
 
 START_MS = 1_600_000_000_000
 DECLARED = {"title": Feature(kind="text", catalogue="items")}
@@ -33,9 +34,10 @@ def row(key, title, ms):
     return raw, key.encode(), (), ms
 
 
-def versions():
-    reader = CatalogueColumns(DECLARED, 1_000, 1_000).readers["items"]
-    return RowVersions(STREAM, reader, HeldRows("items", 1 << 20), 0), reader
+def versions(storage=None, declared=DECLARED, **begin):
+    reader = CatalogueColumns(declared, 1_000, 1_000).readers["items"]
+    held = StoredRows(storage or MemoryStorage(), 1_000)
+    return RowVersions(STREAM, reader, held, CatalogueBegin(0, **begin)), reader
 
 
 def titles(one, reader, keys, arrivals):
@@ -81,6 +83,44 @@ def test_it_is_a_function_of_the_log_and_of_the_arrival(seed):
         assert titles(one, reader, keys, arrivals) == [as_of(k, asked) for k in keys]
         if rng.random() < 0.5:
             one.settle(asked)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_reading_that_is_dropped_goes_on_from_what_was_written(seed, monkeypatch):
+    monkeypatch.setattr("labeler.catalogues.versions.PLACE_EVERY", 5)
+    log, as_of, end = drawn(seed)
+    rng, storage = random.Random(seed), MemoryStorage()
+    asked, gone_on = START_MS, 0
+    one, reader = versions(storage)
+    while asked < end:
+        if rng.random() < 0.1:
+            one, reader = versions(storage)
+            assert one.low_ms <= asked
+            gone_on += one.next_offset > 0
+        while one.lacks(asked):
+            at, more = one.next_offset, rng.choice((1, 5, 50))
+            one.read(log[at : at + more])
+        keys = [f"k{rng.randrange(7)}" for _ in range(5)]
+        assert titles(one, reader, keys, [asked] * 5) == [as_of(k, asked) for k in keys]
+        if rng.random() < 0.5:
+            one.settle(asked)
+        asked += rng.choice((1, 30, 300))
+    assert gone_on
+
+
+def test_rows_of_another_topic_or_declaration_are_read_anew():
+    storage, log = MemoryStorage(), drawn(1)[0]
+    one, _ = versions(storage, topic_id="a")
+    one.read(log)
+    one.settle(START_MS + 1_000)
+    assert versions(storage, topic_id="a")[0].next_offset
+    assert versions(storage)[0].next_offset  # the broker was not asked yet
+    kept = dict(storage.rows)
+    assert not versions(storage, topic_id="b")[0].next_offset
+    assert storage.rows == {}
+    storage.rows = kept
+    more = DECLARED | {"price": Feature(kind="numeric", catalogue="items")}
+    assert not versions(storage, more, topic_id="a")[0].next_offset
 
 
 def test_rows_of_one_batch_are_given_what_each_could_have_known():

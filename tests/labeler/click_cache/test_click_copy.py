@@ -11,14 +11,13 @@ from hypothesis import strategies as st
 from test_partition import CONFIG, SEEDS, Run, logs_of
 from test_strategies import CORRECT
 
-from labeler.click_cache.cache import ClickCopy
+from labeler.click_cache.cache import ClickCopy, PagesFailed
 from labeler.click_cache.page import ClickPage, decode_page, encode_page
-from labeler.click_cache.rocks import RocksPages
 from labeler.click_cache.spilled import SpilledClicks
-from labeler.click_cache.storage import MemoryPages, PagesFailed
 from labeler.join import ClickLimits, ResumePoint, label_strategies
 from stream import Record
 from stream.decoding import BadRecord
+from stream.log.rows import MemoryStorage
 
 POINT = ResumePoint(1 << 20, arrival_max_ms=900, clicks_offset=10, clicks_arrival_max_ms=100)
 
@@ -57,55 +56,11 @@ def covered(pages, point=POINT, **changed):
 
 
 def three_pages():
-    pages = MemoryPages()
+    pages = MemoryStorage()
     written = copy(pages)
     for first in (8, 12, 16):
         written.write(page(first, first + 4, 80 + 10 * (first - 8)))
     return pages
-
-
-# --- where it lies
-# ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(params=["memory", "rocksdict"])
-def pages(request, tmp_path):
-    made = (
-        MemoryPages()
-        if request.param == "memory"
-        else RocksPages(tmp_path / "labeler-0" / "clicks")
-    )
-    yield made
-    made.close()
-
-
-def test_values_lie_by_key(pages):
-    for key in (b"b/2", b"a/1", b"b/1", b"c/1"):
-        pages.put(key, key * 2)
-    pages.put(b"b/1", b"again")
-    pages.delete(b"c/1")
-    pages.delete(b"none")
-    assert pages.keys(b"b/") == [b"b/1", b"b/2"]
-    assert (pages.get(b"b/1"), pages.get(b"a/1"), pages.get(b"c/1")) == (b"again", b"a/1a/1", None)
-
-
-def test_a_copy_on_disk_is_there_again_and_a_broken_one_is_begun_anew(tmp_path):
-    def opened():
-        return RocksPages(tmp_path / "clicks")
-
-    first = opened()
-    first.put(b"k", b"v")
-    with pytest.raises(PagesFailed, match="clicks"):  # another process has it
-        opened().get(b"k")
-    first.close()
-    again = opened()
-    assert again.get(b"k") == b"v"
-    again.close()
-    for path in (tmp_path / "clicks").glob("*"):
-        path.write_bytes(b"not this")
-    anew = opened()
-    assert anew.keys(b"") == []
-    anew.close()
 
 
 # --- what covers a resume point
@@ -157,26 +112,26 @@ def test_it_is_not_used_where_it_does_not_cover_the_resume_point(changed):
 def test_it_is_used_up_to_a_hole_a_page_of_another_config_and_an_order_of_an_operator():
     pages = three_pages()
     middle = pages.keys(b"")[1]
-    kept = pages.get(middle)
+    (kept,) = pages.get([middle])
     assert covered(three_pages(), aside=[13]) == [10, 11]
     assert covered(three_pages(), aside=[3, 30]) == list(range(10, 20))
     assert covered(three_pages(), config="another") == []
-    pages.put(middle, encode_page(page(12, 16, 120), "another", []))
+    pages.write([middle], [encode_page(page(12, 16, 120), "another", [])])
     assert covered(pages) == [10, 11]
     pages = three_pages()
-    pages.delete(middle)
+    pages.write([middle], [None])
     assert covered(pages) == [10, 11]
     assert kept is not None
     assert len(pages.keys(b"")) == 1
 
 
 def test_pages_below_a_resume_point_are_deleted():
-    pages = MemoryPages()
+    pages = MemoryStorage()
     held = copy(pages)
     for first in (8, 12, 16):
         held.write(page(first, first + 4, 80 + 10 * (first - 8)))
     held.forget(15)
-    assert len(pages.pages) == 2
+    assert len(pages.rows) == 2
     with pytest.raises(PagesFailed, match="page 8 is gone"):
         held.read(8)
 
@@ -238,20 +193,20 @@ class Disk:
     another's, or none."""
 
     def __init__(self, rng):
-        self.rng, self.pages, self.before = rng, MemoryPages(), {}
+        self.rng, self.pages, self.before = rng, MemoryStorage(), {}
 
     def __call__(self):
-        old, self.before = self.before, dict(self.pages.pages)
+        old, self.before = self.before, dict(self.pages.rows)
         kind = self.rng.choice(("own", "own", "old", "hole", "foreign", "none"))
         if kind == "old":
-            self.pages.pages = dict(old)
-        if kind == "hole" and self.pages.pages:
-            del self.pages.pages[self.rng.choice(list(self.pages.pages))]
+            self.pages.rows = dict(old)
+        if kind == "hole" and self.pages.rows:
+            del self.pages.rows[self.rng.choice(list(self.pages.rows))]
         if kind == "foreign":
-            for key, value in self.pages.pages.items():
-                self.pages.pages[key] = encode_page(decode_page(value)[0], "another config", [])
+            for key, value in self.pages.rows.items():
+                self.pages.rows[key] = encode_page(decode_page(value)[0], "another config", [])
         if kind == "none":
-            self.pages.pages.clear()
+            self.pages.rows.clear()
         return self.pages
 
 
@@ -278,7 +233,7 @@ def test_whatever_the_copy_holds_no_byte_changes(seed, fraud, crash, poll_max, w
 def test_a_restart_takes_clicks_from_the_copy_and_spills_what_is_too_much():
     restored = spilled = 0
     for seed in range(20):
-        pages = MemoryPages()
+        pages = MemoryStorage()
         run = Run(
             *logs_of(seed, False), random.Random(seed), crash=0.3, pages=lambda pages=pages: pages
         )

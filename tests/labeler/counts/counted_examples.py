@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from labeler.counts.adder import Adder
 from stream import Record, StreamConfig, offset_of, position
-from stream.columns import Feature
+from stream.columns import Feature, Impressions, impression_schema
 from stream.internal_topics import (
     BatchHeader,
     CountRecord,
@@ -220,11 +220,34 @@ def add_all(
                 adder.take(one.number, one.records[left[one.number]])
                 left[one.number] += 1
         if rng.random() < 0.5:
-            out += adder.step()
-    return out + adder.step()
+            out += closed(adder)
+    return out + closed(adder)
+
+
+def closed(adder: Adder) -> list[CountRecord]:
+    """All that it publishes now, as if it were acknowledged."""
+    out: list[CountRecord] = []
+    while more := adder.step():
+        out += more
+        adder.commit()
+    return out
 
 
 def records_of(counts: list[CountRecord], bytes_max: int = 1 << 20) -> list[Record]:
     """As they stand in the log."""
     parts = [part for record in counts for part in encode_counts(record, bytes_max)]
     return [Record(i, 0, None, value, headers) for i, (value, headers) in enumerate(parts)]
+
+
+def impressions(arrivals: list[int], age_ms: int = 0, **columns: list[str]) -> Impressions:
+    """Of these arrivals, (n,), shown `age_ms` before; `columns` by their names."""
+    n = len(arrivals)
+    times, hashes, schema = (
+        np.array(arrivals, np.int64),
+        np.zeros(n, np.uint64),
+        impression_schema(()),
+    )
+    table = pa.table(
+        [pa.array(columns.get(f.name) or _plain(f, n), f.type) for f in schema], schema=schema
+    )
+    return Impressions(np.arange(n), times, times - age_ms, hashes, hashes, hashes, table)

@@ -2,14 +2,13 @@
 
 import random
 
-import numpy as np
-import pyarrow as pa
 import pytest
 from counted_examples import (
     BUCKET_MS,
     START_MS,
     WAIT_MS,
     add_all,
+    impressions,
     random_partitions,
     records_of,
     recount,
@@ -20,22 +19,6 @@ from hypothesis import strategies as st
 
 from labeler.counts.joined import JoinedCounts
 from labeler.counts.of_partition import PartitionCounts
-from stream.columns import Impressions, impression_schema
-
-
-def impressions(arrivals: list[int], items: list[str]) -> Impressions:
-    n = len(arrivals)
-    times, hashes = np.array(arrivals, np.int64), np.zeros(n, np.uint64)
-    schema = impression_schema(())
-    columns = {"item": items}
-    table = pa.table(
-        [
-            pa.array(columns.get(f.name, [("" if pa.types.is_string(f.type) else 0)] * n), f.type)
-            for f in schema
-        ],
-        schema=schema,
-    )
-    return Impressions(np.arange(n), times, times, hashes, hashes, hashes, table)
 
 
 @settings(max_examples=settings.default.max_examples * 30 // 100, deadline=None)
@@ -48,7 +31,7 @@ def test_values_are_as_of_arrival_whatever_was_read_beyond(seed: int):
     arrivals = sorted(rng.randrange(START_MS, max(end_ms, START_MS + 1)) for _ in range(12))
     arrivals = [at + WAIT_MS for at in arrivals]
     items = [f"item-{rng.randrange(7)}" for _ in arrivals]
-    rows = impressions(arrivals, items)
+    rows = impressions(arrivals, item=items)
     counts = JoinedCounts(stream, 0)
     counts.need(0, arrivals[0])
     read, out = 0, []
@@ -87,7 +70,8 @@ def test_a_labeler_that_begins_again_gives_the_same(seed: int):
     again.need(0, at)
     again.read(records)
     later = [at + k * 700 for k in range(8) if not first.lacks(at + k * 700)]
-    rows = impressions(later, [f"item-{k % 7}" for k in range(len(later))])
+    items, sources = ([f"{of}-{k % 7}" for k in range(len(later))] for of in ("item", "user"))
+    rows = impressions(later, item=items, source=sources)
     assert first.joined(rows).table.equals(again.joined(rows).table)
     assert [first.point(t) for t in later] == [again.point(t) for t in later]
 
@@ -98,9 +82,10 @@ def test_the_first_range_waits_for_nothing_and_is_given_nothing():
     far = START_MS + 10 * WAIT_MS
     assert not one.waits(far)
     assert not one.wants(far)
-    table = one.joined(impressions([far], ["item-1"])).table
+    table = one.joined(impressions([far], item=["item-1"], source=["user-1"])).table
     assert table.column("f_rate").to_pylist() == pytest.approx([1 / 20])
     assert table.column("f_shows").to_pylist() == [0.0]
+    assert table.column("f_clicked").to_pylist() == [[]]
     assert one.move(far) == 0
     assert one.waits(far + 1)
     assert one.wants(far + 1)

@@ -18,6 +18,8 @@ from counted_examples import (
     Partition,
     add_all,
     clicks_of,
+    closed,
+    impressions,
     random_partitions,
     records_of,
     stream_config,
@@ -29,7 +31,7 @@ from labeler.counts.adder import Adder
 from labeler.counts.fitting import fitting, list_bytes_max
 from labeler.counts.joined import JoinedCounts
 from stream import Record, StreamConfig
-from stream.columns import Feature, Impressions, impression_schema
+from stream.columns import Feature
 from stream.columns.counters import KeyClicks, KeySequences, Sequences, no_sequences, updated
 from stream.decoding import count_undeclared
 from stream.hashing import derived_key, hash_strings
@@ -92,37 +94,6 @@ def test_buckets_are_a_function_of_examples_and_equal_a_recount(seed: int):
             assert got == {key_of(source): clicks for source, clicks in true.items()}
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.integers(0, 1 << 30))
-def test_an_adder_that_begins_again_goes_on_with_the_same_buckets(seed: int):
-    rng = random.Random(seed)
-    partitions = random_partitions(rng, 25)
-    whole = add_all(partitions, rng)
-    if not whole:
-        return
-    cut = rng.randrange(len(whole) + 1)
-    before = whole[:cut]
-    tail = [r for r in before if not r.quiet][-SLICES:]
-    memory = before[before.index(tail[0]) :] if tail else []
-    after = add_all(partitions, rng, memory)
-    assert kept(after) == kept(whole[cut:] if tail else whole)
-
-
-def impressions(arrivals: list[int], sources: list[str]) -> Impressions:
-    n = len(arrivals)
-    times, hashes = np.array(arrivals, np.int64), np.zeros(n, np.uint64)
-    schema = impression_schema(())
-    columns = {"source": sources}
-    table = pa.table(
-        [
-            pa.array(columns.get(f.name, [("" if pa.types.is_string(f.type) else 0)] * n), f.type)
-            for f in schema
-        ],
-        schema=schema,
-    )
-    return Impressions(np.arange(n), times, times - 250, hashes, hashes, hashes, table)
-
-
 def age_of(ms: int) -> str:
     return str((ms // 1_000).bit_length()) if ms >= 0 else "-1"
 
@@ -140,7 +111,7 @@ def test_values_are_as_of_arrival_whatever_was_read_beyond(seed: int):
     arrivals = sorted(rng.randrange(START_MS, max(known, START_MS + 1)) for _ in range(12))
     arrivals = [at for at in arrivals if not counts.lacks(at)]
     sources = [rng.choice(["user-0", "user-1", "user-2", "user-9", ""]) for _ in arrivals]
-    table = counts.joined(impressions(arrivals, sources)).table
+    table = counts.joined(impressions(arrivals, 250, source=sources)).table
     for at, source, row in zip(arrivals, sources, table.to_pylist(), strict=True):
         bucket = (at - WAIT_MS) // BUCKET_MS - 1
         clicks = clicks_of(partitions, bucket, 2, FOREVER).get(source, [])[:2]
@@ -148,27 +119,6 @@ def test_values_are_as_of_arrival_whatever_was_read_beyond(seed: int):
         assert row["f_ages"] == [age_of(at - 250 - time) for time, _ in clicks]
         lately = clicks_of(partitions, bucket, 3, IDLE_MS).get(source, [])[:3]
         assert row["f_lately"] == [item for _, item in lately]
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.integers(0, 1 << 30))
-def test_a_labeler_that_begins_again_gives_the_same(seed: int):
-    rng = random.Random(seed)
-    stream, partitions = stream_config(), random_partitions(rng, 25)
-    records = records_of(add_all(partitions, rng))
-    first = JoinedCounts(stream, 0)
-    first.need(0, START_MS)
-    first.read(records)
-    at = rng.randrange(START_MS, START_MS + 30_000)
-    if first.lacks(at):
-        return
-    again = JoinedCounts(stream, first.point(at))
-    again.need(0, at)
-    again.read(records)
-    later = [at + k * 700 for k in range(8) if not first.lacks(at + k * 700)]
-    rows = impressions(later, [f"user-{k % 4}" for k in range(len(later))])
-    assert first.joined(rows).table.equals(again.joined(rows).table)
-    assert first.joined(rows, begins=True).table.column("f_clicked").to_pylist() == [[]] * len(rows)
 
 
 def clicks(*told: tuple[int, int, str, int]) -> KeyClicks:
@@ -205,10 +155,11 @@ def test_who_clicked_longest_ago_makes_room():
         for record in p.records:
             adder.take(p.number, record)
     state: dict[str, Sequences] = {}
-    for record in adder.step():
+    for record in closed(adder):
         apply_sequences(state, record)
     (rows,) = [sequences.rows for sequences in state.values()]
-    assert said(rows) == said(adder.sequences["item/item/1/2592000000"].rows)
+    assert said(rows) == said(adder.state.sequences["item/item/1/2592000000"].find(rows.keys))
+    assert len(adder.state.sequences["item/item/1/2592000000"]) == len(rows.keys)
     assert 3 * SLICES <= len(rows.keys) < 60 // 2
     assert max(rows.bucket.tolist()) == adder.bucket
 

@@ -21,7 +21,6 @@ from labelled_shop import (
 )
 
 from everspun.commands.data.clock import fault, inputs, say
-from labeler.click_cache.storage import MemoryPages
 from labeler.counting import Head, decode_signal
 from labeler.fraud_config import FraudConfig
 from labeler.labels.runner import OVERRIDE_POLL_MS, Labelling
@@ -35,6 +34,7 @@ from stream.internal_topics import (
     overrides_of,
 )
 from stream.log import MemoryLog
+from stream.log.rows import MemoryStorage
 
 LIVE = replace(
     STREAM,
@@ -96,7 +96,7 @@ class Shop:
 
 
 def labelling_of(
-    shop: Shop, pages: MemoryPages | None = None, stream: StreamConfig = LIVE
+    shop: Shop, pages: MemoryStorage | None = None, stream: StreamConfig = LIVE
 ) -> Labelling:
     labelling = Labelling(stream, LABELER, shop.log, pages=pages)
     labelling.own([0])
@@ -113,7 +113,7 @@ def give_override(shop: Shop, now_ms: int) -> list[ClockOverride]:
 def test_labels_stand_until_the_word_and_are_then_those_of_right_clocks(
     ahead_ms: int, restarts: bool
 ):
-    clock, pages = Clock(), MemoryPages()
+    clock, pages = Clock(), MemoryStorage()
     right, shop = Shop(0, clock), Shop(ahead_ms, clock)
     work(labelling_of(right), clock)
     labelling = labelling_of(shop, pages)

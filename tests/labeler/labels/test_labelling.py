@@ -22,8 +22,6 @@ from labelled_shop import (
     work,
 )
 
-from labeler.click_cache import PagesFailed
-from labeler.click_cache.storage import MemoryPages
 from labeler.counting import Head, decode_signal
 from labeler.counting.heartbeats import Heartbeats
 from labeler.fraud_config import FraudConfig
@@ -35,6 +33,7 @@ from stream import Chain, Fold, Partition
 from stream.hashing import partition_of_key
 from stream.internal_topics import BatchHeader, Verdict, Watermark, encode_verdict, input_name
 from stream.log.memory import Fate
+from stream.log.rows import MemoryStorage, RowsFailed
 
 
 def test_every_impression_is_labelled_once_with_its_click():
@@ -52,25 +51,25 @@ def test_every_impression_is_labelled_once_with_its_click():
     assert sum(h.positives for h in labelling.take_acknowledged()) == len(clicked)
 
 
-class Disk(MemoryPages):
+class Disk(MemoryStorage):
     """One that fails from its so many-th read or write on."""
 
     def __init__(self, works):
         super().__init__()
         self.left = works
 
-    def put(self, key, value):
-        self.count()
-        super().put(key, value)
+    def write(self, keys, values):
+        self.fail_at_last()
+        super().write(keys, values)
 
-    def get(self, key):
-        self.count()
-        return super().get(key)
+    def get(self, keys):
+        self.fail_at_last()
+        return super().get(keys)
 
-    def count(self):
+    def fail_at_last(self):
         self.left -= 1
         if self.left < 0:
-            raise PagesFailed("no space left on device")
+            raise RowsFailed("no space left on device")
 
 
 @pytest.mark.parametrize(("works", "restored"), [(1 << 30, True), (12, False)])

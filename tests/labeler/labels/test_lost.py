@@ -29,7 +29,6 @@ from labelled_shop import (
 from everspun.commands.data import say
 from everspun.commands.data.lost import fault, still_there
 from everspun.commands.system.topics import begin_where_inputs_begin
-from labeler.click_cache.storage import MemoryPages
 from labeler.counting import Head, decode_signal
 from labeler.fraud_config import FraudConfig
 from labeler.labels.lost_range import LostRange, lost_headers, lost_key, lost_ranges
@@ -44,6 +43,7 @@ from stream.internal_topics import (
     input_name,
 )
 from stream.log import MemoryLog, topic_specs
+from stream.log.rows import MemoryStorage
 
 QUARANTINE = Partition("quarantine", 0)
 
@@ -154,7 +154,7 @@ def test_impressions_that_a_click_which_is_gone_might_have_counted_for_are_lost(
     true = dict(folded(whole)[0])
     gone = min(gone, log.end(CLICKS) - 2)
     log.delete_below(CLICKS, gone)
-    pages = MemoryPages() if copies else None
+    pages = MemoryStorage() if copies else None
     slow = replace(LABELER, outbox_max=1, take_records_max=4, clicks_copy=copies)
     labelling = started(log, clock, labeler=slow, pages=pages)
     apply_stop_command(

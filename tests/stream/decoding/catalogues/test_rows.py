@@ -8,9 +8,6 @@ from stream import Record
 from stream.columns import Feature
 from stream.decoding.catalogues import (
     CatalogueColumns,
-    CatalogueFailed,
-    DiskRows,
-    HeldRows,
     WrongRow,
 )
 
@@ -47,10 +44,10 @@ def test_a_row_says_its_declared_attributes_in_their_order():
 
 
 def test_a_record_without_a_value_deletes_and_a_heartbeat_says_nothing():
-    assert READER.read(record(None)) == (b"i1", None)
+    assert READER.read(record(None)) == (b"i1", b"")
     beat = (("control", b"heartbeat"), ("clock_ms", b"1"))
     assert READER.read(record(None, b"\0heartbeat", headers=beat)) is None
-    assert READER.attributes(None) == [None] * 6
+    assert READER.attributes(b"") == [None] * 6
 
 
 @pytest.mark.parametrize(
@@ -82,42 +79,3 @@ def test_what_is_no_row_is_said_by_field_and_fix(one, name, words):
     with pytest.raises(WrongRow, match=words) as caught:
         READER.read(one)
     assert caught.value.name == name
-
-
-def test_rows_beyond_the_limit_of_memory_lie_on_disk(tmp_path):
-    held = HeldRows("items", 1_000, DiskRows(tmp_path / "rows"))
-    keys = [f"k{i}".encode() for i in range(20)]
-    for key in keys:
-        held.put(key, key * 2)
-    assert len(held) == 20
-    assert held.on_disk == 15
-    assert held.bytes <= 1_000
-    assert [held.get(key) for key in keys] == [key * 2 for key in keys]
-    for key in keys[::2]:
-        held.put(key, None)
-        held.put(b"unknown", None)
-    for key in keys[1::2]:
-        held.put(key, b"new")
-    assert [held.get(key) for key in keys] == [None, b"new"] * 10
-    assert len(held) == 10
-    held.close()
-    again = HeldRows("items", 0, DiskRows(tmp_path / "rows"))
-    again.put(b"k", b"v")
-    assert again.get(b"k1") is None  # each start begins with none
-    again.close()
-
-
-def test_without_a_disk_the_limit_is_said():
-    held = HeldRows("items", 400)
-    held.put(b"a", b"1")
-    held.put(b"b", b"1")
-    with pytest.raises(CatalogueFailed, match=r"items: 2 rows take .* catalogue_bytes_max"):
-        held.put(b"c", b"1")
-    held.put(b"a", b"2")  # what is there may change
-
-
-def test_a_disk_that_fails_is_said(tmp_path):
-    (tmp_path / "file").write_text("x")
-    held = HeldRows("items", 0, DiskRows(tmp_path / "file" / "rows"))
-    with pytest.raises(CatalogueFailed, match="free its disk"):
-        held.put(b"a", b"1")
