@@ -66,8 +66,8 @@ class System:
     """Four local shard processes, of which the map says which count; every push has one row, of
     its own key."""
 
-    def __init__(self, shards=2):
-        self.now = 1_000_000
+    def __init__(self, shards=2, deltas_max=10):
+        self.now, self.deltas_max = 1_000_000, deltas_max
         self.files = CrashingFiles()
         self.clocks = Clocks(1, shards, 0)
         self.clock = LocalClock(self.clocks, lambda: self.now)
@@ -84,7 +84,12 @@ class System:
         self.tell()
 
     def begin_driver(self):
-        config = CheckpointerConfig(interval_ms=1000, evaluation_wait_ms=50, cut_timeout_ms=2_000)
+        config = CheckpointerConfig(
+            interval_ms=1000,
+            evaluation_wait_ms=50,
+            cut_timeout_ms=2_000,
+            deltas_max=self.deltas_max,
+        )
         definition = Definition(SPEC, {"kind": "lr"}, {"bias": np.array([0.25], np.float32)})
         catalogue = Catalogue(self.files, "clicks")
         self.driver = Driver(
@@ -306,6 +311,22 @@ def test_nothing_moves_until_every_shard_of_the_new_map_holds_the_last_cut():
     assert (head.map_epoch, sum(part.rows for part in head.parts)) == (2, 0)
     assert (parent.map_epoch, sum(part.rows for part in parent.parts)) == (1, 4)
     assert system.driver.catalogue.gates(parent.name) is None, "the move's own is judged"
+
+
+def test_a_round_before_a_move_may_be_a_base_and_the_move_is_none():
+    """Starts stand for what is written then, however many deltas stand in a row."""
+    system = System(deltas_max=1)
+    system.learn(5)
+    system.now += 1000
+    system.driver.step()
+    system.tell()
+    system.learn()
+    catalogue = system.driver.catalogue
+    full = {head.name: head.is_full for head in catalogue.chain(catalogue.head())}
+    assert list(full.values()) == [True, False], "as many deltas as may be"
+    system.scale(3)
+    full = {head.name: head.is_full for head in catalogue.chain(catalogue.head())}
+    assert list(full.values()) == [True, False, False], "round, round and move"
 
 
 @pytest.mark.parametrize("late", [False, True])

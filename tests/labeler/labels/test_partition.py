@@ -324,3 +324,32 @@ def test_random_logs_hold_what_they_are_to_test():
             for name in total:
                 total[name] += getattr(emission.header, name)
     assert min(total.values()) > 5, total
+
+
+def _having_read(count, **limits):
+    """A labeler that has read a heartbeat, so many impressions behind it, a range each, and no
+    clicks."""
+    log = [heartbeat(0, ZERO, ZERO)]
+    for n in range(1, count + 1):
+        log.append(events(n, ZERO + 10 * n, [impression(str(n), ZERO + 10 * n)]))
+    settings = replace(NO_FRAUD, **limits)
+    reading = Reading(label_strategies(CONFIG)[0], ExamplesEmitter(CONFIG), None)
+    labeler = PartitionLabeler(CONFIG, settings, 0, ResumePoint.fresh(0, 0, 0), None, reading)
+    labeler.on_impressions(log)
+    return labeler
+
+
+@pytest.mark.parametrize("limit", ["read_ahead_rows_max", "read_ahead_bytes_max"])
+def test_reading_ahead_ends_at_either_limit(limit):
+    assert _having_read(3).wants_impressions()
+    assert not _having_read(3, **{limit: 1}).wants_impressions()
+
+
+@pytest.mark.parametrize("count", [0, 3])  # the first range is open, or closed
+def test_clicks_are_wanted_until_one_arrives_behind_the_deadline(count):
+    """One that arrives at the deadline itself still counts (L1), and another may come."""
+    labeler, wanted = _having_read(count), []
+    for offset in range(CONFIG.window_ms + CONFIG.grace_ms + 5):
+        labeler.on_clicks([heartbeat(offset, ZERO + offset, ZERO + offset)])
+        wanted.append(labeler.wants_clicks())
+    assert wanted.index(False) == CONFIG.window_ms + CONFIG.grace_ms + 1
