@@ -314,6 +314,8 @@ class ClockHolder:
                 ValueError,
             ) as error:  # ValueError: the config has no address for it
                 log.error("shard %d refuses this clock holder, or has no place: %s", shard, error)
+            except Exception:  # a shard that nobody tells lets no learner in: it is told again
+                log.exception("shard %d could not be told who may push", shard)
 
     def _tell_once(self, shard: int) -> bool:
         """Send the present list once. True: send again at once."""
