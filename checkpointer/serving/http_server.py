@@ -49,6 +49,9 @@ _SLOW_S = 0.5
 #: that takes it longer, for so many times as long as it took: who is told 503 takes no more than a
 #: tenth from who is answered. But for so long at most: a 503 comes soon too.
 _TURN_S, _TURN_SHARE, _TURN_S_MAX = 0.001, 9.0, 0.015
+#: The least while one more would wait too long: who comes then is told 503, and of those who are
+#: told so together each costs less.
+_TURN_FULL_S = 0.008
 #: Answers without the model, to requests that cannot wait, take at most this share of the thread,
 #: and so much of it at once, s.
 _FALLBACK_SHARE, _FALLBACK_S = 0.2, 0.01
@@ -57,6 +60,9 @@ _LARGE_BYTES = 262_144
 #: CPU time of those that wait there, s; further ones are told 503.
 _BESIDE_S_MAX = 2.0
 _CLOSE_S = 5.0
+#: A loop that has not gone round for so long hangs, where further looks say so too: after a pause
+#: of the whole process it goes on between two looks.
+_HUNG_S, _SILENT_LOOKS = 60.0, 3
 
 Asked = tuple[HttpConnection, HttpRequest]
 _SHED = refused(503, "more is asked than can be answered in time; come again")
@@ -207,7 +213,8 @@ class ReplicaServer:
         self._turn_due = False
         began_s = now_s = time.monotonic()
         looked_s = began_s - self._turn_ended_s if self._were_left else 0.0
-        end_s = began_s + min(max(_TURN_S, _TURN_SHARE * looked_s), _TURN_S_MAX)
+        least_s = _TURN_FULL_S if self.admission.is_full else _TURN_S
+        end_s = began_s + min(max(least_s, _TURN_SHARE * looked_s), _TURN_S_MAX)
         cpu_s = began_cpu_s = time.thread_time()
         while now_s < end_s and (turn := self.admission.next(now_s)) is not None:
             (connection, request), in_time = turn
@@ -368,9 +375,13 @@ def run(
             start_metrics(run_dir, "replica", index, replica.metrics, http_port=server.port)
         _log.info("replica of %s at %s", replica.follower.model, url_of(config.host, server.port))
         try:
+            silent = 0
             while not stop.wait(1.0):
                 if not server.is_alive:
                     raise RuntimeError("the thread that answers requests has ended")
+                silent = 0 if server.turns_within(_HUNG_S) else silent + 1
+                if silent > _SILENT_LOOKS:
+                    raise RuntimeError(f"the thread that answers requests hangs for {_HUNG_S:g} s")
         finally:
             if rpc is not None:
                 rpc.close()

@@ -16,7 +16,7 @@ import pytest
 from checkpointer.config import ServingConfig
 from checkpointer.serving.admission import Allowance, RequestAdmission, RequestCost
 from checkpointer.serving.http_connection import Response, refused_head
-from checkpointer.serving.http_server import ReplicaServer
+from checkpointer.serving.http_server import ReplicaServer, run
 from checkpointer.serving.replica_client import Replica
 
 BODY = b'{"rows": [{}]}'
@@ -331,6 +331,22 @@ def test_an_allowance_is_a_share_of_the_time():
             allowance.took(0.005)
             took += 0.005
     assert 0.2 <= took <= 0.2 + 0.015
+
+
+def test_a_server_that_hangs_ends_its_process(tmp_path, monkeypatch):
+    class Stop(threading.Event):
+        looks = 0
+
+        def wait(self, timeout=None):
+            self.looks += 1
+            return self.looks > 30
+
+    monkeypatch.setattr(ReplicaServer, "turns_within", lambda self, seconds: False)
+    with pytest.raises(RuntimeError, match="hangs"):
+        run(Replica(str(tmp_path), "clicks"), configured(), Stop())
+    stop = Stop()
+    monkeypatch.setattr(ReplicaServer, "turns_within", lambda self, seconds: stop.looks % 3 > 0)
+    run(Replica(str(tmp_path), "clicks"), configured(), stop)  # once or twice is a pause
 
 
 def send_without_end(one):
