@@ -89,12 +89,13 @@ class OwnFile:
                     self.bytes_read = raw.tell()
                     if text := line.strip():
                         read += 1
-                        yield from self._line(text, number, read == 1)
+                        yield from self.line(text, number, read == 1)
         except (OSError, EOFError, zlib.error) as error:
             behind = f" behind line {number}" if number else ""
             raise OwnLogError(f"{self.path}{behind}: {error}") from error
 
-    def _line(self, text: bytes, number: int, is_first: bool) -> Iterator[Event]:
+    def line(self, text: bytes, number: int, is_first: bool = False) -> Iterator[Event]:
+        """Of one line, not empty. Raises OwnLogError."""
         try:
             inner = unwrapped_value(text)
             said = json.loads(inner)

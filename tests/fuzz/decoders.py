@@ -10,30 +10,44 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
 from crc32c import crc32c
-from events_made import TS, arrow_value, headers, json_value
-from internal_records import internal_record, read_internal
+from events_made import TS, arrow_value, headers, json_value, large_streams, long_values
+from internal_records import internal_record, odd_records, read_internal
 from kafka.errors import CorruptRecordError
 from kafka.record.default_records import DefaultRecordBatchBuilder
 from produced_events import produced, read_produced
-from registered_made import AnySchema, registered_value
-from requests_made import read_requests, request
+from registered_made import AnySchema, long_registered, registered_value
+from requests_made import large_requests, read_requests, request
 
+from everspun.replay import IMPRESSIONS, OwnFile
 from stream import Record, StreamConfig
-from stream.columns import FIELD_CHARS_MAX, REASON_CHARS_MAX, Feature
+from stream.columns import (
+    FIELD_CHARS_MAX,
+    REASON_CHARS_MAX,
+    Feature,
+    Impressions,
+    is_missing,
+    pixels,
+    slice_values,
+)
 from stream.decoding import (
     NAMES_MAX,
     count_undeclared,
+    decode,
     decode_activity,
     decode_clicks,
     decode_impressions,
     fitting,
 )
+from stream.decoding.cloud_events import unwrapped
 from stream.hashing import partition_of_key
+from stream.internal_topics import decode_examples, encode_examples, example_batch, schema_id
 from stream.log import RecordColumns
 from stream.log.record_batches import AbortedTransaction, BatchReader, DamagedBatch, DamagedOffsets
 from stream.log.unpacking import CODECS, CannotUnpack, unpack
@@ -46,20 +60,23 @@ CONFIG = StreamConfig(
     declared={
         "tags": Feature("list", weighted=True),
         "seen": Feature("list", type="integer"),
-        "title": Feature("text"),
+        "title": Feature("text", alias="name"),
         "made": Feature("time"),
         "picture": Feature("vector", width=2),
         "shelf": Feature(type="integer"),
         "quality": Feature("component"),
         "photo": Feature("image"),
         "cover": Feature("image", unreadable="missing"),
+        "thumb": Feature("image", store="/none"),
     },
+    record_bytes_max=1 << 19,
     decoded_bytes_max=1 << 22,
 )
 PLACE = partition_of_key(b"s", CONFIG.partitions)
 KEYS = (b"s",) * 9 + (None, b"\xff", b"other")
 GOOD = b'{"id":"good","ts_ms":1700000000000,"session":"s","source":"u","vendor":"v","item":"x"}'
 UNFORESEEN = "please report it"
+_FAULTS = (0,) * 95 + (1, 2, 3, 4, 9)
 GOOD_EACH = 8  # a good event stands before each so many values
 
 
@@ -70,6 +87,10 @@ class Decoder:
 
     make: Callable[[random.Random], bytes]
     read: Callable[[Sequence[bytes], int], int]
+    #: inputs that cost too much to be changed: each reader reads them once, in the beginning
+    edges: Callable[[], list[bytes]] = list
+    #: so many it has, of which the batch's number chooses one
+    readers: int = 1
 
 
 def _read_events(values: Sequence[bytes], turn: int) -> int:
@@ -80,7 +101,8 @@ def _read_events(values: Sequence[bytes], turn: int) -> int:
         if i % GOOD_EACH == 0:
             good.append(len(records))
             records.append(Record(len(records), TS, b"s", GOOD))
-        records.append(Record(len(records), TS, rng.choice(KEYS), value, headers(rng)))
+        fault = rng.choice(_FAULTS)
+        records.append(Record(len(records), TS, rng.choice(KEYS), value, headers(rng), fault))
     _EVENT_READERS[turn % len(_EVENT_READERS)](records, set(good))
     return len(values)
 
@@ -102,8 +124,49 @@ def _read_rows(decode: Callable[..., Any]) -> Callable[[list[Record], set[int]],
             assert len(one.reason) <= 6 * REASON_CHARS_MAX
             one.field.encode(), one.reason.encode()
             assert UNFORESEEN not in one.reason, one.reason
+        if isinstance(rows, Impressions):
+            _read_features(rows)
 
     return read
+
+
+def _read_features(rows: Impressions) -> None:
+    """What is made of an event reads as an example, and what its features lack is found."""
+    rows = rows.slice(0, 100)
+    n = len(rows)
+    batch = example_batch(rows, np.zeros(n, np.int8), np.full(n, -1), np.ones(n, np.float32))
+    if n:
+        assert decode_examples(encode_examples(batch)).num_rows == n
+    assert len(schema_id(batch.schema)) == 16
+    for feature in CONFIG.features:
+        column = rows.table.column(feature.column).combine_chunks()
+        assert len(is_missing(column)) == len(slice_values(column)) == n
+        if feature.column == "f_photo":
+            assert len(pixels(column)[1]) == n
+
+
+def _read_unforeseen(records: list[Record], good: set[int]) -> None:
+    """As if the decoder raised for some of them: the others come out all the same."""
+
+    def raising(columns: RecordColumns, *more: Any) -> Any:
+        if any(len(one.value or b"") % 7 == 1 and one.value != GOOD for one in columns):
+            raise OverflowError("nobody foresaw it")
+        return unwrapped(columns, *more)
+
+    columns, arrival_ms = _laid_out(records), np.full(len(records), TS)
+    with mock.patch.object(decode, "unwrapped", raising):
+        rows, bad = decode_impressions(columns, PLACE, arrival_ms, CONFIG)
+    assert good <= set((rows.position >> 20).tolist()), "a good event is missing"
+    assert all(len(one.reason) <= 6 * REASON_CHARS_MAX for one in bad)
+
+
+def _read_lines(records: list[Record], good: set[int]) -> None:
+    """As lines of a log of a user's own."""
+    for number, record in enumerate(records):
+        lines = OwnFile(Path("log.jsonl"), IMPRESSIONS)
+        text = (record.value or b"").replace(b"\n", b" ").strip()
+        found = list(lines.line(text, number)) if text else []
+        assert record.offset not in good or [one.rows for one in found] == [1]
 
 
 def _read_activity(records: list[Record], good: set[int]) -> None:
@@ -126,6 +189,8 @@ _EVENT_READERS = (
     _read_rows(decode_clicks),
     _read_activity,
     _read_undeclared,
+    _read_lines,
+    _read_unforeseen,
 )
 
 
@@ -137,7 +202,31 @@ def _batch(rng: random.Random) -> bytes:
         key = rng.choice((None, b"", b"s"))
         value = rng.choice((None, b"", GOOD, b"0" * 5000))
         builder.append(offset, TS + rng.randrange(-5, 5), key, value, list(headers(rng)))
-    return bytes(builder.build())
+    made = bytearray(builder.build())
+    if rng.random() < 0.2:  # of a transaction, or its marker
+        made[22] |= rng.choice((0x10, 0x10, 0x20, 0x30, 0x30))
+        made[43:51] = rng.choice((0, 0, 1)).to_bytes(8, "big")
+    if rng.random() < 0.05:
+        made[16] = rng.choice((0, 1))
+    if rng.random() < 0.1:
+        made += _batch(rng)
+    return bytes(made)
+
+
+def _marker(rng: random.Random) -> bytes:
+    """The end of a transaction of producer 0."""
+    builder = DefaultRecordBatchBuilder(2, 0, True, 0, -1, -1, 1 << 20)
+    builder.append(rng.randrange(9), TS, bytes([0, 0, 0, rng.randrange(2)]), b"\0" * 6, [])
+    made = bytearray(builder.build())
+    made[22] |= 0x30
+    return bytes(made)
+
+
+def _fetched(rng: random.Random) -> bytes:
+    """A batch or a few, markers among them."""
+    return b"".join(
+        rng.choice((_batch, _batch, _marker))(rng) for _ in range(rng.choice((1, 1, 2, 3)))
+    )
 
 
 def _resealed(data: bytes) -> bytes:
@@ -153,19 +242,25 @@ def _resealed(data: bytes) -> bytes:
 def _read_batches(values: Sequence[bytes], turn: int) -> int:
     parts = []
     for i, value in enumerate(values):
-        parts += _read_fetch(value if i % 4 == 0 else _resealed(value), i + turn)
+        offsets, found = _read_fetch(value if i % 4 == 0 else _resealed(value), i + turn)
+        if i % 4:  # it is one batch
+            assert all(a < b for a, b in pairwise(offsets)), "offsets do not rise"
+        parts += found
     joined = RecordColumns.concat(parts)
     entries = joined.entries.copy()
     entries["offset"] = np.arange(len(entries))
     together = RecordColumns(joined.data, entries)
-    list(together)
+    rising = np.flatnonzero(~together.heartbeat)
+    assert together == together.stamped(together.timestamp_ms)
+    assert together.take(rising).value_bytes <= together.value_bytes
     decode_clicks(together, PLACE, together.timestamp_ms, CONFIG)
     return len(values)
 
 
-def _read_fetch(data: bytes, turn: int) -> list[RecordColumns]:
-    """Of a fetch of a partition; twice, where checksums are compared and the first was wrong."""
-    aborted = [AbortedTransaction(-1, 0)] if turn % 2 else []
+def _read_fetch(data: bytes, turn: int) -> tuple[list[int], list[RecordColumns]]:
+    """Offsets and records of a fetch of a partition; twice, where checksums are compared and the
+    first was wrong."""
+    aborted = [AbortedTransaction(turn % 4 - 1, 0)] if turn % 2 else []
     damaged = DamagedOffsets() if turn % 3 == 0 else None
     for _ in range(2):
         reader = BatchReader(data, turn % 5, aborted, 1 << 20, damaged)
@@ -181,10 +276,9 @@ def _read_fetch(data: bytes, turn: int) -> list[RecordColumns]:
         except DamagedBatch:
             continue  # it is fetched again, and is to stay as it is if it comes again
         except CorruptRecordError:
-            return parts  # a length that leads nowhere: nothing behind it can be found
-        assert all(a < b for a, b in pairwise(offsets)), "offsets do not rise"
-        return parts
-    return []
+            return [], parts  # a length that leads nowhere: nothing behind it can be found
+        return offsets, parts
+    return [], []
 
 
 def _packed(rng: random.Random) -> bytes:
@@ -209,14 +303,14 @@ def _unpack_all(values: Sequence[bytes], turn: int) -> int:
 
 
 DECODERS: dict[str, Decoder] = {
-    "json": Decoder(json_value, _read_events),
-    "arrow": Decoder(arrow_value, _read_events),
-    "batches": Decoder(_batch, _read_batches),
+    "json": Decoder(json_value, _read_events, long_values, len(_EVENT_READERS)),
+    "arrow": Decoder(arrow_value, _read_events, large_streams, len(_EVENT_READERS)),
+    "batches": Decoder(_fetched, _read_batches),
     "packed": Decoder(_packed, _unpack_all),
-    "internal": Decoder(internal_record, read_internal),
+    "internal": Decoder(internal_record, read_internal, odd_records, 2),
     "producer": Decoder(produced, read_produced),
-    "registered": Decoder(registered_value, _read_events),
-    "requests": Decoder(request, read_requests),
+    "registered": Decoder(registered_value, _read_events, long_registered, len(_EVENT_READERS)),
+    "requests": Decoder(request, read_requests, large_requests),
 }
 
 

@@ -38,7 +38,7 @@ CORPUS = HERE / "corpus"
 BATCH, BATCHES_MIN = 512, 8
 #: So many batches draw from one pool of inputs; in each, some of the pool's are replaced.
 EPOCH, POOL, REPLACED = 64, 256, 8
-MADE_SHARE = 0.05
+MADE_SHARE = 0.2
 #: Of one batch, beyond what each of its inputs may take.
 CPU_S_MAX, CPU_S_EACH = 3.0, 0.01
 PYTHON_BYTES_MAX = 1 << 28
@@ -161,6 +161,9 @@ def fuzz(
     until = time.monotonic() + seconds
     if not first:
         done += check(DECODERS[name], corpus(name))
+        edges = DECODERS[name].edges()
+        for turn in range(DECODERS[name].readers if batches_min and edges else 0):
+            done += check(DECODERS[name], edges, turn)
     for number, values in batches(name, seed, first):
         if (done >= inputs and number >= batches_min) or time.monotonic() >= until:
             break

@@ -27,7 +27,9 @@ from learners.models import Encoder, TextEncoder
 from stream import Record
 from stream.decoding.catalogues import WrongRow
 from stream.internal_topics import (
+    ALLOW,
     REJECT,
+    WITHHOLD,
     Again,
     BatchHeader,
     ClockOverride,
@@ -35,13 +37,18 @@ from stream.internal_topics import (
     MalformedRecord,
     Verdict,
     Watermark,
+    breaker_input,
     clock_overrides,
     decode_counts,
     decode_examples,
     decode_verdict,
     encode_verdict,
+    input_name,
     json_object,
+    maximum_set_back,
     override_headers,
+    override_key,
+    overrides_of,
     row_hash_sum,
     rows_from,
     rows_of,
@@ -98,13 +105,39 @@ def _verdict(rng: random.Random) -> tuple[Headers, bytes]:
     said = Verdict(
         "a",
         rng.choice(("operator", "burst", "")),
-        REJECT,
-        "u",
+        rng.choice((REJECT, REJECT, ALLOW, WITHHOLD, "x")),
+        rng.choice(("u", "u", None)),
         rng.choice((None, "v")),
         *between,
         "told",
+        rng.choice(({}, {"n": 1.0}, {"n": float("inf")})),
+        *rng.choice(((None, None), ("user", "ann"), ("user", None))),
     )
-    return (), encode_verdict(said)
+    text = encode_verdict(said).decode()
+    if rng.random() < 0.2:
+        at = rng.choice(("spared", "evidence", "id", "reason", "input", "other"))
+        text = text.replace("{", f'{{"{at}":{rng.choice(_ODD_JSON)},', 1)
+    return (), text.encode()
+
+
+_ODD_JSON = (
+    "[1,2]", "[70000]", "5", "null", '"\\ud800"', '{"\\ud800":1}', '{"n":"x"}', "1e999", "9" * 25,
+    "[" * 5_000, '"text"', "true", "-1",
+)  # fmt: skip
+#: What stands in headers of lists.
+_LISTS = (
+    b"~clicks=1,2;clicks=3", b"a=1,a=2", b"~a=x", b"~a=1,-5", b"a", b"x=1,y=2", b"label/0",
+    b'{"named":{"source":"u"},"batch_rows":[1]}', b'{"named":{},"batch_rows":[0]}', b"\xff",
+)  # fmt: skip
+
+
+def _again(rng: random.Random) -> tuple[Headers, bytes]:
+    """The header `again` by itself."""
+    said = {"named": {"source": ["u", "w"], "other": ["x"]}, "batch_rows": [3]}
+    for name in ("named", "batch_rows"):
+        if rng.random() < 0.3:
+            said[name] = rng.choice(([0], {"source": "u"}, {"source": [5]}, "x", 5))
+    return (), json.dumps(said).encode()
 
 
 def _header(rng: random.Random) -> tuple[Headers, bytes]:
@@ -117,7 +150,7 @@ def _header(rng: random.Random) -> tuple[Headers, bytes]:
         at = rng.randrange(len(headers))
         headers[at] = (
             headers[at][0],
-            rng.choice((str(_integer(rng)).encode(), b"label/x", b"", b"\xff")),
+            rng.choice((str(_integer(rng)).encode(), b"label/x", b"", *_LISTS)),
         )
     return tuple(headers), _rows(rng)
 
@@ -169,11 +202,48 @@ def _json(rng: random.Random) -> tuple[Headers, bytes]:
     return (), json.dumps(said).encode()
 
 
+def odd_records() -> list[bytes]:
+    """Of each kind right ones, and those with one header or field that is not."""
+    rng = random.Random(7)
+    found: list[tuple[Headers, bytes]] = [((), b""), ((), b"["), ((), b"5"), ((), b"[" * 5_000)]
+    numbers = [b"0", b"-1", b"2", b"9" * 18, b"9" * 25, b"x"]
+    for make in (examples, counts, _clock):
+        headers, value = make(rng)
+        for at, (name, _) in enumerate(headers):
+            for odd in (*_LISTS, *numbers):
+                changed = (*headers[:at], (name, odd), *headers[at + 1 :])
+                found.append((changed, value))
+            found.append(((*headers, headers[at]), value))
+    for make in (*_KINDS, _clock):
+        found += [make(rng) for _ in range(100)]
+    for kind in (_VERDICT, _WATERMARK):
+        for name in kind:
+            text = json.dumps({**kind, name: "@"})
+            found += [((), text.replace('"@"', odd).encode()) for odd in _ODD_JSON]
+            found += [((), json.dumps({**kind, name: odd}).encode()) for odd in _ODD_VALUES]
+    return [packed(headers, value) for headers, value in found]
+
+
+_VERDICT = json.loads(encode_verdict(Verdict("a", "burst", REJECT, "u", "v", 1, 2, "told")))
+_VERDICT |= {"feature": "user", "value": "ann", "spared": [1], "evidence": {"n": 1.0}}
+_WATERMARK = json.loads(encode_verdict(Watermark(input_name("impressions", 0), 5, 7)))
+_ODD_VALUES: tuple[object, ...] = (
+    None, 5, -1, "", "\ud800", "x", [], [70_000], {}, {"\ud800": 1}, {"n": "x"}, 1e308, True,
+    10**19,
+)  # fmt: skip
+
+
+def _clock(rng: random.Random) -> tuple[Headers, bytes]:
+    """A clock override that says something."""
+    return override_headers(ClockOverride(9, breaker_input(0), 0, 1_000, 500), "why"), b""
+
+
 _KINDS: list[Callable[[random.Random], tuple[Headers, bytes]]] = [
     _verdict,
     _header,
     _override,
     _json,
+    _again,
     examples,
     counts,
     row,
@@ -193,7 +263,7 @@ def _read_examples(record: Record) -> None:
 _READ: list[Callable[[Record], object]] = [
     lambda record: decode_verdict(record.value),
     decode_signal,
-    lambda record: BatchHeader.from_headers(record.headers),
+    lambda record: BatchHeader.from_headers(record.headers).impressions,
     _read_examples,
     decode_counts,
     read_row,
@@ -204,7 +274,7 @@ _READ: list[Callable[[Record], object]] = [
     lambda record: parse_request(record.value or b"", FEATURES, 100),
     lambda record: REQUESTS.decode(record.value or b"", 100),
     rejected_ids,
-    lambda record: Again.decode((record.value or b"").decode("utf-8", "replace")),
+    lambda record: Again.decode((record.value or b"").decode("utf-8", "replace")).without(["u"]),
     lambda record: Fields.of("evaluations", json_object("evaluations", record.value)).integer(
         "start", low=0
     ),
@@ -232,6 +302,10 @@ def read_internal(values: Sequence[bytes], turn: int) -> int:
     for record in records:
         said += [_told(read, record) for read in _READ]
     for read_words in overrides:
-        read_words(records, malformed)
+        read_words(records, malformed if turn % 2 else None)
+    for word in clock_overrides(records):
+        assert override_key(word)
+        of_it = overrides_of([word], word.topic, word.partition)
+        assert maximum_set_back(of_it, word.end, word.above_ms + 1) <= word.above_ms
     assert all(len(one.encode()) < 4_096 for one in said)
     return len(values) * (len(_READ) + len(overrides))

@@ -6,96 +6,19 @@ import random
 from typing import Any
 
 import fastavro
-from events_made import TS, event
-from google.protobuf import descriptor_pb2
+from events_made import PICTURE, TS, event, json_value
+from schemas_made import FITTING_AVRO, FULL, MIXED, PROTOBUF_FILES, RENAMED, avro, no_schemas
 
-from stream.registry import AVRO, JSON, PROTOBUF, AbsentSchema, RegisteredSchema
+from stream.registry import JSON, PROTOBUF, AbsentSchema, RegisteredSchema
 
-
-def _maybe(kind: Any) -> list[Any]:
-    return ["null", kind]
-
-
-def _record(name: str, **fields: Any) -> dict[str, Any]:
-    made = [{"name": field, "type": kind} for field, kind in fields.items()]
-    return {"type": "record", "name": name, "fields": made}
-
-
-_BAG = _record(
-    "Bag",
-    user=_maybe("string"),
-    price=_maybe("double"),
-    tags=_maybe({"type": "array", "items": "string"}),
-    seen=_maybe({"type": "array", "items": "long"}),
-    picture=_maybe({"type": "array", "items": "float"}),
-    made=_maybe("long"),
-    other=_maybe("bytes"),
-)
-_OWN = {
-    "id": _maybe("string"),
-    "item": _maybe("string"),
-    "vendor": _maybe("string"),
-    "position": _maybe("int"),
-    "prediction": _maybe("double"),
-    "model_version": _maybe("string"),
+_IN_JSON = 7
+_BY_ID = {id: avro(id, one) for id, one in enumerate(FITTING_AVRO, 1)}
+_BY_ID |= {
+    4 + i: RegisteredSchema(4 + i, PROTOBUF, files=(f,)) for i, f in enumerate(PROTOBUF_FILES)
 }
-_TOP = {"ts_ms": "long", "session": _maybe("string"), "source": _maybe("string"), **_OWN}
-_PART = _record("Part", **_OWN, features=_maybe("Bag"))
-_FULL = _record(
-    "Full", **_TOP, features=_maybe(_BAG), impressions=_maybe({"type": "array", "items": _PART})
-)
-_MIXED = _record(
-    "Mixed",
-    **(_TOP | {"item": ["null", "string", "long", "boolean"]}),
-    features={"type": "map", "values": ["null", "string", "double", "long"]},
-)
-_ODD = (
-    _record("Narrow", **(_TOP | {"ts_ms": "int"})),
-    _record("Empty", **_TOP, x={"type": "array", "items": "null"}),
-    _record("Loop", **_TOP, next=["null", "Loop"]),
-    "string",
-)
-
-
-def _descriptor() -> bytes:
-    """Of the same event, some fields without presence."""
-    kinds = {"string": 9, "int64": 3, "double": 1, "message": 11, "bytes": 12}
-    file = descriptor_pb2.FileDescriptorProto(name="f.proto", syntax="proto3", package="f")
-
-    def message(name: str, **fields: tuple[str, bool, str]) -> None:
-        made = file.message_type.add(name=name)
-        for number, (field, (kind, many, of)) in enumerate(fields.items(), 1):
-            one = made.field.add(name=field, number=number, type=kinds[kind])
-            one.label = 3 if many else 1
-            if of:
-                one.type_name = f".f.{of}"
-
-    message(
-        "Bag",
-        user=("string", False, ""),
-        price=("double", False, ""),
-        tags=("string", True, ""),
-        seen=("int64", True, ""),
-        picture=("double", True, ""),
-        other=("bytes", False, ""),
-    )
-    own = dict.fromkeys(("id", "item", "vendor", "model_version"), ("string", False, ""))
-    own |= {"position": ("int64", False, ""), "features": ("message", False, "Bag")}
-    message("Part", **own)
-    rest = {"ts_ms": ("int64", False, ""), "impressions": ("message", True, "Part")}
-    rest |= {"session": ("string", False, ""), "source": ("string", False, "")}
-    message("Event", **own, **rest)
-    return file.SerializeToString()
-
-
-_BY_ID = {
-    1: RegisteredSchema(1, AVRO, json.dumps(_FULL)),
-    2: RegisteredSchema(2, AVRO, json.dumps(_MIXED)),
-    3: RegisteredSchema(3, PROTOBUF, files=(_descriptor(),)),
-    4: RegisteredSchema(4, JSON, "{}"),
-    5: RegisteredSchema(5, AVRO, broken="is of no use"),
-} | {6 + i: RegisteredSchema(6 + i, AVRO, json.dumps(one)) for i, one in enumerate(_ODD)}
-_MADE_BY = (1, 1, 1, 2, 2, 3, 3, 3, 4, *range(5, 12))
+_BY_ID |= {_IN_JSON: RegisteredSchema(_IN_JSON, JSON, "{}")}
+_BY_ID |= {one.id: one for one in no_schemas(_IN_JSON + 1)}
+_MADE_BY = (1, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7)
 
 
 class AnySchema:
@@ -109,24 +32,30 @@ class AnySchema:
 
 
 def registered_value(rng: random.Random) -> bytes:
-    id = rng.choice(_MADE_BY)
+    id = rng.choice(_MADE_BY) if rng.random() < 0.8 else rng.randrange(max(_BY_ID) + 2)
     return b"\0" + id.to_bytes(4) + _payload(id, rng)
 
 
 def _payload(id: int, rng: random.Random) -> bytes:
-    if id == 3:
-        return rng.choice((b"\0", b"\x02\x04", b"\x02\x04", b"\x02\x09", b"\x80")) + _message(rng)
-    if id == 4:
-        return json.dumps(event(rng)).encode("utf-8", "replace")
-    schema = {1: _FULL, 2: _MIXED}.get(id, _FULL)
+    kind = _BY_ID[id].kind if id in _BY_ID else ""
+    if kind == PROTOBUF:
+        place = rng.choice((b"\0", b"\x02\x04", b"\x02\x04", b"\x02\x04", b"\x02\x09", b"\x80"))
+        place = place if rng.random() < 0.95 else rng.choice((b"\x00", b"\x01", b"\x7e" * 99))
+        return place + _message(rng, id)
+    if kind == JSON:
+        return json_value(rng) if rng.random() < 0.7 else json.dumps(event(rng)).encode()
+    fitting = {2: (MIXED, _mixed), 3: (RENAMED, _renamed)}
+    schema, make = fitting.get(id, (FULL, _fitting))
     out = io.BytesIO()
-    fastavro.schemaless_writer(out, fastavro.parse_schema(schema), _fitting(rng))
-    return out.getvalue()
+    fastavro.schemaless_writer(out, fastavro.parse_schema(schema), make(rng))
+    made = out.getvalue()
+    return made.replace(b"\x0aextra", b"\x08user") if rng.random() < 0.5 else made
 
 
 def _fitting(rng: random.Random) -> dict[str, Any]:
     bag: dict[str, Any] = {"user": rng.choice(("", "ann", "x" * 1025))}
     bag |= {"price": rng.choice((0.0, 1.5, 1e300, float("nan")))} if rng.random() < 0.5 else {}
+    bag |= {"seen": [2**53 + 1]} if rng.random() < 0.2 else {}
     own = {"id": rng.choice(("i", "", "j")), "item": "x", "vendor": rng.choice(("v", None))}
     own |= {"position": rng.choice((None, 0, -1))}
     made = {"ts_ms": rng.choice((TS, TS, TS, 17, -1)), "session": rng.choice(("s", "s", None))}
@@ -134,6 +63,29 @@ def _fitting(rng: random.Random) -> dict[str, Any]:
     if rng.random() < 0.3:
         made["impressions"] = [{**own, "features": None}] * rng.choice((0, 1, 5, 300))
     return made
+
+
+def _mixed(rng: random.Random) -> dict[str, Any]:
+    made = _fitting(rng)
+    made["features"] = rng.choice(({}, {"user": "ann", "extra": 1.5}, {"price": "x"}))
+    made["features"] |= rng.choice(({}, {"price": 2**60}, {"shelf": 3}))
+    made["item"] = rng.choice(("x", "x", 5, True))
+    made.pop("impressions", None)
+    if rng.random() < 0.5:
+        bags = (None, {"user": "a", "extra": "b"}, {}, "text")
+        own = {name: made[name] for name in ("id", "vendor", "position")} | {"item": "x"}
+        made["impressions"] = [
+            own | {"features": rng.choice(bags)} for _ in range(rng.randrange(4))
+        ]
+    return made
+
+
+def _renamed(rng: random.Random) -> dict[str, Any]:
+    bag = {"user_id": "ann", "photo": rng.choice((None, PICTURE.encode(), b"x"))}
+    bag |= {"seen": rng.choice((None, [1, 2], [1, "x"]))}
+    made = {"ts_ms": TS, "session": "s", "source": "u", "id": "i", "vendor": rng.choice("vw")}
+    made |= {"product": "p", "item": "x", "hash": b"ab", "again": b"cd", "shop": "v"}
+    return made | {"many": {"a": "v"}, "wide": [[1.0]], "features": rng.choice((None, bag, bag))}
 
 
 def _field(number: int, payload: bytes) -> bytes:
@@ -144,9 +96,36 @@ def _field(number: int, payload: bytes) -> bytes:
     return bytes(out) + bytes([size]) + payload
 
 
-def _message(rng: random.Random) -> bytes:
-    own = b"".join(_field(n, rng.choice((b"i", b"", b"\xff", b"x" * 300))) for n in (1, 2, 3))
+def _message(rng: random.Random, id: int) -> bytes:
+    own = b"".join(_field(n, rng.choice((b"i", b"i", b"", b"\xff", b"x" * 300))) for n in (1, 2))
+    vendor = _field(3, b"v") if id != 6 else bytes([3 << 3, rng.randrange(2)])
+    entry = _field(1, b"user") + (_field(2, b"a") if id == 5 else b"\x11" + bytes(8))
     bag = _field(1, b"ann") + _field(3, b"tag") * rng.randrange(3) + _field(4, b"\x01\x02")
-    whole = own + _field(6, bag) + b"\x38" + b"\x80\xd0\x95\xff\xbc\x31"
-    whole += _field(8, own) * rng.choice((0, 0, 1, 40))
+    bag += b"\x11" + b"\0\0\0\0\0\0\xf0\x3f" if rng.random() < 0.5 else b""
+    in_map = b"\x09"[:0] + _field(1, b"price") + b"\x11" + bytes(8)
+    whole = (
+        own + vendor + _field(6, in_map if id == 5 else bag) + b"\x38" + b"\x80\xd0\x95\xff\xbc\x31"
+    )
+    part = own + _field(3, b"v") + _field(6, entry if id == 5 else bag)
+    whole += _field(8, part) * rng.choice((0, 0, 1, 40))
     return whole + _field(9, b"s") + _field(10, b"u")
+
+
+def long_registered() -> list[bytes]:
+    """A value for each schema, and ones that are too long for what they may become."""
+    rng = random.Random(3)
+    made = [
+        b"\0" + id.to_bytes(4) + _payload(id, rng)
+        for id in range(max(_BY_ID) + 2)
+        for _ in range(8)
+    ]
+    for count in (20_000, 70_000):
+        event = _fitting(rng) | {"session": "s", "ts_ms": TS, "features": {"other": b"x" * count}}
+        out = io.BytesIO()
+        fastavro.schemaless_writer(out, fastavro.parse_schema(FULL), event)
+        made.append(b"\0\0\0\0\1" + out.getvalue())
+    large = {**_mixed(rng), "features": {"price": 2**60, "user": "ann"}, "item": "x"}
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, fastavro.parse_schema(MIXED), large)
+    parts = _field(8, b"") * 70_000
+    return [*made, b"\0\0\0\0\2" + out.getvalue(), b"\0\0\0\0\4\x02\x04" + parts, b"\0\0", b"\0"]

@@ -20,10 +20,17 @@ def test_no_input_gets_past_its_decoder(name: str):
 
 
 @pytest.mark.parametrize("name", DECODERS)
-@pytest.mark.parametrize("turn", range(4))
+@pytest.mark.parametrize("turn", range(5))
 def test_the_corpus_is_read(name: str, turn: int):
     assert corpus(name), "every decoder has examples"
     check(DECODERS[name], corpus(name), turn, measure=True)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [name for name, one in DECODERS.items() if one.edges()])
+def test_what_is_long_is_read(name: str):
+    for turn in range(DECODERS[name].readers):
+        check(DECODERS[name], DECODERS[name].edges(), turn)
 
 
 def test_every_decoder_has_its_share():
