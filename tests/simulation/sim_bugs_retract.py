@@ -33,7 +33,10 @@ def taken_twice() -> list[Patch]:
 
 
 @bug(
-    "taken back before it was labelled", "a run does not wait for the labels of all partitions (C1)"
+    "taken back before it was labelled",
+    "a run does not wait for the labels of all partitions (C1)",
+    first=5,
+    step=11,  # two readings, the second of which labels seconds after a verdict
 )
 def too_early() -> list[Patch]:
     return [replaced(Retracting._is_labelled, lambda self, run, now_ms: True)]
