@@ -24,7 +24,7 @@ function manifest (model, name) {
 function safetensors (bytes) {
   const size = Number(bytes.readBigUInt64LE(0))
   const header = JSON.parse(bytes.subarray(8, 8 + size))
-  const kinds = { U64: BigUint64Array, F32: Float32Array }
+  const kinds = { U64: BigUint64Array, F32: Float32Array, I16: Int16Array, I8: Int8Array }
   const arrays = {}
   for (const [name, told] of Object.entries(header)) {
     if (name === '__metadata__') continue
@@ -69,8 +69,10 @@ chain(model, name).forEach((one, step) => {
     for (const [table, rows] of Object.entries(tables)) {
       for (const key of arrays[`table/${table}/tombstones`] ?? []) rows.delete(key)
       const weights = arrays[`table/${table}/weights`]
+      const scales = arrays[`table/${table}/scales`] // of rounded weights, one a row
       arrays[`table/${table}/keys`].forEach((key, i) => {
-        rows.set(key, weights.subarray(i * weights.width, (i + 1) * weights.width))
+        const row = weights.subarray(i * weights.width, (i + 1) * weights.width)
+        rows.set(key, scales ? Float32Array.from(row, (n) => n * scales[i]) : row)
       })
     }
   }

@@ -92,6 +92,19 @@ class Cuts:
             time.sleep(LOOK_S)
         return list(self.published.values())[-1]
 
+    def at(self, vector: dict[str, int]) -> Manifest:
+        """The one that holds all that is learned, once that stands still."""
+        end = time.monotonic() + STUCK_S
+        while not self.published or (last := list(self.published.values())[-1]).vector != vector:
+            self._site.local.launcher.raise_if_failed()
+            if time.monotonic() > end:
+                raise RuntimeError(
+                    f"{vector} was not published for {STUCK_S:.0f} s; see {self.log}"
+                )
+            self.look()
+            time.sleep(LOOK_S)
+        return last
+
     def send(self, signal_number: int) -> None:
         os.kill(self._site.local.launcher.processes["checkpointer-0"].popen.pid, signal_number)
 
@@ -196,9 +209,9 @@ def report(
     options: argparse.Namespace,
 ) -> dict[str, Any]:
     site.learn(site.records.written * BATCH)
-    last = cuts.next()
-    while sum(last.vector.values()) < site.records.written * BATCH:
-        last = cuts.next()
+    progress = site.shard.progress(site.model.name).progress
+    assert progress is not None
+    last = cuts.at({chain: one.end for chain, one in progress.chains.items()})
     held = [int(ms) for ms in _HELD.findall(cuts.log.read_text())]
     deltas = [file for m in cuts.published.values() for file in files_of(m) if file.parent]
     slowdowns = [1 - with_cuts / without for with_cuts, without in found]

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from checkpointer.serving import load
 from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.fsspec_store import Directory
+from paramserver import parts
 
 READER = Path(__file__).resolve().parents[3] / "examples" / "read_checkpoint.mjs"
 NODE = shutil.which("node")
@@ -34,6 +36,21 @@ def test_it_reads_the_weights_that_a_replica_serves(tmp_path, train):
         told = found["weights"]["weights"]
         assert told.pop("12345") is None
         assert told == {str(k): row for k, row in zip(keys.tolist(), rows.tolist(), strict=True)}
+
+
+@pytest.mark.parametrize("bits", [16, 8])
+def test_it_reads_rounded_weights(tmp_path, train, config_of, monkeypatch, bits):
+    import checkpoint_maker
+
+    files = partial(parts.serving_files, bits=bits)
+    monkeypatch.setattr(checkpoint_maker, "serving_files", files)
+    catalogue = Catalogue(Directory(str(tmp_path)), "clicks")
+    manifest = train(catalogue, 1, ROWS, 0.3, config_of(kind="fm", dim=7), serving=True)
+    ((name, table),) = load(catalogue, manifest.name).weights.tables.items()
+    keys, rows = table.items()
+    found = json.loads(read(tmp_path, manifest.name, *keys.tolist()).stdout)
+    told = found["weights"][name]
+    assert told == {str(k): row for k, row in zip(keys.tolist(), rows.tolist(), strict=True)}
 
 
 def test_it_names_a_file_that_is_not_as_its_manifest_says(tmp_path, train):
