@@ -115,6 +115,8 @@ def _read_rows(decode: Callable[..., Any]) -> Callable[[list[Record], set[int]],
     def read(records: list[Record], good: set[int]) -> None:
         columns, arrival_ms = _laid_out(records), np.full(len(records), TS)
         assert 1 <= fitting(columns, CONFIG) <= len(columns)
+        assert fitting(columns[:1], CONFIG) == 1
+        assert len(decode(columns[:0], PLACE, arrival_ms[:0], CONFIG)[0]) == 0
         rows, bad = decode(columns, PLACE, arrival_ms, CONFIG)
         positions = set((rows.position >> 20).tolist())
         assert good <= positions, "a good event is missing"
@@ -172,6 +174,7 @@ def _read_lines(records: list[Record], good: set[int]) -> None:
 def _read_activity(records: list[Record], good: set[int]) -> None:
     columns, arrival_ms = _laid_out(records), np.full(len(records), TS)
     for is_click in (False, True):
+        assert not len(decode_activity(columns[:0], PLACE, arrival_ms[:0], is_click, CONFIG).id)
         unknown = decode_activity(columns, PLACE, arrival_ms, is_click, CONFIG).unknown
         assert not good & set(unknown.tolist()), "a good event is unknown"
 

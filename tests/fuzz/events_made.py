@@ -319,6 +319,8 @@ def large_streams() -> list[bytes]:
     one, long = rows_of(1), pa.array(["x" * 20_000]).dictionary_encode()
     many = long.take(pa.array(np.zeros(300, np.int64)))
     lists = pa.ListArray.from_arrays(pa.array(np.arange(301), pa.int32()), many)
+    words = pa.array(["a", "b"]).dictionary_encode()
+    few = pa.ListArray.from_arrays(pa.array([0, 1, 2], pa.int32()), words)
     both = {"f_title": pa.array(["a", None]), "f_name": pa.array(["b", "c"])}
     empty = _stream(one)
     schema_bytes = 8 + int.from_bytes(empty[4:8], "little")
@@ -330,6 +332,8 @@ def large_streams() -> list[bytes]:
         _stream(rows_of(300, f_title=many)),
         _stream(rows_of(300, f_title=many.dictionary.take(many.indices).cast(pa.string_view()))),
         _stream(rows_of(300, f_tags=lists)),
+        _stream(rows_of(2, f_title=pa.array(["a", "b"]).dictionary_encode(), f_tags=few)),
+        _stream(rows_of(2, f_title=pa.array(["a", "b"]).dictionary_encode(), f_price=pa.nulls(2))),
         _stream(rows_of(1, f_title=pa.array(["x" * 5_000_000])), compression="zstd"),
         _stream(rows_of(200, f_title=pa.array(["x" * 2_000] * 200))),
         _stream(rows_of(5, f_shelf=pa.array([2**64 - 1] * 5, pa.uint64()))),

@@ -207,7 +207,9 @@ def odd_records() -> list[bytes]:
     rng = random.Random(7)
     found: list[tuple[Headers, bytes]] = [((), b""), ((), b"["), ((), b"5"), ((), b"[" * 5_000)]
     numbers = [b"0", b"-1", b"2", b"9" * 18, b"9" * 25, b"x"]
-    for make in (examples, counts, _clock):
+    found += [((), b'{"x":' + b"[" * 1_000 + b"]" * 1_000 + b',"x":1}'), ((), b'"' + b"x" * 11_000)]
+    found += [((("control", b"heartbeat"),) * 2, b'{"year":1,"year":2}')] * 2
+    for make in (examples, *[counts] * 12, _clock):
         headers, value = make(rng)
         for at, (name, _) in enumerate(headers):
             for odd in (*_LISTS, *numbers):

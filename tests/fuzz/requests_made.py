@@ -271,7 +271,24 @@ def large_requests() -> list[bytes]:
         ),
         *(json.dumps({"rows": [one]}).encode() for one in photos),
     ]
-    return [b"\0" + one for one in large] + [bytes([way]) + one for way in (0, 1) for one in bodies]
+    text = {"name": "item", "datatype": "BYTES", "shape": [1]}
+    size = {"parameters": {"binary_data_size": 3}}
+    infers = [
+        ([], b""),
+        ([text | {"data": ["a"]}] * 2, b""),
+        ([text | size], b"\1\0\0"),
+        ([text | size], b"abc"),
+        ([text | {"parameters": {"binary_data_size": 5}}], b"\x09\0\0\0a"),
+        ([text | {"parameters": {"binary_data_size": 5}}], b"\x01\0\0\0\xff"),
+        ([{"name": "price", "datatype": "FP32", "shape": [1]} | size], b"abc"),
+    ]
+    heads = [(json.dumps({"inputs": tensors}).encode(), more) for tensors, more in infers]
+    bodies_3 = [b"\3%d\0" % len(head) + head + more for head, more in heads]
+    return (
+        bodies_3
+        + [b"\0" + one for one in large]
+        + [bytes([way]) + one for way in (0, 1) for one in bodies]
+    )
 
 
 def read_requests(values: Sequence[bytes], turn: int) -> int:

@@ -67,7 +67,8 @@ def read_row(record: Record) -> None:
     keys = (record.key, (record.value or b"")[:2_000], None, b"\0heartbeat")
     key = keys[len(record.headers) % len(keys)]
     value = record.value if len(record.value or b"") % 7 else record.value or None
-    found = ROWS.read(Record(record.offset, record.timestamp_ms, key, value, record.headers))
+    fault = 3 if len(record.value or b"") % 97 == 1 else 0
+    found = ROWS.read(Record(record.offset, record.timestamp_ms, key, value, record.headers, fault))
     if found is not None:
         assert len(ROWS.attributes(found.value)) == len(DECLARED) + 1
 

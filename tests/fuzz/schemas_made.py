@@ -185,11 +185,15 @@ _MAPS = {
     "Bag": _BAG,
     "Event": _EVENT | {"features": ("map<string,double>", True, "")},
 }
+#: `product` is called `item` in JSON, and stands where that stood.
+_PRODUCT = {"id": _TEXT, "product": _TEXT, "vendor": ("enum", False, ".f.Side")}
+_REST = {name: _EVENT[name] for name in _EVENT if name not in ("id", "item", "vendor")}
+_OLD = {"Bag": _BAG, "Part": _OWN, "Event": _PRODUCT | _REST}
 #: By these values are read.
 PROTOBUF_FILES = (
     file_of(_events()),
     file_of(_MAPS),
-    file_of(_events(vendor=("enum", False, ".f.Side"), product=_TEXT), syntax="proto2"),
+    file_of(_OLD, syntax="proto2"),
 )
 _STRUCT = "google/protobuf/struct.proto"
 #: By these none is.
