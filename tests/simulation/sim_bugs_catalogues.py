@@ -71,13 +71,6 @@ def rows_lost() -> list[Patch]:
     return [replaced(StoredRows.commit, bad)]
 
 
-@bug(
-    "rows left where a reading begins anew", "they are of later than it is asked for (A3a)", **SEEDS
-)
-def rows_left() -> list[Patch]:
-    return [replaced(StoredRows.clear, lambda self: None)]
-
-
 @bug("rows forgotten for the slowest", "rows are as of what the fastest partition needs", **SEEDS)
 def fastest_decides() -> list[Patch]:
     def bad(self: JoinedCatalogues) -> None:

@@ -83,16 +83,6 @@ def rows_lost() -> list[Patch]:
     return [replaced(StoredRows.commit, bad)]
 
 
-@bug("part of a round gone on with", "slices that were not counted yet have nothing (J4a)", **SEEDS)
-def part_of_a_round() -> list[Patch]:
-    right = JoinedCounts._go_on
-
-    def bad(self: JoinedCounts, said: dict[str, Any], arrival_ms: int) -> None:
-        right(self, said | {"since": 0}, arrival_ms)
-
-    return [replaced(JoinedCounts._go_on, bad)]
-
-
 @bug("clicks as of what was read", "an impression is given the newest clicks (J6)", **SEEDS)
 def newest_clicks() -> list[Patch]:
     right = JoinedCounts._sequences_as_of
