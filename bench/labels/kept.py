@@ -108,7 +108,7 @@ def measure(declared: dict[str, Feature], rows: list[Any], first: int) -> dict[s
         buckets += sum(not one.quiet for one in closed) if i >= first else 0
     found = {"add_us": 1e6 * add_s / impressions, "join_us": 1e6 * join_s / impressions}
     found["published_bytes"] = published / max(buckets, 1)
-    found["state_bytes"] = adder.state.stored.memory_bytes
+    found["state_bytes"] = adder.state.memory_bytes
     return {name: round(value, 2) for name, value in found.items()}
 
 

@@ -23,8 +23,9 @@ def kept_state(
         f"{[one.name for one in counted]} {[one.name for one in kept]} {stream.counts_bucket_ms} "
         f"{key_id(stream.hash_secret)} {topic_id}"
     )
-    stored = StoredRows(storage or MemoryStorage(), bytes_max)
-    return KeptState(stored, counted, kept, stream.counts_slices, decides)
+    totals_max = 0 if not counted else bytes_max // 2 if kept else bytes_max
+    stored = StoredRows(storage or MemoryStorage(), bytes_max - totals_max)
+    return KeptState(stored, counted, kept, stream.counts_slices, totals_max, decides)
 
 
 def apply_stored(state: KeptState, record: CountRecord) -> None:

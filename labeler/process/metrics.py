@@ -261,7 +261,7 @@ class LabelerMetrics(InputMetrics):
         keys |= {name: len(one) for name, one in adder.state.sequences.items()}
         for name, count in keys.items():
             self._kept_keys.labels(name).set(count)
-        self._kept_bytes.set(adder.state.stored.memory_bytes)
+        self._kept_bytes.set(adder.state.memory_bytes)
         self._show_lookups("adder", adder.state.stored)
 
     @property

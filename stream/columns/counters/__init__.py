@@ -8,9 +8,11 @@ Shared by who adds them up, who joins them to impressions, and who serves them.
 - `kept_clicks`: what is kept of clicks, by whose declarations, and what a model reads of it
 - `kept_state`: all counters and sequences of one reader or writer of `counts`, on disk
 - `key_sequences`: the newest clicks of some keys, and what clicks more and less make of them
+- `recent_totals`: totals that were asked for or written lately, as columns of a fixed size
 - `row_bytes`: totals and sequences as bytes, a value for each key
 - `sequences`: the clicks of one thing that is kept, by key
 - `stored_keys`: what one thing that is kept has of each key, on disk, with a bounded cache
+- `stored_totals`: totals on disk, and the most recent ones as columns
 - `totals`: the totals of one thing that is counted, by key
 - `values`: the numbers that a model reads of a counter
 """

@@ -7,9 +7,9 @@ from typing import Any
 from stream.columns.counters.counted import CountedValues
 from stream.columns.counters.kept_clicks import KeptClicks
 from stream.columns.counters.key_sequences import KeySequences
-from stream.columns.counters.row_bytes import SequencesBytes, TotalsBytes
+from stream.columns.counters.row_bytes import SequencesBytes
 from stream.columns.counters.stored_keys import StoredKeys
-from stream.columns.counters.totals import KeyTotals
+from stream.columns.counters.stored_totals import StoredTotals
 from stream.log.rows import StoredRows
 
 
@@ -23,16 +23,23 @@ class KeptState:
         counted: Iterable[CountedValues],
         kept: Iterable[KeptClicks],
         slices: int,
+        totals_max: int,
         decides: str,
     ) -> None:
-        """`decides`: what was written under another one, in words, is of no use."""
+        """`totals_max`: bytes of totals in memory. `decides`: what was written under another one,
+        in words, is of no use."""
+        counted = tuple(counted)
         self.stored, self._decides = stored, f"{decides} {slices}"
-        self.totals: dict[str, StoredKeys[KeyTotals]] = {
-            one.name: StoredKeys(stored, one.name, slices, TotalsBytes()) for one in counted
-        }
+        each = totals_max // max(1, len(counted))
+        self.totals = {one.name: StoredTotals(stored, one.name, slices, each) for one in counted}
         self.sequences: dict[str, StoredKeys[KeySequences]] = {
             one.name: StoredKeys(stored, one.name, slices, SequencesBytes()) for one in kept
         }
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of the rows that are held."""
+        return self.stored.memory_bytes + sum(one.memory_bytes for one in self.totals.values())
 
     def written(self) -> dict[str, Any]:
         """What the last `commit` said; nothing where it is of no use."""
@@ -49,4 +56,6 @@ class KeptState:
 
     def clear(self) -> None:
         """Forget everything."""
+        for totals in self.totals.values():
+            totals.drop_recent()
         self.stored.clear()

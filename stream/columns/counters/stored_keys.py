@@ -19,9 +19,16 @@ class StoredKeys(Generic[Rows]):
     """Totals or sequences by key. Several share one `StoredRows`, by name. Raises RowsFailed."""
 
     def __init__(
-        self, stored: StoredRows, name: str, slices: int, row_bytes: RowBytes[Rows]
+        self,
+        stored: StoredRows,
+        name: str,
+        slices: int,
+        row_bytes: RowBytes[Rows],
+        *,
+        held: bool = True,
     ) -> None:
-        self._stored, self._slices = stored, slices
+        """`held`: rows that were asked for or put lately are held in memory as they lie on disk."""
+        self._stored, self._slices, self._held = stored, slices, held
         self._row_bytes: RowBytes[Rows] = row_bytes
         self._prefix = name.encode() + b"\0"
         self._width = len(self._prefix) + _KEY.itemsize
@@ -35,25 +42,25 @@ class StoredKeys(Generic[Rows]):
         """Of these keys, in their order, whatever it is; zeros, or no clicks, where there are
         none."""
         distinct, at = np.unique(keys, return_inverse=True)
-        found: Rows = self._row_bytes.decoded(distinct, self._stored.get(self._names(distinct)))
+        found: Rows = self._row_bytes.decoded(distinct, self._rows(distinct))
         return found.take(at)
 
     def put(self, rows: Rows) -> None:
         """These in the place of those that there are. Their keys are distinct."""
-        self._stored.put(self._names(rows.keys), self._row_bytes.encoded(rows))
+        self._put(self._names(rows.keys), self._row_bytes.encoded(rows))
 
     def forget(self, keys: U64) -> None:
         """They have nothing any more."""
         numbers, gone = np.unique(slice_of(keys, self._slices), return_counts=True)
         for number, n in zip(numbers.tolist(), gone.tolist(), strict=True):
             self._sizes[number] = max(0, self._sizes.get(number, 0) - n)
-        self._stored.put(self._names(keys), [b""] * len(keys))
+        self._put(self._names(keys), [b""] * len(keys))
 
     def forget_all(self) -> None:
         """No key has anything any more."""
         for number in range(self._slices):
             names, _ = self._stored.items(self._slice_name(number))
-            self._stored.put(names, [b""] * len(names))
+            self._put(names, [b""] * len(names))
         self._sizes.clear()
 
     def of_slice(self, number: int) -> Rows:
@@ -73,13 +80,19 @@ class StoredKeys(Generic[Rows]):
         held = dict(zip(*self._stored.items(self._slice_name(number)), strict=True))
         changed = dict(said.items() - held.items())
         changed |= dict.fromkeys(held.keys() - said.keys(), b"")
-        self._stored.put(list(changed), list(changed.values()))
+        self._put(list(changed), list(changed.values()))
         self._sizes[number] = int(self.is_of_slice(rows.keys, number).sum())
 
     def is_of_slice(self, keys: U64, number: int) -> Bools:
         """Which of these keys, (n,), are in a slice."""
         found: Bools = slice_of(keys, self._slices) == number
         return found
+
+    def _rows(self, keys: U64) -> list[bytes]:
+        return self._stored.get(self._names(keys), hold=self._held)
+
+    def _put(self, names: list[bytes], values: list[bytes]) -> None:
+        self._stored.put(names, values, hold=self._held)
 
     def _slice_name(self, number: int) -> bytes:
         return self._prefix + number.to_bytes(4, "big")

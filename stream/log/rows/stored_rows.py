@@ -47,8 +47,11 @@ class StoredRows:
         """Rows, about."""
         return self.storage.count() + len(self._pending)
 
-    def get(self, keys: Sequence[bytes]) -> list[bytes]:
-        """The row of each key, b"" where there is none."""
+    def get(self, keys: Sequence[bytes], *, hold: bool = True) -> list[bytes]:
+        """The row of each key, b"" where there is none. `hold`: in memory; otherwise they never
+        are, and `put` says the same of them."""
+        if not hold:
+            return self._unheld(keys)
         # Held on to: who reads beside the writer must not put an older row above a newer one.
         young, old, pending = self._young, self._old, self._pending
         found = list(map(young.get, keys))
@@ -80,9 +83,20 @@ class StoredRows:
         self._took(taken)
         return found  # type: ignore[return-value]
 
-    def put(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
+    def _unheld(self, keys: Sequence[bytes]) -> list[bytes]:
+        found = list(map(self._pending.get, keys))
+        places = [i for i, value in enumerate(found) if value is None]
+        self.misses += len(places)
+        self.hits += len(keys) - len(places)
+        for i, row in zip(places, self.storage.get([keys[i] for i in places]), strict=True):
+            found[i] = row or b""
+        return found  # type: ignore[return-value]
+
+    def put(self, keys: Sequence[bytes], values: Sequence[bytes], *, hold: bool = True) -> None:
         """These in the place of those that there are; b"" deletes."""
         self._pending.update(zip(keys, values, strict=True))
+        if not hold:
+            return
         self._young.update(zip(keys, values, strict=True))
         self._took(sum(map(len, keys)) + sum(map(len, values)) + ROW_BYTES * len(keys))
 

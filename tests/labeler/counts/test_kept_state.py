@@ -125,6 +125,19 @@ def test_a_reading_that_is_dropped_gives_the_same(seed: int, bytes_max: int):
         one.need(0, at)
 
 
+def test_a_state_of_part_of_a_round_is_begun_anew():
+    rng, stream, storage = random.Random(4), stream_config(), MemoryStorage()
+    records = records_of(add_all(random_partitions(rng, 25), rng))
+    far = START_MS + 60_000
+    for read, goes_on in ((records[4:6], False), (records[4:], True)):
+        one = JoinedCounts(stream, 4, kept_state(stream, storage))
+        one.need(0, far)
+        one.read(read)
+        again = JoinedCounts(stream, 4, kept_state(stream, storage), far)
+        assert (again.next_offset > 4) is goes_on
+        assert bool(storage.rows) is goes_on
+
+
 def many_keys(keys: int, records: int) -> list[Partition]:
     """Each record shows, and clicks, other items; some come again."""
     rng, out = random.Random(1), [Partition(p) for p in range(2)]
@@ -148,14 +161,14 @@ def run_through(storage: RowStorage, bytes_max: int, partitions: list[Partition]
             for record in one.records[adder.next_offset(one.number) : n + 1]:
                 adder.take(one.number, record)
         out += closed(adder)
-        most = max(most, adder.state.stored.memory_bytes)
+        most = max(most, adder.state.memory_bytes)
     return written(out), adder.state.totals["item/0"].of_slice(1).negatives.tolist(), most
 
 
 @pytest.mark.long
 def test_a_thousand_rows_in_memory_of_fifty_thousand_keys(tmp_path):
     partitions = many_keys(50_000, 50)
-    in_memory = run_through(MemoryStorage(), 1 << 30, partitions, drops=1)
+    in_memory = run_through(MemoryStorage(), 1 << 24, partitions, drops=1)
     storage = RocksStorage(tmp_path / "counts")
     bounded = run_through(storage, 250_000, partitions, drops=4)
     storage.close()
