@@ -4,19 +4,21 @@ import logging
 from pathlib import Path
 
 from everspun import config as config_file
-from everspun.config import Config
+from everspun.config import Config, ConfigError
 from everspun.launcher.config_changes import Plan, plan
 from everspun.launcher.launcher import Launcher
 
 logger = logging.getLogger(__name__)
 
 
-class ConfigNotTaken(ValueError):
+class ConfigNotTaken(ConfigError):
     """What stands in the file and is not in force, and what to do."""
 
 
 class ConfigWatch:
     """Takes of a changed file what is safe while the run goes on. Belongs to one thread."""
+
+    doing = "taking the changed configuration"  # as the launcher's troubles name it
 
     def __init__(self, launcher: Launcher):
         """`launcher.overrides`, of the command line, go before the file. Raises ConfigError."""
@@ -29,7 +31,7 @@ class ConfigWatch:
 
     def look(self) -> None:
         """Raises ConfigNotTaken as long as the file says what is not in force, and ConfigError for
-        what cannot be in force at all."""
+        what cannot be in force at all. Each key is a trouble of its own."""
         seen = _bytes(self._path)
         if seen != self._seen:  # an editor may be at it: the next look finds the rest
             self._seen = seen
@@ -44,7 +46,10 @@ class ConfigWatch:
         if found.taken:
             self._apply(found)
         if found.refused:
-            raise ConfigNotTaken("; ".join(map(str, found.refused)))
+            *others, last = (ConfigNotTaken(str(one)) for one in found.refused)
+            for one in others:
+                self._launcher.note(self.doing, one)
+            raise last
 
     def _apply(self, found: Plan) -> None:
         taken = self._taken | {change.key: change.override for change in found.taken}

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from everspun.config import RunConfig
+from everspun.config import ConfigError, RunConfig
 from everspun.hosts import ALL, ROLES, Placement
 from everspun.launcher.locks import lock_file, unlock
 from everspun.launcher.process import SAY_AGAIN_MS, NeverStarted, Process, Trouble
@@ -210,7 +210,8 @@ class Launcher:
 
     def note(self, doing: str, error: BaseException) -> None:
         """Something could not be done and will be tried again: said at once, then once a minute."""
-        what = f"{doing}: {error if isinstance(error, OSError) else repr(error)}"[:300]
+        said_in_full = isinstance(error, OSError | ConfigError)
+        what = f"{doing}: {error if said_in_full else repr(error)}"[:300]
         now = _monotonic_ms()
         with self._lock:
             trouble = self.troubles.get(what)

@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
             "exporting metrics": metrics.look,
             "writing the targets of Prometheus": lambda: write_targets(launcher.dir, elsewhere),
             "following the run": lambda: _look(follower, usual),
-            "taking the changed configuration": changed.look,
+            changed.doing: changed.look,
             "keeping the usual rate": lambda: rate_file.write(usual, wall_clock_ms()),
         }
         with Live(console=console, refresh_per_second=2, transient=True) as live:

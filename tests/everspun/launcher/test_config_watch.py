@@ -118,8 +118,15 @@ def test_what_is_not_taken_is_said_until_the_file_is_as_before(
     text, shards = path.read_text(), launcher.pids("shard")
     with pytest.raises(ConfigNotTaken, match="shards scale 3"):
         changed(path, watch, text.replace("shards = 1", "shards = 3"))
-    with pytest.raises(ConfigNotTaken):
+    more = "[stream]\nwindow_ms = 7_200_000\ngrace_ms = 1_000\n"
+    with pytest.raises(ConfigNotTaken, match=r"^run|^stream"):
+        changed(path, watch, text.replace("shards = 1", "shards = 3") + more)
+    try:
         watch.look()
+    except ConfigNotTaken as error:
+        launcher.note(watch.doing, error)
+    told = [what.partition(": ")[2].split()[0] for what in launcher.troubles]
+    assert set(told) == {"run.shards", "stream.window_ms", "stream.grace_ms"}
     with pytest.raises(ConfigError, match="shard_count"):
         changed(path, watch, text.replace("shards = 1", "shard_count = 1"))
     path.unlink()
