@@ -6,7 +6,7 @@ passed them. A fault is another comparison, `and` for `or`, a negation less, a c
 for `-`. Kernels are compiled afresh: the copy has a cache of its own, in which a kernel is stale
 once anything that it is compiled from has changed (`stream/kernels/cache.py`).
 
-The same seed plants the same faults as long as a file stays as it is. docs/simulation.md lists
+The same seed plants the same faults as long as a file stays as it is. CONTRIBUTING.md lists
 those that survived and says why.
 """
 
