@@ -38,6 +38,7 @@ from bench.failures.recovery_watch import Watch
 from checkpointer.store import Catalogue, open_store
 from everspun import OPERATOR, SITE, Config, access, grants, load
 from everspun.commands.system import full_audit
+from everspun.launcher import TimeLimit
 from everspun.status import configured_places, scrape_all
 from stream.log import KafkaLog, create_topics
 
@@ -195,9 +196,9 @@ class Cluster:
 
     def wait(self, what: Callable[[], bool], doing: str) -> float:
         """Seconds until it is so. Raises TimeoutError with the hosts' last words."""
-        began = time.monotonic()
+        began, limit = time.monotonic(), TimeLimit(WAIT_S)
         while not what():
-            if time.monotonic() - began > WAIT_S:
+            if limit.over:
                 words = "\n".join(host.words() for host in self.hosts.values())
                 raise TimeoutError(f"{doing} took more than {WAIT_S:g} s\n{words}")
             time.sleep(0.2)

@@ -14,6 +14,7 @@ from bench.failures.recovery_site import Site
 from bench.failures.recovery_watch import Watch
 from bench.measuring.machine import Meter
 from everspun import Config, LocalRun
+from everspun.launcher import TimeLimit
 from everspun.status import scrape_all
 from stream.log import KafkaLog
 
@@ -80,12 +81,14 @@ def on_loopback(dir: Path, text: str, impressions: int, console: Console) -> Dra
     try:
         with console.status("loopback: starting the roles"):
             local.start()
-        until = time.monotonic() + WAIT_S
+        limit = TimeLimit(WAIT_S)
         warm = Site(KafkaLog(local.config.stream), local.config.stream, 200.0, seed=90)
         warm.start()
         while served(local.config) < 2:
-            if time.monotonic() > until:
-                raise TimeoutError(f"loopback: no model is served after {WAIT_S:g} s")
+            if limit.over:
+                logs = sorted((dir / "logs").glob("*.log"))
+                words = "\n".join(f"--- {one}\n{one.read_text()[-600:]}" for one in logs)
+                raise TimeoutError(f"loopback: no second model is served in {WAIT_S:g} s\n{words}")
             time.sleep(0.2)
         warm.stop(60_000)
         site = Site(KafkaLog(local.config.stream), local.config.stream, WRITE_RATE, seed=91)

@@ -77,11 +77,11 @@ def run(options: argparse.Namespace) -> int:
     own = listen(config.run.metrics_host, config.run.port_of(options.role, options.index), process)
     refuse_second(config, options.role, options.index, own.instance)
     folder = Path(config.run.dir) / "roles"
-    folder.mkdir(parents=True, exist_ok=True)
-    lock_file(
-        folder / f"{options.role}-{options.index}.lock",
-        f"{options.role}-{options.index} of {config.run.dir}",
-    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock_file(folder / f"{process}.lock", f"{process} of {config.run.dir}")
+    except OSError as error:
+        return refuse("role", f"run.dir: {folder}: {error.strerror or error}; nothing was started")
     work: roles.Role = getattr(roles, options.role)  # a function for each of ROLES
     work(config, options.index, stop)
     return 0
