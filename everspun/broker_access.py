@@ -29,11 +29,13 @@ FRAUD_APP = "everspun-fraud"
 
 @dataclass(frozen=True)
 class Access:
-    """Topics and groups of one principal, without the prefix of a deployment. `own`: it makes,
-    reads and writes all topics whose names begin so, and is of the group of that name."""
+    """Topics and groups of one principal, without the prefix of a deployment. `describes`: it asks
+    where they end, and reads none. `own`: it makes, reads and writes all topics whose names begin
+    so, and is of the group of that name."""
 
     writes: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
+    describes: tuple[str, ...] = ()
     group: str = ""
     own: str = ""
     administers: bool = False
@@ -55,7 +57,9 @@ def access(model: str, catalogues: tuple[str, ...] = ()) -> dict[str, Access]:
             ),
             group="labelers",
         ),
-        "fraud": Access(writes=("verdicts",), reads=("signals", "verdicts"), own=FRAUD_APP),
+        "fraud": Access(
+            writes=("verdicts",), reads=("signals", "verdicts"), describes=INPUTS, own=FRAUD_APP
+        ),
         "breaker": Access(
             writes=("verdicts", "tallies", "bands"),
             reads=(*INPUTS, "verdicts", "tallies", "bands", *catalogues),
@@ -119,6 +123,8 @@ def _grants(who: str, may: Access, prefix: str) -> Iterator[Grant]:
         yield Grant(who, "Write", "topic", prefix + topic)
     for topic in may.reads:
         yield Grant(who, "Read", "topic", prefix + topic)
+    for topic in may.describes:
+        yield Grant(who, "Describe", "topic", prefix + topic)
     if may.group:
         yield Grant(who, "Read", "group", prefix + may.group)
     if may.own:

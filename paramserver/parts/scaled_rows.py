@@ -38,6 +38,8 @@ def scaled(rows: Rows, bits: int) -> ScaledRows:
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             scales = np.abs(some).max(axis=1, initial=0) / most
             scales[~np.isfinite(scales)] = np.nan
+            beyond = np.isinf(scales * most)  # rounded up, of a weight near the largest float
+            scales[beyond] = np.nextafter(scales[beyond], np.float32(0))
             numbers = np.rint(some / scales[:, None])
         numbers[~np.isfinite(numbers)] = 0
         found.numbers[at : at + _ROWS] = np.clip(numbers, -most, most)

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from everspun.__main__ import main
-from everspun.broker_access import OPERATOR, SITE, access
+from everspun.broker_access import OPERATOR, SITE, access, grants
 from everspun.hosts import ROLES
+from stream import StreamConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 PRINCIPALS = tuple(access("shop"))
@@ -29,6 +30,18 @@ def test_the_page_says_what_the_table_says():
         own = {f"{may.own}*"} if may.own else set()
         assert writes == set(may.writes) | own, role
         assert reads == set(may.reads) | own, role
+
+
+def test_the_fraud_filter_may_ask_where_the_inputs_end_and_read_neither():
+    """As it asks at each start: a watermark beyond them counts for nothing (F3)."""
+    found = {
+        (grant.operation, grant.name)
+        for grant in grants(StreamConfig(topic_prefix="eu-"), "m")
+        if grant.principal == "User:fraud"
+    }
+    assert {("Describe", "eu-impressions"), ("Describe", "eu-clicks")} <= found
+    assert ("Read", "eu-impressions") not in found
+    assert "asks where `impressions` and `clicks` end" in (ROOT / "docs/security.md").read_text()
 
 
 def test_the_command_prints_them_for_kafkas_own_tool(

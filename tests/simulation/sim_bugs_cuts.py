@@ -103,6 +103,16 @@ def delta_since_settling() -> list[Patch]:
     return [replaced(Shard.settle, bad)]
 
 
+_go_on = loading._go_on
+
+
+def _upon_anything(
+    catalogue: Any, manifests: list[Manifest], before: str, tables: Any, rebases: bool
+) -> None:
+    first = str(manifests[0].parent) if manifests else before
+    _go_on(catalogue, manifests, first, tables, rebases)
+
+
 @bug(
     "delta applied to another parent",
     "a replica applies the newest delta to whatever it holds (X3)",
@@ -114,14 +124,9 @@ def delta_on_another_parent() -> list[Patch]:
     def steps(target: Manifest, find: Any) -> Any:
         return serving_steps(target, None, find)
 
-    go_on = loading._go_on
-
-    def unchecked(catalogue: Any, manifests: list[Manifest], before: str, tables: Any) -> None:
-        go_on(catalogue, manifests, str(manifests[0].parent) if manifests else before, tables)
-
     return [
         replaced(serving_steps, bad, of=catalogue_module),
-        replaced(go_on, unchecked, of=loading),
+        replaced(loading._go_on, _upon_anything, of=loading),
     ]
 
 
@@ -135,14 +140,9 @@ def base_on_another_parent() -> list[Patch]:
             return (ServingStep(target, True),)
         return serving_steps(target, held, find)
 
-    go_on = loading._go_on
-
-    def unchecked(catalogue: Any, manifests: list[Manifest], before: str, tables: Any) -> None:
-        go_on(catalogue, manifests, str(manifests[0].parent) if manifests else before, tables)
-
     return [
         replaced(serving_steps, bad, of=catalogue_module),
-        replaced(go_on, unchecked, of=loading),
+        replaced(loading._go_on, _upon_anything, of=loading),
     ]
 
 

@@ -160,7 +160,7 @@ def _verify(archive: Archive, partitions: range) -> int:
             records += len(archive.records(path))
         except Damaged as error:
             wrong += 1
-            console.print(str(error), style="red")
+            console.print(str(error), style="red", soft_wrap=True)
     lost = sum(head.lost for p in partitions if (head := archive.head(p)) is not None)
     if lost:
         console.print(

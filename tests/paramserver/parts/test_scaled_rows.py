@@ -3,7 +3,7 @@ whatever way a row comes."""
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as of_numpy
 
@@ -39,6 +39,7 @@ def decoded(file: EncodedServing) -> ServingPart:
     return decode_serving(b"".join(file.pieces), SPEC)
 
 
+@example(np.full((1, 1), np.finfo(np.float32).max), 8)
 @given(
     of_numpy.arrays(np.float32, st.tuples(st.integers(0, 5), st.integers(1, 9)), elements=FINITE),
     st.sampled_from([8, 16]),
