@@ -26,6 +26,7 @@ def test_events_in_avro_are_read_and_checked(
     registry: SmallRegistry,
     tmp_path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ):
     stream = StreamConfig(
         bootstrap_servers=broker_of_kind("embedded").address, topic_prefix=topic_prefix,
@@ -71,10 +72,11 @@ def test_events_in_avro_are_read_and_checked(
         f'topic_prefix = "{topic_prefix}"\ncategorical_features = ["user"]\n'
         f'[registry]\nurl = "{registry.url}"\nunknown_ms = 0\n'
     )
+    monkeypatch.setenv("COLUMNS", "200")  # a reason stands in one line
     assert main(["events", "check", "impressions", "--config", str(config)]) == 1
     out = " ".join(capsys.readouterr().out.split())
     assert "2 good events, 2 bad records" in out
     assert "the registry does not know" in out
     registry.fault = "500"
     assert main(["events", "check", "impressions", "--config", str(config)]) == 2
-    assert "answers 500" in " ".join(capsys.readouterr().out.split())
+    assert "answers 500" in " ".join(capsys.readouterr().err.split())
