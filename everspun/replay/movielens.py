@@ -31,6 +31,7 @@ DELAY_NOTE = (
 
 DELAY_SEED = 20_260_101
 READ_SHARE = 0.95
+DOWNLOAD_S = 300
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class MovieLens:
 
 
 def fetch(cache: Path) -> Path:
-    """The wheel in `cache`, downloaded on first use. Raises RuntimeError with pip's words if it
-    cannot be had."""
+    """The wheel in `cache`, downloaded on first use. Raises OSError with pip's words if it cannot
+    be had."""
     found = sorted(cache.glob("recbole-1.2.1-*.whl"))
     if found:
         return found[0]
@@ -67,10 +68,14 @@ def fetch(cache: Path) -> Path:
         "--dest",
         str(cache),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_S)
+    except subprocess.TimeoutExpired:
+        raise OSError(f"{WHEEL} (the demo's real log): no download in {DOWNLOAD_S} s") from None
     if done.returncode:
-        raise RuntimeError(
-            f"could not download {WHEEL} (the demo's real log): {done.stderr.strip()}"
+        raise OSError(
+            f"could not download {WHEEL} (the demo's real log): {done.stderr.strip()}; put its "
+            f"wheel into {cache}, or let pip reach a package index"
         )
     return sorted(cache.glob("recbole-1.2.1-*.whl"))[0]
 
