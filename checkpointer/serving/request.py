@@ -179,7 +179,7 @@ def check_extent(body: bytes, rows_max: int, lists: int = 0) -> None:
     """Raises BadRequest for a large body that would make more objects than a request may have,
     before any is made. `lists`: how many a row may have."""
     if len(body) > UNSEEN_BYTES_MAX:
-        opened, deepest, members = extent(np.frombuffer(body, np.uint8))
+        opened, deepest, members, _ = extent(np.frombuffer(body, np.uint8))
         if opened > (2 + lists) * rows_max + FIELDS_MAX or members > FIELDS_MAX:
             raise BadRequest(
                 f"body: {opened} objects and lists, up to {members} fields in one object; send at "

@@ -7,10 +7,11 @@ OPEN_LIST, CLOSE_LIST, OPEN, CLOSE = 91, 93, 123, 125
 
 
 @kernel
-def extent(text: Bytes) -> tuple[int, int, int]:
-    """(objects and lists, how deep they are nested, most fields of one object) of JSON, whatever it
-    is worth. Brackets and colons inside strings do not count."""
-    opened, level, deepest, members, most = 0, 0, 0, 0, 0
+def extent(text: Bytes) -> tuple[int, int, int, int]:
+    """(objects and lists, how deep they are nested, most fields of one object, fields of the
+    outermost one) of JSON, whatever it is worth. Fields that are there twice count twice; brackets
+    and colons inside strings do not count."""
+    opened, level, deepest, members, most, outermost = 0, 0, 0, 0, 0, 0
     at, quoted = 0, False
     while at < len(text):
         byte = text[at]
@@ -32,29 +33,6 @@ def extent(text: Bytes) -> tuple[int, int, int]:
         elif byte == COLON:
             members += 1
             most = max(most, members)
+            outermost += level == 1
         at += 1
-    return opened, deepest, most
-
-
-@kernel
-def members(text: Bytes) -> int:
-    """How many fields the outermost object of JSON has, those that are there twice counted twice.
-    Colons inside strings do not count."""
-    level, found, at, quoted = 0, 0, 0, False
-    while at < len(text):
-        byte = text[at]
-        if quoted:
-            if byte == BACKSLASH:
-                at += 1
-            elif byte == QUOTE:
-                quoted = False
-        elif byte == QUOTE:
-            quoted = True
-        elif byte in (OPEN, OPEN_LIST):
-            level += 1
-        elif byte in (CLOSE, CLOSE_LIST):
-            level -= 1
-        elif byte == COLON:
-            found += level == 1
-        at += 1
-    return found
+    return opened, deepest, most, outermost

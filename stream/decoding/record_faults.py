@@ -132,7 +132,7 @@ def _text(value: bytes) -> str:
         raise _Unreadable(
             "value", "is not JSON alone: it begins with a byte order mark; send it without"
         )
-    _, levels, _ = extent(np.frombuffer(value, np.uint8))
+    _, levels, *_ = extent(np.frombuffer(value, np.uint8))
     if levels > DEPTH_MAX:
         raise _Unreadable("value", f"is nested {levels} deep; allowed are {DEPTH_MAX} levels")
     return text

@@ -60,7 +60,7 @@ class SequencesBytes:
         ends = np.cumsum(_HEAD.itemsize + lengths * click_bytes + chars)
         starts = ends - _HEAD.itemsize - lengths * click_bytes - chars
         out = np.empty(ends[-1] if len(ends) else 0, np.uint8)
-        places = _places(starts, lengths)
+        places = _Places(starts, lengths)
         _set(out, starts, heads)
         _set(out, places.times, rows.times.astype("<i8"))
         _set(out, places.lengths, sizes.astype("<i4"))
@@ -77,7 +77,7 @@ class SequencesBytes:
         heads = np.zeros(len(keys), _HEAD)
         heads[there] = _get(data, starts, _HEAD)
         lengths = heads["clicks"].astype(np.int64)
-        places = _places(starts, lengths[there])
+        places = _Places(starts, lengths[there])
         times: I64 = _get(data, places.times, np.dtype("<i8")).astype(np.int64)
         value_sizes = _get(data, places.lengths, np.dtype("<i4")).astype(np.int64)
         chars = np.diff(np.append(0, np.cumsum(value_sizes))[np.append(0, lengths[there].cumsum())])
@@ -101,10 +101,6 @@ class _Places:
         first = first + clicks * _TIME_BYTES
         self.lengths = np.repeat(first, clicks) + nth * _LENGTH_BYTES
         self.chars = first + clicks * _LENGTH_BYTES
-
-
-def _places(starts: I64, clicks: I64) -> _Places:
-    return _Places(starts, clicks)
 
 
 def _sizes(values: Sequence[bytes]) -> I64:

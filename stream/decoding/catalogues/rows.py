@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from stream.columns import LIST, STRING_BYTES_MAX, FeatureColumn, Features
 from stream.decoding.event_faults import feature_faults
-from stream.decoding.json_extent import members
+from stream.decoding.json_extent import extent
 from stream.record import Record
 
 #: Of heartbeats: a compacted topic takes no record without a key. No row has it.
@@ -98,7 +98,8 @@ class RowReader:
                 f"is a {type(bag).__name__}; send an object of attributes, or no value to delete "
                 f"the row",
             )
-        if members(np.frombuffer(value, np.uint8)) > len(bag):
+        *_, fields = extent(np.frombuffer(value, np.uint8))
+        if fields > len(bag):
             self._check_once(value)
         return bag
 
