@@ -41,9 +41,9 @@ class LabelerConfig:
         "rows of a catalogue held in memory, bytes; all of them lie on disk under run.dir (A3a)",
     )
     kept_bytes_max: int = option(
-        67_108_864,
-        "counters and sequences held in memory, bytes, by who adds them up and by each reading; "
-        "all of them lie on disk under run.dir (J4a)",
+        1_073_741_824,
+        "mapped of the files in which counters and sequences are looked up, bytes, by who adds "
+        "them up and by each reading; the kernel takes back what others need (J4a)",
     )
     orphan_share_max: float = option(
         0.5,

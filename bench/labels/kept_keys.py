@@ -2,7 +2,8 @@
 
 Keys are written to disk first, as a labeler's adder and its reading have written them. Then
 labelled rows go through the adder, and impressions are joined, as `bench.kept` does. `memory_mb` is
-the most that the process has grown by, files that the kernel maps for it left out.
+the most that the process has grown by, files that the kernel maps for it left out; `mapped_mb` are
+those. `load_s` is what a start takes to fill the rooms of both.
 """
 
 import shutil
@@ -78,6 +79,11 @@ def _anonymous_mb() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
 
 
+def _mapped_mb() -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssFile")) / 1024
+
+
 def _missed(stored: StoredRows) -> float:
     """Share of the rows that were asked for and not in memory."""
     return round(stored.misses / max(1, stored.hits + stored.misses), 3)
@@ -90,7 +96,7 @@ def _hashed(stream: StreamConfig, of: str, ranks: Any) -> Any:
 
 def _fill(stream: StreamConfig, dir: Path, keys: int) -> None:
     """Every key was shown ten times and clicked once; every user has clicked so many items."""
-    rng, state = np.random.default_rng(SEED), kept_state(stream, RocksStorage(dir), 0)
+    rng, state = np.random.default_rng(SEED), _opened(stream, dir)
     bucket = START_MS // BUCKET_MS - 1
     for first in range(0, keys, CHUNK):
         n = min(CHUNK, keys - first)
@@ -116,15 +122,24 @@ def _opened(stream: StreamConfig, dir: Path) -> KeptState:
     return kept_state(stream, RocksStorage(dir), LIMITS.kept_bytes_max)
 
 
+def _load_s(state: KeptState) -> float:
+    """CPU seconds of the first look."""
+    began = time.process_time()
+    for kept in (*state.totals.values(), *state.sequences.values()):
+        kept.find(np.zeros(0, np.uint64))
+    return time.process_time() - began
+
+
 def _measured(
     stream: StreamConfig, dir: Path, keys: int, impressions: int, rss: float
 ) -> dict[str, Any]:
-    rng, at_ms = np.random.default_rng(SEED), START_MS
+    rng, at_ms, mapped = np.random.default_rng(SEED), START_MS, _mapped_mb()
     adder = Adder(stream, (), _opened(stream, dir / "counts"))
     adder.number = adder.written
     index = JoinedCounts(stream, 0, _opened(stream, dir / "read"), START_MS + stream.wait_ms)
     index.need(0, START_MS + stream.wait_ms)
-    add_s = join_s = most_mb = 0.0
+    load_s = _load_s(adder.state) + _load_s(index.state)
+    add_s = join_s = most_mb = mapped_mb = 0.0
     offset, records = 1, impressions // ROWS
     for i in range(records + BEFORE):
         n, span_ms = ROWS, ROWS * 1_000 // A_SECOND
@@ -149,15 +164,16 @@ def _measured(
         if i >= BEFORE:
             add_s, join_s = add_s + middle - began, join_s + ended - middle
         most_mb = max(most_mb, _anonymous_mb() - rss)
+        mapped_mb = max(mapped_mb, _mapped_mb() - mapped)
     rows = records * ROWS
-    one, other = adder.state.stored, index.stored
-    for stored in (one, other):
-        stored.close()
+    for state in (adder.state, index.state):
+        state.stored.close()
     return {
         "add_us": round(1e6 * add_s / rows, 2),
         "join_us": round(1e6 * join_s / rows, 2),
-        "misses": [_missed(stored) for stored in (one, other)],
+        "load_s": round(load_s, 1),
         "memory_mb": round(most_mb),
+        "mapped_mb": round(mapped_mb),
     }
 
 

@@ -38,8 +38,8 @@ Contribution: TypeAlias = RowCounts | KeyClicks
 AHEAD_MAX = 256
 #: Buckets that are published at once: their rows are in memory until they are acknowledged.
 STEP_MAX = 1
-#: Rows of restored buckets that are not written yet.
-PENDING_MAX = 100_000
+#: Packs of restored buckets that are not written yet.
+PENDING_MAX = 1_000
 
 
 class _CountedPartition:

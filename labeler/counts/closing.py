@@ -56,9 +56,10 @@ def closed_totals(
     if kept.sum() > of_slice:  # of equals, those of lower keys
         order = np.lexsort((rows.keys, -shows))
         kept[order[of_slice:]] = False
-    totals.forget(rows.keys[~kept])
+    rows = rows.take(kept)
+    totals.keep_slice(at.turn, rows)
     others = changed.take(~totals.is_of_slice(changed.keys, at.turn))
-    said = totals_together([rows.take(kept), others])
+    said = totals_together([rows, others])
     return said.take(np.argsort(said.keys))
 
 
@@ -100,7 +101,8 @@ def closed_sequences(
     order = np.lexsort((rows.keys, -rows.bucket))
     through = np.cumsum(np.where(stays, rows.bytes, 0)[order])
     stays[order[through > bytes_max // at.slices]] = False
-    kept.forget(rows.keys[~stays])
+    rows = rows.take(stays)
+    kept.keep_slice(at.turn, rows)
     others = changed.take(~kept.is_of_slice(changed.keys, at.turn))
-    said = together([rows.take(stays), others])
+    said = together([rows, others])
     return said.take(np.argsort(said.keys))

@@ -38,7 +38,6 @@ from stream.internal_topics import (
     decode_counts,
 )
 from stream.kernels import F64, I64, U64, Bools
-from stream.log.rows import StoredRows
 
 Floats = npt.NDArray[np.float32]
 
@@ -69,7 +68,7 @@ class JoinedCounts:
         self._bucket_ms = stream.counts_bucket_ms
         self._parts = CountParts(self._bucket_ms, stream.counts_slices)
         self.next_offset = next_offset
-        self._state = state or kept_state(stream)
+        self.state = state or kept_state(stream)
         self._base = -1  # the bucket that it is as of
         #: The number before the first record that it was made of; None = none was read.
         self._since: int | None = None
@@ -77,7 +76,7 @@ class JoinedCounts:
         self._later_rows = 0
         self._places: list[_BucketPlace] = []  # of the last round of slices, and of what is later
         self._needs: dict[int, int] = {}
-        self._go_on(self._state.written(), arrival_ms)
+        self._go_on(self.state.written(), arrival_ms)
 
     def _go_on(self, said: dict[str, Any], arrival_ms: int) -> None:
         """With what was written, where all of the slices were counted in it."""
@@ -88,17 +87,12 @@ class JoinedCounts:
             or said["offset"] < self.next_offset
             or said["bucket"] > self.bucket_of(arrival_ms)
         ):
-            self._state.clear()
+            self.state.clear()
             return
         self.next_offset, self._since = said["offset"], since
         self._base = self._parts.bucket = said["bucket"]
         self._parts.number = number
         self._places = [_BucketPlace(*place) for place in said["places"]]
-
-    @property
-    def stored(self) -> StoredRows:
-        """The rows of the state."""
-        return self._state.stored
 
     @property
     def bucket(self) -> int:
@@ -219,7 +213,7 @@ class JoinedCounts:
     def _sequences_as_of(self, one: KeptClicks, keys: U64, bucket: int) -> KeySequences:
         """What is given of each key's clicks, (n,)."""
         self._check_held(bucket)
-        base = self._state.sequences[one.name]
+        base = self.state.sequences[one.name]
         said = [record for record in self._later if record.bucket <= bucket]
         parts = [base.find(keys), *(_said_of(record, one).find(keys) for record in said)]
         newest = np.zeros(len(keys), np.int64)  # which of the parts says what a key has
@@ -237,7 +231,7 @@ class JoinedCounts:
     def _as_of(self, one: CountedValues, keys: U64, bucket: int) -> tuple[F64, F64]:
         """Faded (negatives, clicks) of each key, (n,)."""
         self._check_held(bucket)
-        found = self._state.totals[one.name].find(keys)
+        found = self.state.totals[one.name].find(keys)
         for record in self._later:
             if record.bucket > bucket:
                 break
@@ -259,7 +253,7 @@ class JoinedCounts:
         low = min(self._needs.values())
         while self._later and self._later[0].bucket <= low:
             record = self._later.popleft()
-            apply_stored(self._state, record)
+            apply_stored(self.state, record)
             self._base = record.bucket
             self._later_rows -= _size(record)
             self._write(record)
@@ -272,7 +266,7 @@ class JoinedCounts:
         places = self._places[: len(self._places) - len(self._later)]
         at = {"number": record.number, "bucket": record.bucket, "since": self._since}
         at["offset"] = places[-1].offset
-        self._state.commit({**at, "places": places[-self._stream.counts_slices :]})
+        self.state.commit({**at, "places": places[-self._stream.counts_slices :]})
 
 
 def _size(record: CountRecord) -> int:

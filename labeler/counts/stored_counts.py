@@ -5,7 +5,7 @@ from stream import StreamConfig
 from stream.columns.counters import KeptState
 from stream.hashing import key_id
 from stream.internal_topics import CountRecord
-from stream.log.rows import MemoryStorage, RowStorage, StoredRows
+from stream.log.rows import MemoryStorage, RowStorage
 
 #: Memory of a state of which nothing else is said.
 BYTES_MAX = 67_108_864
@@ -23,9 +23,8 @@ def kept_state(
         f"{[one.name for one in counted]} {[one.name for one in kept]} {stream.counts_bucket_ms} "
         f"{key_id(stream.hash_secret)} {topic_id}"
     )
-    totals_max = 0 if not counted else bytes_max // 2 if kept else bytes_max
-    stored = StoredRows(storage or MemoryStorage(), bytes_max - totals_max)
-    return KeptState(stored, counted, kept, stream.counts_slices, totals_max, decides)
+    storage = storage or MemoryStorage()
+    return KeptState(storage, counted, kept, stream.counts_slices, bytes_max, decides)
 
 
 def apply_stored(state: KeptState, record: CountRecord) -> None:

@@ -262,7 +262,6 @@ class LabelerMetrics(InputMetrics):
         for name, count in keys.items():
             self._kept_keys.labels(name).set(count)
         self._kept_bytes.set(adder.state.memory_bytes)
-        self._show_lookups("adder", adder.state.stored)
 
     @property
     def orphan_share(self) -> float:
@@ -331,9 +330,6 @@ class LabelerMetrics(InputMetrics):
     def _show_catalogues(self, labelling: Labelling) -> None:
         """Of the first reading."""
         self._catalogue_failures.set(labelling.totals.catalogue_failures)
-        counts = labelling.joined.counts.joined
-        if counts is not None:
-            self._show_lookups("counts", counts.stored)
         joined = labelling.joined.catalogues.joined
         if joined is None:
             return

@@ -7,12 +7,12 @@ Shared by who adds them up, who joins them to impressions, and who serves them.
 - `fading`: how much a count weighs after so many buckets
 - `kept_clicks`: what is kept of clicks, by whose declarations, and what a model reads of it
 - `kept_state`: all counters and sequences of one reader or writer of `counts`, on disk
+- `key_rows`: the newest rows of one thing that is kept, by key, in rooms
 - `key_sequences`: the newest clicks of some keys, and what clicks more and less make of them
-- `recent_totals`: totals that were asked for or written lately, as columns of a fixed size
-- `row_bytes`: totals and sequences as bytes, a value for each key
+- `key_table`: rows of a few numbers by key, in a room
+- `sequence_words`: sequences as rows of words
 - `sequences`: the clicks of one thing that is kept, by key
-- `stored_keys`: what one thing that is kept has of each key, on disk, with a bounded cache
-- `stored_totals`: totals on disk, and the most recent ones as columns
+- `stored_keys`: what one thing that is kept has of each key, on disk
 - `totals`: the totals of one thing that is counted, by key
 - `values`: the numbers that a model reads of a counter
 """

@@ -6,11 +6,14 @@ from typing import Any
 
 from stream.columns.counters.counted import CountedValues
 from stream.columns.counters.kept_clicks import KeptClicks
+from stream.columns.counters.key_rows import SequencesRows, TotalsRows
 from stream.columns.counters.key_sequences import KeySequences
-from stream.columns.counters.row_bytes import SequencesBytes
 from stream.columns.counters.stored_keys import StoredKeys
-from stream.columns.counters.stored_totals import StoredTotals
-from stream.log.rows import StoredRows
+from stream.columns.counters.totals import KeyTotals
+from stream.log.rows import Rooms, RowStorage, StoredRows
+
+#: Of what lies on disk; another one is of no use.
+FORMAT = 2
 
 
 class KeptState:
@@ -19,27 +22,30 @@ class KeptState:
 
     def __init__(
         self,
-        stored: StoredRows,
+        storage: RowStorage,
         counted: Iterable[CountedValues],
         kept: Iterable[KeptClicks],
         slices: int,
-        totals_max: int,
+        bytes_max: int,
         decides: str,
     ) -> None:
-        """`totals_max`: bytes of totals in memory. `decides`: what was written under another one,
-        in words, is of no use."""
-        counted = tuple(counted)
-        self.stored, self._decides = stored, f"{decides} {slices}"
-        each = totals_max // max(1, len(counted))
-        self.totals = {one.name: StoredTotals(stored, one.name, slices, each) for one in counted}
+        """`bytes_max`: of it in memory, about. `decides`: what was written under another one, in
+        words, is of no use."""
+        self.stored, self._rooms = StoredRows(storage, 0), Rooms(storage, bytes_max)
+        self._decides = f"{FORMAT} {decides} {slices}"
+        self.totals: dict[str, StoredKeys[KeyTotals]] = {
+            one.name: StoredKeys(self.stored, one.name, slices, TotalsRows(self._rooms))
+            for one in counted
+        }
         self.sequences: dict[str, StoredKeys[KeySequences]] = {
-            one.name: StoredKeys(stored, one.name, slices, SequencesBytes()) for one in kept
+            one.name: StoredKeys(self.stored, one.name, slices, SequencesRows(self._rooms))
+            for one in kept
         }
 
     @property
     def memory_bytes(self) -> int:
         """Memory of the rows that are held."""
-        return self.stored.memory_bytes + sum(one.memory_bytes for one in self.totals.values())
+        return self._rooms.memory_bytes
 
     def written(self) -> dict[str, Any]:
         """What the last `commit` said; nothing where it is of no use."""
@@ -56,6 +62,7 @@ class KeptState:
 
     def clear(self) -> None:
         """Forget everything."""
-        for totals in self.totals.values():
-            totals.drop_recent()
+        every: list[StoredKeys[Any]] = [*self.totals.values(), *self.sequences.values()]
+        for kept in every:
+            kept.unload()
         self.stored.clear()

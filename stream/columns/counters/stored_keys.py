@@ -1,106 +1,138 @@
-"""What one thing that is kept has of each key, on disk, with a bounded cache (J4a).
+"""What one thing that is kept has of each key, on disk (J4a).
 
-Keys lie by slice (J3), rising: what a bucket publishes anew is one reach of the disk.
+What lasts are *packs* of keys in columns: one of each slice (J3), as of its last turn, and behind
+it what was put since. Rows are looked up in rooms, which are filled from the packs at the first
+use: what a bucket changes is a few dozen writes, whatever number of keys it is about, and no key is
+looked for on its own among what lasts.
 """
 
 from typing import Generic
 
 import numpy as np
 
-from stream.columns.counters.row_bytes import RowBytes, Rows
+from stream.columns.counters.key_rows import KeyRows, Rows, keys_of
 from stream.columns.counters.totals import slice_of
-from stream.kernels import U64, Bools
+from stream.kernels import I64, U64, Bools
 from stream.log.rows import StoredRows
 
-_KEY = np.dtype([("slice", ">u4"), ("key", ">u8")])
+_PACK, _CHANGES = b"\0", b"\1"
 
 
 class StoredKeys(Generic[Rows]):
     """Totals or sequences by key. Several share one `StoredRows`, by name. Raises RowsFailed."""
 
-    def __init__(
-        self,
-        stored: StoredRows,
-        name: str,
-        slices: int,
-        row_bytes: RowBytes[Rows],
-        *,
-        held: bool = True,
-    ) -> None:
-        """`held`: rows that were asked for or put lately are held in memory as they lie on disk."""
-        self._stored, self._slices, self._held = stored, slices, held
-        self._row_bytes: RowBytes[Rows] = row_bytes
+    def __init__(self, stored: StoredRows, name: str, slices: int, rows: KeyRows[Rows]) -> None:
+        self._stored, self._slices = stored, slices
+        self._rows: KeyRows[Rows] = rows
         self._prefix = name.encode() + b"\0"
-        self._width = len(self._prefix) + _KEY.itemsize
-        self._sizes: dict[int, int] = {}  # keys of each slice when its turn came
+        self._changes: dict[int, list[bytes]] = {}  # by slice, the names of what was put since
+        self._put_before = 0  # changes of them all
+        self._is_loaded = False
 
     def __len__(self) -> int:
-        """Keys, as far as their slices have had their turn."""
-        return sum(list(self._sizes.values()))  # asked by a thread beside
+        """Keys; 0 before the first use."""
+        return len(self._rows)
 
     def find(self, keys: U64) -> Rows:
         """Of these keys, in their order, whatever it is; zeros, or no clicks, where there are
         none."""
-        distinct, at = np.unique(keys, return_inverse=True)
-        found: Rows = self._row_bytes.decoded(distinct, self._rows(distinct))
-        return found.take(at)
+        self._load()
+        return self._rows.find(keys)
 
     def put(self, rows: Rows) -> None:
         """These in the place of those that there are. Their keys are distinct."""
-        self._put(self._names(rows.keys), self._row_bytes.encoded(rows))
-
-    def forget(self, keys: U64) -> None:
-        """They have nothing any more."""
-        numbers, gone = np.unique(slice_of(keys, self._slices), return_counts=True)
-        for number, n in zip(numbers.tolist(), gone.tolist(), strict=True):
-            self._sizes[number] = max(0, self._sizes.get(number, 0) - n)
-        self._put(self._names(keys), [b""] * len(keys))
+        self._load()
+        self._rows.put(rows)
+        self._note(rows)
 
     def forget_all(self) -> None:
         """No key has anything any more."""
+        self._load()
         for number in range(self._slices):
-            names, _ = self._stored.items(self._slice_name(number))
-            self._put(names, [b""] * len(names))
-        self._sizes.clear()
+            self._delete_changes(number)
+            self._write(self._pack_name(number), b"")
+        self._rows.clear()
 
     def of_slice(self, number: int) -> Rows:
         """All of one slice, keys rising."""
-        names, values = self._stored.items(self._slice_name(number))
-        self._sizes[number] = len(names)
-        table = np.frombuffer(b"".join(names), np.uint8).reshape(len(names), self._width)
-        keys = np.ascontiguousarray(table[:, len(self._prefix) :]).view(_KEY).reshape(len(names))
-        found: Rows = self._row_bytes.decoded(keys["key"].astype(np.uint64), values)
-        return found
+        return self.find(self._keys_of_slice(number))
+
+    def keep_slice(self, number: int, rows: Rows) -> None:
+        """Of one slice these alone, keys rising, as `of_slice` has given them."""
+        self._load()
+        gone = np.setdiff1d(self._keys_of_slice(number), rows.keys, assume_unique=True)
+        self._rows.drop(gone)
+        self._delete_changes(number)
+        ends: I64 = np.array([0, len(rows.keys)])
+        (pack,) = self._rows.packed(rows, ends)
+        self._write(self._pack_name(number), pack if len(rows.keys) else b"")
 
     def replace_slice(self, number: int, rows: Rows) -> None:
         """J3: of the keys of one slice, those that are not in `rows` have nothing any more; `rows`
-        may hold keys of other slices too."""
-        names = self._names(rows.keys)
-        said = dict(zip(names, self._row_bytes.encoded(rows), strict=True))
-        held = dict(zip(*self._stored.items(self._slice_name(number)), strict=True))
-        changed = dict(said.items() - held.items())
-        changed |= dict.fromkeys(held.keys() - said.keys(), b"")
-        self._put(list(changed), list(changed.values()))
-        self._sizes[number] = int(self.is_of_slice(rows.keys, number).sum())
+        may hold keys of other slices too. Their keys rise."""
+        self._load()
+        mine = self.is_of_slice(rows.keys, number)
+        self.keep_slice(number, rows.take(mine))
+        self._rows.put(rows)
+        self._note(rows.take(~mine))
 
     def is_of_slice(self, keys: U64, number: int) -> Bools:
         """Which of these keys, (n,), are in a slice."""
         found: Bools = slice_of(keys, self._slices) == number
         return found
 
-    def _rows(self, keys: U64) -> list[bytes]:
-        return self._stored.get(self._names(keys), hold=self._held)
+    def unload(self) -> None:
+        """What lies on disk is deleted by who calls."""
+        self._rows.clear()
+        self._changes.clear()
+        self._is_loaded = False
 
-    def _put(self, names: list[bytes], values: list[bytes]) -> None:
-        self._stored.put(names, values, hold=self._held)
+    def _load(self) -> None:
+        if self._is_loaded:
+            return
+        self._is_loaded = True
+        with self._rows.rooms.filling():
+            for number in range(self._slices):
+                names, packs = self._stored.items(self._slice_name(number))
+                for name, pack in zip(names, packs, strict=True):
+                    self._rows.put(self._rows.unpacked(pack))
+                    if name != self._pack_name(number):
+                        self._changes.setdefault(number, []).append(name)
+                        self._put_before = max(self._put_before, int.from_bytes(name[-8:], "big"))
+                if number == 0:  # slices are of one size
+                    self._rows.expect(len(self._rows) * self._slices)
+
+    def _note(self, rows: Rows) -> None:
+        """What was put, by slice."""
+        if not len(rows.keys):
+            return
+        self._put_before += 1
+        of = slice_of(rows.keys, self._slices)
+        order = np.argsort(of, kind="stable")
+        numbers, counts = np.unique(of, return_counts=True)
+        packs = self._rows.packed(rows.take(order), np.append(0, np.cumsum(counts)))
+        for number, pack in zip(numbers.tolist(), packs, strict=True):
+            name = self._slice_name(number) + _CHANGES + self._put_before.to_bytes(8, "big")
+            self._changes.setdefault(number, []).append(name)
+            self._write(name, pack)
+
+    def _keys_of_slice(self, number: int) -> U64:
+        """Rising."""
+        self._load()
+        names = [self._pack_name(number), *self._changes.get(number, ())]
+        packs = self._stored.get(names, hold=False)
+        keys = [keys_of(pack) for pack in packs if pack]
+        return np.unique(np.concatenate(keys)) if keys else np.zeros(0, np.uint64)
+
+    def _delete_changes(self, number: int) -> None:
+        for name in self._changes.pop(number, ()):
+            self._write(name, b"")
+
+    def _write(self, name: bytes, pack: bytes) -> None:
+        self._stored.put([name], [pack], hold=False)
+
+    def _pack_name(self, number: int) -> bytes:
+        return self._slice_name(number) + _PACK
 
     def _slice_name(self, number: int) -> bytes:
         return self._prefix + number.to_bytes(4, "big")
-
-    def _names(self, keys: U64) -> list[bytes]:
-        table = np.empty((len(keys), self._width), np.uint8)
-        table[:, : len(self._prefix)] = np.frombuffer(self._prefix, np.uint8)
-        ends = np.empty(len(keys), _KEY)
-        ends["slice"], ends["key"] = slice_of(keys, self._slices), keys
-        table[:, len(self._prefix) :] = ends.view(np.uint8).reshape(len(keys), _KEY.itemsize)
-        return table.reshape(-1).view(f"V{self._width}").tolist()  # type: ignore[no-any-return]

@@ -1,13 +1,17 @@
 """Rows by key on disk: a RocksDB of raw keys and values (shell)."""
 
 import logging
+import mmap
+import os
 import shutil
+import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
 
+import numpy as np
 from rocksdict import (
     BlockBasedOptions,
     Cache,
@@ -18,12 +22,34 @@ from rocksdict import (
     WriteOptions,
 )
 
-from stream.log.rows.storage import RowsFailed
+from stream.log.rows.storage import Room, RowsFailed
 
 logger = logging.getLogger(__name__)
 
 #: Memory of RocksDB itself, each: two buffers of what is written, and blocks of what is read.
 BUFFER_BYTES, CACHE_BYTES, FILES_OPEN_MAX = 4_194_304, 8_388_608, 128
+#: Values of so many bytes lie in files of their own, which compaction does not write again.
+BLOB_BYTES_MIN = 65_536
+
+
+class MappedRoom(Room):
+    """In a file without a name, mapped: it is gone with who holds it. All of its blocks are taken
+    at once, so a disk that is full is told here, and not when a page is written."""
+
+    on_disk = True
+
+    def __init__(self, dir: Path, nbytes: int) -> None:
+        with tempfile.TemporaryFile(dir=dir) as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, nbytes)
+            else:  # macOS
+                file.truncate(nbytes)
+            self._map = mmap.mmap(file.fileno(), nbytes)
+        self._map.madvise(mmap.MADV_RANDOM)
+        self.bytes = np.frombuffer(self._map, np.uint8)
+
+    def rest(self) -> None:
+        self._map.madvise(mmap.MADV_DONTNEED)  # of a file that is shared: what was written stays
 
 
 class RocksStorage:
@@ -70,6 +96,10 @@ class RocksStorage:
     def count(self) -> int:
         with self._doing("count") as db:
             return int(db.property_int_value("rocksdb.estimate-num-keys") or 0)
+
+    def room(self, nbytes: int) -> Room:
+        with self._doing("make room beside"):
+            return MappedRoom(self._dir.parent, nbytes)
 
     def clear(self) -> None:
         self.close()
@@ -122,6 +152,9 @@ def _options() -> Options:
     options.set_max_open_files(FILES_OPEN_MAX)
     options.set_max_total_wal_size(4 * BUFFER_BYTES)
     options.set_compression_type(DBCompressionType.none())
+    options.set_enable_blob_files(True)
+    options.set_min_blob_size(BLOB_BYTES_MIN)
+    options.set_enable_blob_gc(True)
     table = BlockBasedOptions()
     table.set_block_cache(Cache(CACHE_BYTES))
     table.set_bloom_filter(10, False)

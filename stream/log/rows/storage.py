@@ -9,10 +9,27 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Protocol
 
+import numpy as np
+
+from stream.kernels import Bytes
+
 
 class RowsFailed(Exception):
     """What the disk said. What lies there is of no more use to this process: it is emptied, and
     read again from the log."""
+
+
+class Room:
+    """Bytes, zeros at first, that are read and written as an array; nobody finds them again.
+    These are in memory."""
+
+    on_disk = False
+
+    def __init__(self, nbytes: int) -> None:
+        self.bytes: Bytes = np.zeros(nbytes, np.uint8)
+
+    def rest(self) -> None:
+        """What of a disk stands in memory may leave it."""
 
 
 class RowStorage(Protocol):
@@ -33,6 +50,9 @@ class RowStorage(Protocol):
 
     def count(self) -> int:
         """How many there are, about."""
+
+    def room(self, nbytes: int) -> Room:
+        """So many bytes beside the rows, until this process ends or lets go of them."""
 
     def clear(self) -> None:
         """Delete everything."""
@@ -68,6 +88,9 @@ class MemoryStorage:
 
     def count(self) -> int:
         return len(self.rows)
+
+    def room(self, nbytes: int) -> Room:
+        return Room(nbytes)
 
     def clear(self) -> None:
         self.rows.clear()

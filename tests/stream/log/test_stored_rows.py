@@ -60,6 +60,26 @@ def test_a_disk_that_fails_is_said(tmp_path):
         rows.commit()
 
 
+def test_a_room_is_zeros_that_nobody_finds_again(storage):
+    one, other = storage.room(10_000), storage.room(10_000)
+    assert not one.bytes.any()
+    one.bytes[7_000] = 3
+    one.rest()
+    assert (one.bytes[7_000], other.bytes.any()) == (3, False)
+    storage.write([b"k"], [b"v"])
+    assert storage.get([b"k"]) == [b"v"]
+    storage.clear()
+    assert one.bytes[7_000] == 3
+
+
+def test_a_disk_without_room_is_said_at_once(tmp_path):
+    storage = RocksStorage(tmp_path / "rows")
+    with pytest.raises(RowsFailed, match="make room"):
+        storage.room(1 << 60)
+    storage.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["rows"]
+
+
 @pytest.mark.parametrize("bytes_max", [0, 2_000, 1 << 20])
 def test_what_is_in_memory_changes_nothing(storage, bytes_max):
     rng, truth, rows = random.Random(1), {}, StoredRows(storage, bytes_max)
