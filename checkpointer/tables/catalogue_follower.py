@@ -1,7 +1,8 @@
 """The thread of a replica that reads catalogues to their newest rows (A5) (shell).
 
-A replica answers by what it has read, and says how old that is. Where a topic was made anew, or its
-reader fails, all is read once more beside what answers meanwhile.
+A replica answers by what it has read, and says how old that is. One with a folder goes on from what
+it had written there. Where a topic was made anew, or its reader or the disk fails, all is read once
+more beside what answers meanwhile.
 """
 
 import logging
@@ -12,12 +13,14 @@ import pyarrow as pa
 
 from stream import Partition, StreamConfig
 from stream.decoding.catalogues import CatalogueColumns, NewestRows
-from stream.log import Log, LogError
+from stream.log import Log, LogError, catalogue_kept_ms, wall_clock_ms
 from stream.log.rows import MemoryStorage, RocksStorage, RowsFailed, RowStorage, StoredRows
 
 _log = logging.getLogger(__name__)
 
 POLL_MS, RETRY_S = 200, 2.0
+#: Of what lies on disk nothing is of use.
+_NEVER_MS = 1 << 62
 
 
 class CatalogueFollower:
@@ -31,7 +34,8 @@ class CatalogueFollower:
         self._names = {Partition(topic, 0): name for name, topic in stream.catalogues.items()}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="catalogues", daemon=True)
-        self._readings = 0
+        self._place = 0  # of two folders that in which the rows lie which answer
+        self._is_first = True
         self.newest: NewestRows | None = None  # read to the end once
         self.failures = 0
 
@@ -77,30 +81,36 @@ class CatalogueFollower:
             _log.error("catalogues (failure %d): %r", self.failures, error, exc_info=why)
 
     def _read(self) -> None:
-        """From the first record on, until something fails."""
-        stream, self._readings = self._stream, self._readings + 1
+        """From where the rows were written on, or from the first record, until something fails."""
+        stream, is_first, self._is_first = self._stream, self._is_first, False
         limits = (stream.record_bytes_max, stream.catalogue_row_bytes_max)
+        place = self._place if self.newest is None else 1 - self._place
         rows = NewestRows(
             CatalogueColumns(stream.declared, *limits),
-            {name: self._room(name) for name in stream.catalogues},
+            {name: self._room(name, place) for name in stream.catalogues},
         )
+        since_ms = max(0, wall_clock_ms() - catalogue_kept_ms(stream)) if is_first else _NEVER_MS
         reader = self._source.reader()
         try:
             reader.assign(self._names)
             ends = reader.end_offsets(self._names)
-            for at, offset in reader.beginning_offsets(self._names).items():
-                reader.seek(at, offset)
+            for at, first in reader.beginning_offsets(self._names).items():
+                name = self._names[at]
+                offset = rows.go_on(name, reader.topic_id(at.topic), since_ms)
+                reader.seek(at, max(first, min(offset, ends[at])))
             while not self._stop.is_set():
                 for at, records in reader.poll(stream.poll_records_max, POLL_MS).items():
                     rows.read(self._names[at], records)
                 if all(reader.position(at) >= end for at, end in ends.items()):
-                    self.newest = rows
+                    self.newest, self._place = rows, place
         finally:
             reader.close()
+            if self.newest is not rows:
+                for held in rows.held.values():
+                    held.close()
 
-    def _room(self, name: str) -> StoredRows:
+    def _room(self, name: str, place: int) -> StoredRows:
         storage: RowStorage = MemoryStorage()
         if self._dir is not None:  # another folder than what answers meanwhile
-            place = f"catalogue-{name}-{self._readings % 2}"
-            storage = RocksStorage(self._dir / place, lasting=False)
+            storage = RocksStorage(self._dir / f"catalogue-{name}-{place}")
         return StoredRows(storage, self._bytes_max)

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
         tls_context,
         token_source,
     )
-    from stream.log.topics import Problem, topic_specs
+    from stream.log.topics import Problem, catalogue_kept_ms, topic_specs
     from stream.log.transactions import OpenTransaction, open_transactions
     from stream.log.wall_clock import wall_clock_ms
 else:
@@ -79,6 +79,7 @@ __all__ = [
     "Unavailable",
     "Writer",
     "batch_fault",
+    "catalogue_kept_ms",
     "check_topics",
     "client_security",
     "client_settings",

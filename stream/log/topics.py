@@ -90,9 +90,14 @@ def topic_specs(config: StreamConfig) -> list[TopicSpec]:
 
 def _catalogue(spec: TopicSpec, config: StreamConfig) -> TopicSpec:
     """A4: compacted, and no row while an impression may need it that is still there."""
-    kept_ms = LONG_MAX if config.replayed else config.wait_last_ms + config.outage_max_ms
-    more = {"cleanup.policy": "compact", "min.compaction.lag.ms": str(kept_ms)}
+    kept_ms = str(catalogue_kept_ms(config))
+    more = {"cleanup.policy": "compact", "min.compaction.lag.ms": kept_ms}
     return replace(spec, settings={**spec.settings, **more})
+
+
+def catalogue_kept_ms(config: StreamConfig) -> int:
+    """For so long no row of a catalogue is compacted, and none that deletes one is gone (A4)."""
+    return LONG_MAX if config.replayed else config.wait_last_ms + config.outage_max_ms
 
 
 def _spec(

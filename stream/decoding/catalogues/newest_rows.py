@@ -1,6 +1,7 @@
 """The newest rows of catalogues, for replicas (A5). One thread reads the log; others look up."""
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -17,13 +18,33 @@ class NewestRows:
     """Of all catalogues that are declared."""
 
     def __init__(self, columns: CatalogueColumns, held: Mapping[str, StoredRows]) -> None:
-        """`held`: empty, by catalogue."""
+        """`held`: by catalogue; empty, unless `go_on` is asked first."""
         self.columns, self.held = columns, held
         self.told_ms = dict.fromkeys(held, 0)  # time of the newest record, by catalogue
         self.wrong = 0  # records that could not be read
+        self._topic_ids: dict[str, str] = {}
 
-    def read(self, name: str, records: Iterable[Record]) -> None:
+    def go_on(self, name: str, topic_id: str, since_ms: int) -> int:
+        """Where to read a catalogue on from: behind what was written of this topic by these rules,
+        if its newest record is of `since_ms` or later. Otherwise that is deleted, and the answer is
+        0. Raises RowsFailed."""
+        self._topic_ids[name] = topic_id
+        held = self.held[name]
+        said = json.loads(held.position or b"{}")
+        same = bool(topic_id) and said.get("topic_id") == topic_id
+        if same and said["decides"] == self._decides(name) and said["told_ms"] >= since_ms:
+            self.told_ms[name] = said["told_ms"]
+            return int(said["offset"])
+        held.clear()
+        return 0
+
+    def _decides(self, name: str) -> str:
+        return self.columns.readers[name].decides
+
+    def read(self, name: str, records: Sequence[Record]) -> None:
         """The next records of a catalogue. Raises RowsFailed."""
+        if not records:
+            return
         reader, held = self.columns.readers[name], self.held[name]
         rows: dict[bytes, bytes] = {}
         for record in records:
@@ -36,7 +57,9 @@ class NewestRows:
             if row is not None:
                 rows[row.key] = row.value
         held.put(list(rows), list(rows.values()))
-        held.commit()
+        rules = {"topic_id": self._topic_ids.get(name, ""), "decides": self._decides(name)}
+        at = {"offset": records[-1].offset + 1, "told_ms": self.told_ms[name]}
+        held.commit(json.dumps({**rules, **at}).encode())
 
     def filled(self, table: pa.Table) -> pa.Table:
         """A request's rows with what they do not say themselves. Raises RowsFailed."""
