@@ -1,7 +1,7 @@
 """Two real logs, each with every feature that it has: our normalized entropy beside that of plain
 learners with the same features and the same label delay.
 
-    python -m bench.real_logs [--json] [--logs ebnerd,movielens] [--few]
+    python -m bench.real_logs [--json] [--logs ebnerd,movielens] [--few | --row-by-row]
 
 EB-NeRD (`examples/ebnerd`, real click times) and MovieLens 100k (the demo's log and model; its
 click times are drawn) are replayed through the real labeler in one process. Its labels are
@@ -16,7 +16,9 @@ their best setting of a few by hindsight, for each loss: alpha, rate and, of our
 batch; row by row is best before learning, and worse as served. `ne_excess` is our progressive
 normalized entropy over the best of theirs, less 1, by log; `served_excess` the same as served. With
 `--few` ours stays as configured and each of theirs has one setting: that measures less, in a fifth
-of the time. Takes 5 to 10 CPU minutes and 2 GB.
+of the time. With `--row-by-row` ours has batches of one row too: each row is then learned before
+the next one is said, as FTRL does it, and what is left of the difference is not the batches'. Takes
+5 to 10 CPU minutes and 2 GB; row by row 5 more.
 """
 
 import argparse
@@ -61,6 +63,7 @@ ALONE = ("replay.predict=false", "replay.attacks=false", "run.fraud=0")
 ALPHAS, RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4), (0.1, 0.2)
 #: Beside the settings of the configuration, for us: rows of a batch and alpha.
 OURS = tuple((rows, alpha) for rows in (0, 4) for alpha in (0.1, 0.2, 0.4))
+ROW_BY_ROW = (*OURS, (1, 0.4))
 VW_OPTIONS = ("", "-l 0.1", *(f"--ftrl --ftrl_alpha {a} --ftrl_beta 1" for a in (0.02, 0.05, 0.2)))
 
 
@@ -221,12 +224,13 @@ def plain(
         yield f"vw {options}".strip(), lambda o=options: vowpal_wabbit(rows, steps, o)
 
 
-def ours(name: str, recorded: History, few: bool = False) -> Iterator[tuple[str, Labelled]]:
-    """The log labelled with each of our settings, by name; that of the configuration first, with
-    `few` alone."""
+def ours(
+    name: str, recorded: History, more: tuple[tuple[int, float], ...]
+) -> Iterator[tuple[str, Labelled]]:
+    """The log labelled with each of our settings, by name; that of the configuration first."""
     text, labelled = LOGS[name][0].read_text(), {}
     stated = config_file.loads(text, ALONE)
-    settings = [(0, float(stated.model.table_options["alpha"])), *(() if few else OURS)]
+    settings = [(0, float(stated.model.table_options["alpha"])), *more]
     for rows, alpha in dict.fromkeys(settings):
         batch = (f"stream.batch_rows_max={rows}",) if rows else ()
         config = config_file.loads(text, (*ALONE, *batch))
@@ -237,12 +241,15 @@ def ours(name: str, recorded: History, few: bool = False) -> Iterator[tuple[str,
         yield f"batches of {config.stream.batch_rows_max}, alpha={alpha}", log
 
 
-def measure(name: str, few: bool = False) -> dict[str, Any]:
-    """Everybody on one log."""
+def measure(
+    name: str, few: bool = False, more: tuple[tuple[int, float], ...] = OURS
+) -> dict[str, Any]:
+    """Everybody on one log. `few`: one setting each. `more`: our settings beside that of the
+    configuration."""
     recorded = history.load(LOGS[name][1], CACHE)
     mine, theirs, wrong = {}, {}, 0
     as_configured: Labelled | None = None
-    for who, log in ours(name, recorded, few):
+    for who, log in ours(name, recorded, () if few else more):
         as_configured = as_configured or log
         wrong += labels_wrong(log, recorded, log.config.stream.window_ms)
         steps = schedule(log, log.config.replay.barrier_ms)
@@ -286,12 +293,15 @@ def main() -> int:
     )
     parser.add_argument("--json", action="store_true", help="one line of JSON (default: indented)")
     parser.add_argument("--logs", default=",".join(LOGS), help="of " + ", ".join(LOGS))
-    parser.add_argument("--few", action="store_true", help="one setting each")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--few", action="store_true", help="one setting each")
+    how.add_argument("--row-by-row", action="store_true", help="ours with batches of one row too")
     options = parser.parse_args()
     names = options.logs.split(",")
     if unknown := sorted(set(names) - set(LOGS)):
         parser.error(f"--logs {unknown}: allowed are {', '.join(LOGS)}")
-    logs = {name: measure(name, options.few) for name in names}
+    more = ROW_BY_ROW if options.row_by_row else OURS
+    logs = {name: measure(name, options.few, more) for name in names}
     wrong = sum(found["labels_wrong"] for found in logs.values())
     found = {
         "bench": "real_logs",

@@ -135,8 +135,8 @@ def test_entropy_of_the_mean_rate_is_one():
 
 @pytest.mark.parametrize("wrong", [0, 2])
 def test_the_excess_of_each_log_stands_in_the_line(wrong, monkeypatch, capsys):
-    def measured(name, few):
-        assert few
+    def measured(name, few, more):
+        assert (few, more) == (True, bench.OURS)
         excess = {"ebnerd": -0.0028, "movielens": 0.007}[name]
         return {"labels_wrong": wrong, "progressive": {"excess": excess},
                 "as_served": {"excess": 2 * excess}}  # fmt: skip
