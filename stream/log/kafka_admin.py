@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import ConfigResource, NewTopic
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.errors import KafkaError, TopicAlreadyExistsError, TopicAuthorizationFailedError
 
 from stream.config import StreamConfig
 from stream.log.kafka_fetch_columns import read_in_columns
@@ -91,7 +91,8 @@ class Probe:
 
     def end_offsets(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """At least what ListOffsets says; from there a fetch tells the high watermark, which is
-        right everywhere, and the last stable offset, behind which a transaction is still open."""
+        right everywhere, and the last stable offset, behind which a transaction is still open. Who
+        may describe a topic and not read it is told what ListOffsets says."""
         wanted = list(partitions)
         ends = self._ask(wanted, KafkaConsumer.end_offsets)
         if not wanted:
@@ -110,6 +111,9 @@ class Probe:
                     timeout_ms=FETCH_WAIT_MS
                 ).items():
                     ends[Partition(topic, number)] = int(records[-1].offset[-1]) + 1
+        except TopicAuthorizationFailedError:
+            self.close()
+            return ends
         except KafkaError as error:
             self.close()
             raise Unavailable(f"end of {wanted[0].topic}: {error}") from error

@@ -82,6 +82,14 @@ def refusal_to_read(log: KafkaLog, topic: str) -> str:
     return f"{topic}: nothing was read, and nothing said"
 
 
+def ends_of(log: KafkaLog, topics: tuple[str, ...]) -> list[int]:
+    reader = log.reader()
+    try:
+        return list(reader.end_offsets([Partition(PREFIX + topic, 0) for topic in topics]).values())
+    finally:
+        reader.close()
+
+
 @pytest.mark.parametrize("who", tuple(access("shop")))
 def test_each_principal_does_its_own_and_nothing_else(
     asked: StreamConfig, who: str, monkeypatch: pytest.MonkeyPatch
@@ -96,3 +104,5 @@ def test_each_principal_does_its_own_and_nothing_else(
         for doing, allowed in (("writes", may.writes), ("reads", may.reads)):
             assert (said[doing] == "") == (topic in allowed), f"{who} {doing} {topic}: {said}"
             assert not said[doing] or "uthoriz" in said[doing], "what is refused is named"
+    told = tuple(dict.fromkeys((*may.describes, *may.reads)))
+    assert all(end > 0 for end in ends_of(log, told)), f"{who} learns where {told} end"
