@@ -3,19 +3,22 @@ that enforces the least rights of each role, TLS and a token between shards and 
 much slower than one machine, at what CPU, and how soon after a host is killed with its disk.
 
     python -m bench.cluster [--json] [--impressions 20000] [--rate 200] [--latency-ms 2]
-        [--kill b,a]
+        [--kill b,a] [--cut-s 15]
 
 `ratio_loopback`: a backlog of so many impressions learned a second, to the same roles on one
 machine with Unix sockets, one plaintext broker and no TLS; `cpu_ratio`: CPU of all roles and
 brokers an impression, to the same. `seconds_to_resume_max`: from the start of the killed host,
 whose broker died with it and keeps its log, to a model on the replica that is newer than at the
 kill, and every process answering. `lost` and `doubled`: impressions of all that were sent that no
-class has, or two. `second_start_refused`: of a role at a place that answers. Partitions between
-hosts: *not measured here*. Takes about eight minutes and 8 GB; `--impressions 2000 --kill b`, the
-smallest, four.
+class has, or two. `second_start_refused`: of a role at a place that answers.
+`seconds_after_cut_max`: then the wire between two hosts is cut for a while, each pair in turn, and
+so the roles and brokers of both; from its heal to a newer model and every process answering. Takes
+about ten minutes and 8 GB; `--impressions 2000 --kill b --cut-s 0`, the smallest, four. The wires
+are a process in Python, which takes cores too.
 """
 
 import argparse
+import itertools
 import json
 import os
 import socket
@@ -283,6 +286,12 @@ def _of_cluster(
     for host in chosen.kill.split(","):
         resumed[host] = seconds_to_resume(cluster, host)
         console.log(f"cluster: host {host} killed, and back after {resumed[host]} s")
+    followed = {}
+    if cluster.network.can_cut and chosen.cut_s:
+        for one, other in itertools.combinations(HOSTS, 2):
+            passed = seconds_after_cut(cluster, one, other, chosen.cut_s)
+            followed[f"{one}-{other}"] = passed
+            console.log(f"cluster: {one} and {other} were cut, and all follows after {passed} s")
     site.stop(60_000)
     sent = site.sent | backlog.sent
     events = learned_all(cluster, {**backlog.delivered, **site.delivered})
@@ -291,10 +300,12 @@ def _of_cluster(
         "ratio_loopback": round(far.per_second / plain.per_second, 3),
         "cpu_ratio": round(far.cpu_ms_each / plain.cpu_ms_each, 3),
         "seconds_to_resume_max": max(resumed.values()),
+        "seconds_after_cut_max": max(followed.values(), default=None),
         "lost": len(events.lost(sent)),
         "doubled": len(events.doubled()),
         "impressions": len(sent),
         "seconds_to_resume": resumed,
+        "seconds_after_cut": followed,
         "second_start_refused": refused,
         "audit_right": audit.right,
         "audit_wrong": [f"{f.check}: {f.found}" for f in audit.findings if not f.right],
@@ -337,6 +348,19 @@ def seconds_to_resume(cluster: Cluster, name: str) -> float:
     return round(passed, 1)
 
 
+def seconds_after_cut(cluster: Cluster, one: str, other: str, cut_s: float) -> float:
+    """From the heal of the wire between two hosts, which was cut so long."""
+    cluster.network.cut(one, other)
+    time.sleep(cut_s)
+    cluster.network.heal()
+    before = served(cluster.config)
+    passed = cluster.wait(
+        lambda: served(cluster.config) > before + 1 and not cluster.missing(),
+        f"what follows the cut between {one} and {other}",
+    )
+    return round(passed, 1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -346,6 +370,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=200.0, help="impressions a second beside it")
     parser.add_argument("--latency-ms", type=float, default=2.0, help="from host to host and back")
     parser.add_argument("--kill", default="b,a", help="hosts to kill, one after the other")
+    parser.add_argument("--cut-s", type=float, default=15.0, help="of each pair of hosts; 0: none")
     chosen = parser.parse_args()
     found = measure(chosen, Console(stderr=True, width=120))
     print(json.dumps(found, indent=None if chosen.json else 1))

@@ -1,5 +1,5 @@
-"""Hosts for `bench.cluster`: network namespaces with an address and a latency each, or, without the
-right to make them, addresses of loopback."""
+"""Hosts for `bench.cluster`: network namespaces with an address each, on wires that have a latency
+and can be cut, or, without the right to make them, addresses of loopback."""
 
 import os
 import shutil
@@ -10,9 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.failures.cluster_wires import PACKET_BYTES_MAX, device
 from everspun.launcher import role_files
 
-BRIDGE, NET = "evbr0", "10.77.0"
+NET = "10.77.0"
+#: Who measures, among the hosts.
+OWN = "own"
 
 
 def _ip(*words: str) -> None:
@@ -28,6 +31,7 @@ class Network:
     kind: str = "addresses of loopback"
     addresses: dict[str, str] = field(default_factory=dict)
     own: str = "127.0.0.1"
+    _wires: subprocess.Popen[str] | None = None
 
     def begin(self) -> None:
         """Make the namespaces; where that is not allowed, loopback has an address for each."""
@@ -35,48 +39,73 @@ class Network:
             self._namespaces()
         except (OSError, subprocess.CalledProcessError) as error:
             self.end()
+            self.latency_ms = 0.0
             self.kind += f" ({getattr(error, 'stderr', b'') or error})"
             self.addresses = {name: f"127.0.0.{n + 2}" for n, name in enumerate(self.names)}
 
     def _namespaces(self) -> None:
-        _ip("link", "add", BRIDGE, "type", "bridge")
-        _ip("addr", "add", f"{NET}.254/24", "dev", BRIDGE)
-        _ip("link", "set", BRIDGE, "up")
-        for number, name in enumerate(self.names, 1):
-            space, near, far = f"ev-{name}", f"ev{name}0", f"ev{name}1"
+        addresses = {name: f"{NET}.{number}" for number, name in enumerate(self.names, 1)}
+        self.own = f"{NET}.254"
+        command = [sys.executable, "-m", "bench.failures.cluster_wires", str(self.latency_ms)]
+        command += [f"{name}={at}" for name, at in [*addresses.items(), (OWN, self.own)]]
+        pipe = subprocess.PIPE
+        self._wires = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, text=True, start_new_session=True
+        )
+        self._hear("ready")
+        for name, address in addresses.items():
+            space = f"ev-{name}"
             _ip("netns", "add", space)
-            _ip("link", "add", near, "type", "veth", "peer", "name", far, "netns", space)
-            _ip("link", "set", near, "master", BRIDGE, "up")
-            _ip("-n", space, "addr", "add", f"{NET}.{number}/24", "dev", far)
-            _ip("-n", space, "link", "set", far, "up")
+            _ip("link", "set", device(name), "netns", space)
             _ip("-n", space, "link", "set", "lo", "up")
-            self.addresses[name] = f"{NET}.{number}"
-        self.kind, self.own = "network namespaces", f"{NET}.254"
-        self._delay()
+            _up(device(name), address, "-n", space)
+        _up(device(OWN), self.own)
+        self.addresses, self.kind = addresses, "network namespaces"
 
-    def _delay(self) -> None:
-        """Half of the latency on the way out of each host. Without netem there is none."""
-        for name in self.names:
-            words = ["tc", "qdisc", "add", "dev", f"ev{name}1", "root", "netem", "delay"]
-            done = subprocess.run(
-                ["ip", "netns", "exec", f"ev-{name}", *words, f"{self.latency_ms / 2}ms"],
-                capture_output=True,
-                check=False,
-            )
-            if done.returncode:
-                self.latency_ms = 0.0
-                self.kind += " without netem"
-                return
+    def _hear(self, word: str) -> None:
+        assert self._wires is not None
+        assert self._wires.stdout is not None
+        said = self._wires.stdout.readline().strip()
+        if said != word:
+            raise OSError(f"no wires between hosts: {said or 'their process ended'}")
+
+    @property
+    def can_cut(self) -> bool:
+        """Whether there are wires."""
+        return self._wires is not None
+
+    def cut(self, one: str, other: str) -> None:
+        """What either sends the other is gone from now on."""
+        self._tell(f"cut {one} {other}")
+
+    def heal(self) -> None:
+        """All wires are whole."""
+        self._tell("heal")
+
+    def _tell(self, what: str) -> None:
+        assert self._wires is not None
+        assert self._wires.stdin is not None
+        self._wires.stdin.write(what + "\n")
+        self._wires.stdin.flush()
+        self._hear("done")
 
     def within(self, name: str) -> list[str]:
         """What stands before a command that runs on this host."""
-        spaces = self.kind.startswith("network namespaces")
-        return ["ip", "netns", "exec", f"ev-{name}"] if spaces else []
+        return ["ip", "netns", "exec", f"ev-{name}"] if self.can_cut else []
 
     def end(self) -> None:
+        """Without its process the devices are gone too."""
+        wires, self._wires = self._wires, None
+        if wires is not None:
+            wires.kill()
+            wires.wait(10)
         for name in self.names:
             subprocess.run(["ip", "netns", "del", f"ev-{name}"], capture_output=True, check=False)
-        subprocess.run(["ip", "link", "del", BRIDGE], capture_output=True, check=False)
+
+
+def _up(device: str, address: str, *space: str) -> None:
+    _ip(*space, "addr", "add", f"{address}/24", "dev", device)
+    _ip(*space, "link", "set", device, "mtu", str(PACKET_BYTES_MAX), "up")
 
 
 class Host:
