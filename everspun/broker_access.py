@@ -30,8 +30,8 @@ FRAUD_APP = "everspun-fraud"
 @dataclass(frozen=True)
 class Access:
     """Topics and groups of one principal, without the prefix of a deployment. `describes`: it asks
-    where they end, and reads none. `own`: it makes, reads and writes all topics whose names begin
-    so, and is of the group of that name."""
+    where they begin and end, and reads none. `own`: it makes, reads and writes all topics whose
+    names begin so, and is of the group of that name."""
 
     writes: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
@@ -41,9 +41,12 @@ class Access:
     administers: bool = False
 
 
-def access(model: str, catalogues: tuple[str, ...] = ()) -> dict[str, Access]:
+def access(
+    model: str, catalogues: tuple[str, ...] = (), popularity: bool = False
+) -> dict[str, Access]:
     """Principal -> what it may do. Shards take no part in the log: they need no principal. Who
-    writes `catalogues` (topics without the prefix) is the site as well."""
+    writes `catalogues` (topics without the prefix) is the site as well. `popularity`: replicas keep
+    a fallback of items from `examples`."""
     return {
         SITE: Access(writes=(*INPUTS, *catalogues)),
         "labeler": Access(
@@ -62,18 +65,22 @@ def access(model: str, catalogues: tuple[str, ...] = ()) -> dict[str, Access]:
         ),
         "breaker": Access(
             writes=("verdicts", "tallies", "bands"),
-            reads=(*INPUTS, "verdicts", "tallies", "bands", *catalogues),
+            reads=(*INPUTS, "verdicts", "tallies", "bands", "quarantine", *catalogues),
             group="breakers",
         ),
         "learner": Access(
             writes=("evaluations",), reads=("examples", "checkpoints"), group=f"learners-{model}"
         ),
         "checkpointer": Access(
-            writes=("checkpoints",), reads=("counts", "examples", "evaluations")
+            writes=("checkpoints",),
+            reads=("counts", "examples", "evaluations"),
+            describes=("impressions", "verdicts"),
         ),
         "governor": Access(reads=("examples", "evaluations")),
         "archiver": Access(reads=("examples",)),
-        "replica": Access(reads=("checkpoints", *catalogues)),
+        "replica": Access(
+            reads=("checkpoints", *catalogues, *(("examples",) if popularity else ()))
+        ),
         OPERATOR: Access(
             writes=(*INPUTS, "verdicts", "rejected", "quarantine", "checkpoints"),
             reads=(*TOPICS, *catalogues),
@@ -109,11 +116,14 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "'\"'\"'") + "'"
 
 
-def grants(stream: StreamConfig, model: str, principals: str = "User:{role}") -> list[Grant]:
-    """Every right of every principal; `{role}` in `principals` stands for each."""
+def grants(
+    stream: StreamConfig, model: str, principals: str = "User:{role}", popularity: bool = False
+) -> list[Grant]:
+    """Every right of every principal; `{role}` in `principals` stands for each. `popularity`: see
+    `access`."""
     return [
         grant
-        for role, may in access(model, tuple(stream.catalogues)).items()
+        for role, may in access(model, tuple(stream.catalogues), popularity).items()
         for grant in _grants(principals.replace("{role}", role), may, stream.topic_prefix)
     ]
 

@@ -25,6 +25,7 @@ from stream.config import StreamConfig
 from stream.log.kafka_admin import (
     CLOSE_TIMEOUT_MS,
     Probe,
+    check_right,
     connect,
     consumer_settings,
     describe_topics,
@@ -109,7 +110,7 @@ class KafkaReader:
         try:
             fetched = consumer.poll(timeout_ms=timeout_ms, max_records=max_records)
             if not fetched:
-                _check_right(consumer)
+                check_right(consumer)
                 self._check_not_beyond(consumer)
         except OffsetOutOfRangeError as error:
             if found := self._out_of_range(error):
@@ -254,18 +255,6 @@ class KafkaReader:
                 return None
         assert offset is not None
         return OffsetOutOfRange(partition, offset, first, end)
-
-
-def _check_right(consumer: KafkaConsumer) -> None:
-    """Of a topic that may not be read kafka-python's consumer says nothing: it would wait for ever.
-    Raises LogError."""
-    cluster = getattr(getattr(consumer, "_client", None), "cluster", None)
-    refused = sorted(set(getattr(cluster, "unauthorized_topics", ())))
-    if refused:
-        raise LogError(
-            f"poll: not authorized to read {', '.join(refused)}: grant it (`everspun topics acls` "
-            "prints the rights of each role)"
-        )
 
 
 class KafkaGroupReader(KafkaReader):

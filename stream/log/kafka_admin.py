@@ -9,7 +9,12 @@ from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import ConfigResource, NewTopic
-from kafka.errors import KafkaError, TopicAlreadyExistsError, TopicAuthorizationFailedError
+from kafka.errors import (
+    KafkaError,
+    KafkaTimeoutError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+)
 
 from stream.config import StreamConfig
 from stream.log.kafka_fetch_columns import read_in_columns
@@ -27,6 +32,8 @@ PROBE_WAIT_MS = 10
 FETCH_BYTES_MAX = 33_554_432  # fetched and not yet given, by one reader
 METADATA_AGE_MAX_MS = 30_000
 CLOSE_TIMEOUT_MS = 2_000
+#: A question about offsets is asked again after so long, until the request's time is over.
+ASK_MS = 3_000
 
 
 def client_settings(config: StreamConfig) -> dict[str, Any]:
@@ -142,10 +149,13 @@ class Probe:
                 found = ask(
                     self._consumer,
                     [theirs(p) for p in partitions],
-                    timeout_ms=self._config.request_timeout_ms,
+                    timeout_ms=min(ASK_MS, self._config.request_timeout_ms),
                 )
                 return {p: found[theirs(p)] for p in partitions}
             except KafkaError as error:
+                check_right(self._consumer)
+                if isinstance(error, KafkaTimeoutError) and time.monotonic() < deadline:
+                    continue
                 self.close()
                 raise Unavailable(
                     f"offsets of {', '.join(sorted({p.topic for p in partitions}))}: {error}"
@@ -168,6 +178,18 @@ class Probe:
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_MS)
+
+
+def check_right(consumer: KafkaConsumer) -> None:
+    """Of a topic that may not be read, or asked about, kafka-python's consumer says nothing: it
+    would wait for ever. Raises LogError."""
+    cluster = getattr(getattr(consumer, "_client", None), "cluster", None)
+    refused = sorted(set(getattr(cluster, "unauthorized_topics", ())))
+    if refused:
+        raise LogError(
+            f"not authorized to read {', '.join(refused)}: grant it (`everspun topics acls` "
+            "prints the rights of each role)"
+        )
 
 
 def _note_stable_offsets(consumer: KafkaConsumer, noted: dict[TopicPartition, int]) -> None:

@@ -3,6 +3,7 @@ beyond; what it refuses is named."""
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -106,3 +107,8 @@ def test_each_principal_does_its_own_and_nothing_else(
             assert not said[doing] or "uthoriz" in said[doing], "what is refused is named"
     told = tuple(dict.fromkeys((*may.describes, *may.reads)))
     assert all(end > 0 for end in ends_of(log, told)), f"{who} learns where {told} end"
+    if hidden := sorted(set(TOPICS) - {*told, *may.writes}):
+        began = time.monotonic()
+        with pytest.raises(LogError, match=f"not authorized to read {PREFIX + hidden[0]}"):
+            ends_of(log, (hidden[0],))
+        assert time.monotonic() < began + asked.request_timeout_ms / 1_000, "and said soon"

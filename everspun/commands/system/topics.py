@@ -48,7 +48,8 @@ def run(options: argparse.Namespace) -> int:
     config = shared.load(options)
     stream = config.stream
     if options.action == "acls":
-        for grant in grants(stream, config.model.name, options.principals):
+        popularity = config.serving.fallback == "popularity"
+        for grant in grants(stream, config.model.name, options.principals, popularity):
             print(grant.command(stream.bootstrap_servers))
         return 0
     try:
