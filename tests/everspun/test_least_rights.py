@@ -100,6 +100,7 @@ def test_every_role_does_its_work_with_its_least_rights(
         path, dir = tmp_path / "everspun.toml", tmp_path / "run"
         path.write_text(CONFIG.format(stream=lines, dir=dir, archive=tmp_path / "archive"))
         config = load(path, (f'stream.sasl_username="{OPERATOR}"',))
+        check_model(config)
         secured.grant(grants(config.stream, "shop", popularity=True))
         create_topics(config.stream)
         broker = Broker("address", str(settings["bootstrap_servers"]))
