@@ -8,6 +8,7 @@ so a bench may move; imports name it.
 - `checkpoints`: What cuts and checkpoints cost training
 - `end_to_end`: All roles at once
 - `failures`: Processes, machines and their surroundings that fail
+- `hosts`: One system on several hosts
 - `labels`: Impressions and clicks to labelled batches
 - `learning`: Learners: speed, staleness, the governor
 - `measuring`: The list of benches, comparison, the machine, plots

@@ -1,11 +1,5 @@
 """Processes, machines and their surroundings that fail, and what is still exact.
 
-- `cluster`: Three hosts, each a network namespace with an address and a Kafka broker of its own,
-  SASL_SSL that enforces the least rights of each role, TLS and a token between shards and their
-  callers
-- `cluster_flow`: How fast a system learns a backlog, what it spends on it, and the same on one
-  machine without TLS
-- `cluster_hosts`: Hosts for `bench.cluster`
 - `growth`: Does anything grow but the model? The memory of each role while events flow, beside a
   role that cannot start and a topic of evaluations that holds much already
 - `outages`: Does anything around the processes stop them, and is it said? Stores, brokers, disks,

@@ -4,7 +4,7 @@ import dataclasses
 import tomllib
 from pathlib import Path
 
-from bench.failures.cluster import HOSTS, LOOPBACK, ROLES, cluster_text, table
+from bench.hosts.cluster import HOSTS, LOOPBACK, ROLES, cluster_text, table
 from everspun import loads
 from everspun.hosts import ROLES as ALL_ROLES
 from everspun.roles import check_model

@@ -2,7 +2,7 @@
 nothing reaches it while the wire between both is cut. A process of its own, since it must not wait
 for who measures.
 
-    python -m bench.failures.cluster_wires LATENCY_MS NAME=ADDRESS [NAME=ADDRESS ...]
+    python -m bench.hosts.cluster_wires LATENCY_MS NAME=ADDRESS [NAME=ADDRESS ...]
 
 Makes a TUN device `ev-NAME` for each, says `ready`, and forwards the packets that kernels write to
 them by their IPv4 destination. Reads `cut NAME NAME` and `heal`, a line each, and says `done`; ends

@@ -3,6 +3,7 @@ TLS, for `bench.cluster`."""
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from everspun import Config, LocalRun
 from everspun.launcher import TimeLimit
 from everspun.status import scrape_all
 from stream.log import KafkaLog
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "stream"))
+from secured_cluster import SecuredCluster
 
 #: Events a second of a backlog that is written, and the longest that it is waited for, s.
 WRITE_RATE, LEARN_S = 4_000.0, 240.0
@@ -74,10 +78,13 @@ def _all(pids: list[int], sent: signal.Signals) -> None:
         os.kill(pid, sent)
 
 
-def on_loopback(dir: Path, text: str, impressions: int, console: Console) -> Drained:
-    """The same roles on one machine: Unix sockets, one broker, nobody asks who is there. Raises
-    NotReady, BrokerError, TimeoutError."""
-    local = LocalRun.begin(dir, text, "kafka", (f'archive.root="{dir}/archive"',))
+def on_loopback(
+    dir: Path, text: str, impressions: int, brokers: SecuredCluster, console: Console
+) -> Drained:
+    """The same roles on one machine: Unix sockets, brokers that let everybody in who comes by the
+    administrator's door. Raises NotReady, BrokerError, TimeoutError."""
+    settings = (f'archive.root="{dir}/archive"', f"stream.replication={len(brokers.hosts)}")
+    local = LocalRun.begin(dir, text, brokers.address, settings)
     try:
         with console.status("loopback: starting the roles"):
             local.start()
@@ -92,14 +99,14 @@ def on_loopback(dir: Path, text: str, impressions: int, console: Console) -> Dra
             time.sleep(0.2)
         warm.stop(60_000)
         site = Site(KafkaLog(local.config.stream), local.config.stream, WRITE_RATE, seed=91)
-        return drained(local.config, site, impressions, lambda: _pids(local))
+        return drained(local.config, site, impressions, lambda: _pids(local, brokers))
     finally:
         local.stop()
 
 
-def _pids(local: LocalRun) -> dict[str, int]:
-    found = {name: process.popen.pid for name, process in local.launcher.processes.items()}
-    return found if local.broker.pid is None else found | {"broker": local.broker.pid}
+def _pids(local: LocalRun, brokers: SecuredCluster) -> dict[str, int]:
+    roles = {name: process.popen.pid for name, process in local.launcher.processes.items()}
+    return roles | brokers.pids
 
 
 def served(config: Config) -> float:

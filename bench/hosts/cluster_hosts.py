@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.failures.cluster_wires import PACKET_BYTES_MAX, device
+from bench.hosts.cluster_wires import PACKET_BYTES_MAX, device
 from everspun.launcher import role_files
 
 NET = "10.77.0"
@@ -46,7 +46,7 @@ class Network:
     def _namespaces(self) -> None:
         addresses = {name: f"{NET}.{number}" for number, name in enumerate(self.names, 1)}
         self.own = f"{NET}.254"
-        command = [sys.executable, "-m", "bench.failures.cluster_wires", str(self.latency_ms)]
+        command = [sys.executable, "-m", "bench.hosts.cluster_wires", str(self.latency_ms)]
         command += [f"{name}={at}" for name, at in [*addresses.items(), (OWN, self.own)]]
         pipe = subprocess.PIPE
         self._wires = subprocess.Popen(

@@ -6,7 +6,7 @@ much slower than one machine, at what CPU, and how soon after a host is killed w
         [--kill b,a] [--cut-s 15]
 
 `ratio_loopback`: a backlog of so many impressions learned a second, to the same roles on one
-machine with Unix sockets, one plaintext broker and no TLS; `cpu_ratio`: CPU of all roles and
+machine with Unix sockets and three brokers without TLS; `cpu_ratio`: CPU of all roles and
 brokers an impression, to the same. `seconds_to_resume_max`: from the start of the killed host,
 whose broker died with it and keeps its log, to a model on the replica that is newer than at the
 kill, and every process answering. `lost` and `doubled`: impressions of all that were sent that no
@@ -33,11 +33,11 @@ from typing import Any
 
 from rich.console import Console
 
-from bench.failures.cluster_flow import WRITE_RATE, Drained, drained, on_loopback, served
-from bench.failures.cluster_hosts import Host, Network
 from bench.failures.recovery_check import Events, read_events
 from bench.failures.recovery_site import Site
 from bench.failures.recovery_watch import Watch
+from bench.hosts.cluster_flow import WRITE_RATE, Drained, drained, on_loopback, served
+from bench.hosts.cluster_hosts import Host, Network
 from checkpointer.store import Catalogue, open_store
 from everspun import OPERATOR, SITE, Config, access, grants, load
 from everspun.commands.system import full_audit
@@ -259,7 +259,16 @@ def measure(chosen: argparse.Namespace, console: Console) -> dict[str, Any]:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="everspun-cluster-") as name:
         dir = Path(name)
-        plain = on_loopback(dir / "loopback", LOOPBACK, chosen.impressions, console)
+        brokers = secured_cluster.SecuredCluster(
+            dir / "loopback-kafka",
+            (),
+            {n: f"127.0.0.{i}" for i, n in enumerate(HOSTS, 2)},
+            lambda _: [],
+        )
+        try:
+            plain = on_loopback(dir / "loopback", LOOPBACK, chosen.impressions, brokers, console)
+        finally:
+            brokers.stop()
         console.log(f"loopback: {plain.per_second:,.0f} impressions/s, {plain.cpu_ms_each:.2f} ms")
         with Cluster(dir, chosen.latency_ms) as cluster:
             found = _of_cluster(cluster, chosen, plain, console)
