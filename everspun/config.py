@@ -15,11 +15,13 @@ from checkpointer import ArchiveConfig, CheckpointerConfig, ServingConfig
 from everspun.config_values import (
     FILE_BYTES_MAX,
     any_fault,
+    compensation_fault,
     model_name_fault,
     number_fault,
     prefix_fault,
     servers_fault,
     short,
+    turn_fault,
 )
 from everspun.environment import with_environment
 from everspun.hash_secret import with_secret
@@ -28,7 +30,7 @@ from everspun.log_format import FORMATS
 from labeler import BreakerConfig, FraudConfig, LabelerConfig, check_room
 from learners import GovernorConfig, LearnerConfig, ModelConfig
 from paramserver import ParamServerConfig, is_loopback
-from stream import StreamConfig
+from stream import TURN_MAX_S, StreamConfig
 from stream.columns import LIST_VALUES_MAX, Feature
 from stream.registry import RegistryConfig
 
@@ -65,6 +67,14 @@ class RunConfig:
             "help": "file with the secret that ids, names and features are hashed with, the same "
             "on every host; made at"
             " the first start; '' = hash.secret in dir. EVERSPUN_HASH_SECRET goes before it"
+        },
+    )
+    turn_max_s: float = field(
+        default=TURN_MAX_S,
+        metadata={
+            "help": "a process with a loop that has not turned for so long hangs: `/live` says so, "
+            "and `everspun run` starts it again, seconds; 0 = never. Waits for a broker or a store "
+            "have deadlines of their own and are no hang"
         },
     )
     restart_limit: int = field(
@@ -284,7 +294,9 @@ class Config:
     limits: LimitsConfig = field(default_factory=LimitsConfig)
 
     def __post_init__(self) -> None:
+        turn_s = self.run.turn_max_s
         for key, value, wrong in (
+            ("run.turn_max_s", turn_s, turn_fault(turn_s, self.stream.request_timeout_ms)),
             ("model.name", self.model.name, model_name_fault(self.model.name)),
             ("stream.topic_prefix", p := self.stream.topic_prefix, prefix_fault(p)),
             ("stream.bootstrap_servers", s := self.stream.bootstrap_servers, servers_fault(s)),
@@ -295,19 +307,8 @@ class Config:
         self._declare()
         if self.run.fraud and self.labeler.await_verdicts:
             check_room(self.stream, self.fraud)
-        way, optimizer = self.paramserver.compensation, self.model.table_optimizer
-        if way == "adaptive_revision" and optimizer != way:
-            raise ValueError(
-                f"paramserver.compensation = {way!r} with model.table_optimizer = {optimizer!r}: "
-                f"allowed is {way!r}, "
-                "whose rows hold what it needs"
-            )
-        for group, settings in self.model.groups.items():
-            if way == "adaptive_revision" and settings.get("optimizer", way) != way:
-                raise ValueError(
-                    f"paramserver.compensation = {way!r}: model.groups.{group}.optimizer must be "
-                    f"{way!r} too"
-                )
+        if wrong := compensation_fault(self.paramserver.compensation, self.model):
+            raise ValueError(wrong)
 
     def _check_hosts(self) -> None:
         """Every process stands at one host, with a place for what others call and look at."""

@@ -2,7 +2,10 @@
 
 import math
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from learners import ModelConfig
 
 #: Beyond these, sums of two are no 64-bit integer, and a duration is nobody's.
 INTEGER_MAX, MS_MAX = 1 << 62, 10**14
@@ -12,6 +15,8 @@ FILE_BYTES_MAX = 16_777_216
 SHOWN = 100
 #: A model's folder and a topic have names that a file system and Kafka take.
 NAME_BYTES_MAX = 200
+#: A turn asks a broker that is away so often at most, one deadline after the other.
+DEADLINES_A_TURN = 4
 _PREFIX = re.compile(r"[A-Za-z0-9._-]*")
 _SERVER = re.compile(
     r"(?:[A-Za-z0-9_+]+://)?(?:\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\],]+)(?::(\d{1,9}))?"
@@ -96,3 +101,33 @@ def any_fault(name: str, value: Any) -> str:
     else:
         inner = [("", one) for one in value] if isinstance(value, list) else []
     return next((wrong for key, one in inner if (wrong := any_fault(key, one))), "")
+
+
+def turn_fault(turn_max_s: float, request_timeout_ms: int) -> str:
+    """What is wrong with the longest turn of a loop; "" if nothing is. A broker that is away must
+    make nobody hang."""
+    least_s = DEADLINES_A_TURN * request_timeout_ms / 1_000
+    if turn_max_s == 0 or turn_max_s >= least_s:
+        return ""
+    return (
+        f"allowed is 0 (never), or at least {least_s:g}: {DEADLINES_A_TURN} times "
+        "stream.request_timeout_ms"
+    )
+
+
+def compensation_fault(way: str, model: "ModelConfig") -> str:
+    """What is wrong with `paramserver.compensation` for the tables of a model; "" if nothing is."""
+    if way != "adaptive_revision":
+        return ""
+    if model.table_optimizer != way:
+        return (
+            f"paramserver.compensation = {way!r} with model.table_optimizer = "
+            f"{model.table_optimizer!r}: allowed is {way!r}, whose rows hold what it needs"
+        )
+    for group, settings in model.groups.items():
+        if settings.get("optimizer", way) != way:
+            return (
+                f"paramserver.compensation = {way!r}: model.groups.{group}.optimizer must be "
+                f"{way!r} too"
+            )
+    return ""

@@ -27,14 +27,13 @@ already says all that there is to say about how far its writer got.
 - `internal_topics`: Records of the project's own topics
 - `kernels`: How loops over columns are compiled, and where what was compiled is kept
 - `log`: The log
+- `monitoring`: What a process says of itself to those who watch it
 - `registry`: Events in Avro, Protobuf or JSON with a schema of a registry
 - `producer`: The library for sites that publish events
 - `backoff`: pauses between attempts at something that fails
 - `chain`: A chain of ranges over a source log, and its end, folded from the records that claim to
   extend it (C1, C2)
 - `config`: what all parts must agree on about the log
-- `metrics`: what every role exports to Prometheus, and the file that says where it does (shell)
-- `metrics_server`: the HTTP server of a process for those who watch it (shell)
 - `on_demand`: faces of packages: what is asked of one is loaded then, and nothing else
 - `options`: one option of the configuration
 - `record`: A record of the log, and a position in it
@@ -61,8 +60,21 @@ if TYPE_CHECKING:
         retract_chain,
     )
     from stream.config import SIGNALS_PARTITIONS, StreamConfig
-    from stream.metrics import InputMetrics, ReaderMetrics, RoleMetrics, start_metrics
-    from stream.metrics_server import INSTANCE, PROCESS, PortTaken, listen, serve
+    from stream.monitoring import (
+        INSTANCE,
+        PROCESS,
+        TURN_MAX_S,
+        InputMetrics,
+        Liveness,
+        Loop,
+        PortTaken,
+        ReaderMetrics,
+        RoleMetrics,
+        WatchedLoops,
+        listen,
+        serve,
+        start_metrics,
+    )
     from stream.options import option
     from stream.record import (
         BARRIER,
@@ -95,16 +107,20 @@ __all__ = [
     "ROWS_PER_RECORD_MAX",
     "ROW_BITS",
     "SIGNALS_PARTITIONS",
+    "TURN_MAX_S",
     "Backoff",
     "Chain",
     "Fold",
     "InputMetrics",
+    "Liveness",
+    "Loop",
     "Partition",
     "PortTaken",
     "ReaderMetrics",
     "Record",
     "RoleMetrics",
     "StreamConfig",
+    "WatchedLoops",
     "begin_vector",
     "kind_of",
     "label_chain",

@@ -18,7 +18,7 @@ MAY_IMPORT = {
         "stream.kernels.decorator",
         "stream.kernels.hashes",
         "stream.backoff",
-        "stream.metrics_server",
+        "stream.monitoring",
         "stream.on_demand",
         "stream.options",
     ),
@@ -92,7 +92,8 @@ SHELL_FILES = {
     "stream.log.record_batches",  # its codecs and errors
     "stream.log.security",  # secrets from the environment and files; TLS
     "stream.log.transactions",  # which are open, from the broker's administration
-    "stream.metrics_server",
+    "stream.monitoring.metrics_server",
+    "stream.monitoring.thread_loop",  # which loop the present thread turns
     "stream.producer",
     "stream.producer.producer",
     "stream.registry.client",  # asks the registry, from a thread of its own

@@ -154,9 +154,12 @@ def run(
     metrics = ArchiverMetrics()
     start_metrics(run_dir, "archiver", index, metrics)
     archiver = Archiver(stream, config, log, metrics)
+    loop = metrics.liveness.loop("archive")
     try:
         while not stop.is_set():
+            loop.turn()
             if not archiver.run_once(wall_clock_ms()):
                 stop.wait(0.05)
     finally:
+        loop.rest()
         archiver.close()

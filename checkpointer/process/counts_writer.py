@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from checkpointer.store import COUNTS_FILE, CountsFile, Files, encode_counts_file
-from stream import Partition, StreamConfig
+from stream import Loop, Partition, StreamConfig
 from stream.columns.counters import CounterTotals, Sequences
 from stream.internal_topics import (
     CountParts,
@@ -48,11 +48,13 @@ class CountsWriter:
         self._first = 0  # number of the first bucket read
         self._begin()
 
-    def start(self) -> None:
-        threading.Thread(target=self._run, name="counters", daemon=True).start()
+    def start(self, loop: Loop) -> None:
+        """`loop` is told of each turn."""
+        threading.Thread(target=self._run, args=(loop,), name="counters", daemon=True).start()
 
-    def _run(self) -> None:
+    def _run(self, loop: Loop) -> None:
         while not self._stop.is_set():
+            loop.turn()
             try:
                 self.turn(_POLL_MS)
             except Exception as error:  # nothing waits for it: it begins anew
@@ -62,6 +64,7 @@ class CountsWriter:
                 _log.warning(said, error, exc_info=why)
                 self._begin()
                 self._stop.wait(RETRY_S)
+        loop.rest()
 
     def turn(self, wait_ms: int) -> None:
         """Read, and write what is new. Raises what log and store raise."""

@@ -43,6 +43,7 @@ from stream import (
 )
 from stream.internal_topics import MalformedRecord, PassedOver, json_object
 from stream.log import Log, LogError, OffsetOutOfRange, Reader, Writer, wall_clock_ms
+from stream.monitoring import bounded_wait, got_on
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -102,20 +103,23 @@ class ProcessShell:
         return time.monotonic_ns() // 1_000_000
 
     def sleep_ms(self, ms: int) -> None:
+        got_on()
         if self.stop.wait(ms / 1_000):
             raise Stopping
 
     def each(self, call: Callable[[T], R], items: list[T]) -> list[R]:
-        if len(items) == 1:
-            return [call(items[0])]
-        futures = [self._pool.submit(call, item) for item in items]
-        for future in futures:
-            # let all end: a part half written must not outlive its cut's verdict
-            future.exception()
-        return [future.result() for future in futures]
+        with bounded_wait():  # a call to a shard has a deadline
+            if len(items) == 1:
+                return [call(items[0])]
+            futures = [self._pool.submit(call, item) for item in items]
+            for future in futures:
+                # let all end: a part half written must not outlive its cut's verdict
+                future.exception()
+            return [future.result() for future in futures]
 
     def check(self, ref: Ref) -> Findings:
-        return self.clean.check(ref)
+        with bounded_wait():
+            return self.clean.check(ref)
 
     def first_vector(self) -> dict[str, int]:
         """Every chain's first (or next) position in the log that it runs over. Raises Unavailable,
@@ -332,16 +336,20 @@ def run(
     shell.watch = ServedWatch(model.name, shards, config.replicas, run_dir, metrics, stop)
     if stream.keeps:
         files = open_store(config.root, limits, metrics.store_called)
-        CountsWriter(stream, log, files, model.name, stop, metrics.on_malformed).start()
+        counts = CountsWriter(stream, log, files, model.name, stop, metrics.on_malformed)
+        counts.start(metrics.liveness.loop("counts"))
+    loop = metrics.liveness.loop("cuts")
     try:
         _log.info("checkpoints of %s in %s", model.name, config.root)
         while not stop.is_set():
+            loop.turn()
             _turn(driver, shell, metrics)
             if not stop.is_set() and not shell.watch.is_alive:
                 raise RuntimeError("the thread that watches what is served has ended")
     except Stopping:
         _log.info("stopped within a cut: its hold runs out by itself")
     finally:
+        loop.rest()
         shell.close()
 
 

@@ -53,13 +53,16 @@ class ServedWatch:
             self._waits.published(number, vector)
 
     def _run(self) -> None:
+        loop = self._metrics.liveness.loop("learned to served")
         while not self._stop.is_set():
+            loop.turn()
             began_s = time.monotonic()
             if began_s - self._searched_s >= SEARCH_S:
                 self._search(began_s)
             if self._replicas:
                 self._look()
             self._stop.wait(LOOK_S if self._replicas else SEARCH_S)
+        loop.rest()
         for replica in self._replicas.values():
             replica.close()
 

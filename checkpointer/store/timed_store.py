@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from checkpointer.store.files import Files, StoreFault
 from checkpointer.store.kept_threads import KeptThreads
 from stream import Backoff
+from stream.monitoring import bounded_wait
 
 T = TypeVar("T")
 
@@ -86,6 +87,12 @@ class TimedFiles:
     def _call(self, what: str, path: str, call: Callable[..., T], *arguments: Any) -> T:
         """What the call answers. Raises FileNotFoundError, or another OSError that names path
         and reason."""
+        with bounded_wait():
+            return self._told_of(what, path, call, arguments)
+
+    def _told_of(
+        self, what: str, path: str, call: Callable[..., T], arguments: tuple[Any, ...]
+    ) -> T:
         began = time.monotonic()
         end = began + self._timeout_ms(path) / 1_000
         backoff = Backoff(_PAUSE_MS, _PAUSE_MS_MAX)

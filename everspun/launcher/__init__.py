@@ -3,6 +3,7 @@
 - `broker`: A broker on loopback for demos and tests
 - `config_changes`: what of a changed configuration a run takes while it goes on (pure)
 - `config_watch`: the configuration file of a run, looked at while it goes on
+- `hangs`: processes whose loops hang, by their own word
 - `launcher`: the local launcher
 - `locks`: one process a purpose
 - `metrics`: what a launcher exports to Prometheus of the processes it watches, computed when it is

@@ -21,6 +21,8 @@ from typing import Any
 
 from everspun.config import ConfigError, RunConfig
 from everspun.hosts import ALL, ROLES, Placement
+from everspun.launcher.hangs import LOOK_S as HANG_LOOK_S
+from everspun.launcher.hangs import HangWatch
 from everspun.launcher.locks import lock_file, unlock
 from everspun.launcher.process import SAY_AGAIN_MS, NeverStarted, Process, Trouble
 from everspun.launcher.renewals import Renewals, RenewalState
@@ -85,7 +87,9 @@ class Launcher:
         self._stopping = threading.Event()
         self._state: StateFile | None = None
         self._held = self._pipe = self._pipe_end = 0
+        self._hangs = HangWatch(self._describe, self._end_hung)
         self._watcher = threading.Thread(target=self._watch, name="launcher", daemon=True)
+        self._hang_watcher = threading.Thread(target=self._watch_hangs, name="hangs", daemon=True)
 
     def counts(self) -> dict[str, int]:
         """How many processes of each role are to run: as configured, or as ordered since
@@ -110,6 +114,7 @@ class Launcher:
             for index in self.placement.indices(role, count) if role in roles else ():
                 self._add(role, index)
         self._watcher.start()
+        self._hang_watcher.start()
 
     def stop(self, deadline_s: float = 15.0) -> None:
         """SIGTERM to all, wait for their draining, SIGKILL to what is left."""
@@ -273,6 +278,7 @@ class Launcher:
             process.started_ms = now = _monotonic_ms()
             process.due_ms = None
             process.renewing = False
+            process.hang = ""
             process.history.on_start(now)
 
     def _refused(self, process: Process, error: BaseException) -> None:
@@ -293,6 +299,30 @@ class Launcher:
             if looks % SLOW_LOOKS == 1:
                 self.attempt("bounding the logs", self._cut_logs)
                 self.attempt("writing the launcher's state", self._write_state)
+
+    def _watch_hangs(self) -> None:
+        """Its own thread: whoever is asked may take his time."""
+        while not self._stopping.wait(HANG_LOOK_S):
+            self.attempt("asking whether processes hang", self._look_for_hangs)
+
+    def _look_for_hangs(self) -> None:
+        self._hangs.look(
+            role_files(self.dir),
+            {
+                name: process.popen.pid
+                for name, process in list(self.processes.items())
+                if not process.leaving and not process.renewing and process.popen.poll() is None
+            },
+        )
+
+    def _describe(self, name: str) -> None:
+        """Every thread of it goes into its log."""
+        self.processes[name].popen.send_signal(signal.SIGUSR1)
+
+    def _end_hung(self, name: str, why: str) -> None:
+        process = self.processes[name]
+        process.hang = why
+        process.popen.kill()
 
     def attempt(self, doing: str, act: Callable[[], object]) -> None:
         """Do it; whatever is raised is noted, and it is for the caller to try again."""
@@ -323,6 +353,7 @@ class Launcher:
         code = process.popen.returncode
         process.due_ms = now + process.history.on_end(now, killed=code == -signal.SIGKILL)
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        how = f"it hung, and was ended: {process.hang}" if process.hang else how
         words = (
             last_words(self.dir / "logs" / f"{process.name}.log", process.log_begin)
             if code >= 0

@@ -43,6 +43,7 @@ class Process:
     due_ms: int | None = None  # monotonic; when it is to be started again
     log_begin: int = 0  # byte of its log where its last start begins
     reason: str = ""  # why it ended last
+    hang: str = ""  # why it is being ended, if it hangs
     said_ms: int = -SAY_AGAIN_MS
 
     @property

@@ -19,6 +19,8 @@ BEHIND_MAX_S = 300.0
 INTERVALS_MAX, OVERDUE_MIN_MS = 5, 120_000
 #: Clocks may always be so far apart: a busy machine stamps a heartbeat late.
 CLOCKS_APART_MIN_MS = 10_000
+#: A loop that has not turned for so long is said, s; `run.turn_max_s` ends its process.
+LOOP_SILENT_MAX_S = 60.0
 #: A disk is nearly full below this share and this many bytes.
 ROOM_SHARE_MIN, ROOM_BYTES_MIN = 0.05, 1 << 30
 
@@ -122,6 +124,13 @@ def stages(
     """Stages that are there and do not do what they are for."""
     found = []
     for name, report in sorted(reports.items()):
+        for loop, silent_s in sorted(report.by_label("everspun_loop_silent_s", "loop").items()):
+            if silent_s > LOOP_SILENT_MAX_S:
+                found.append(
+                    f"{name}: its loop {loop} has not turned for {duration(silent_s)}: kill -USR1 "
+                    f"of its process writes what it does into its log; kill -9 begins it again, "
+                    f"which everspun run does after run.turn_max_s = {config.run.turn_max_s:g} s"
+                )
         if name.startswith("replica-"):
             if report.value("everspun_served_version", -1.0) < 0:
                 found.append(

@@ -105,13 +105,16 @@ class BreakerService:
             log.group_reader(stream.topic_prefix + GROUP, name), sliced, labeler.poll_ms
         )
         self._threads = ThreadGroup(
-            {"judge": self._run_judge, "group": self._group.run}, labeler.drain_ms
+            {"judge": self._run_judge, "group": self._run_group}, labeler.drain_ms
         )
         self._metrics_wait = Wait()
 
     def run(self, stop: threading.Event) -> None:
         """Raises what ended a thread."""
-        loop = LabellingLoop(self._labelling, lambda: self._group.owned, self._now, self._poll_ms)
+        watched = self._metrics.liveness.loop("tally")
+        loop = LabellingLoop(
+            self._labelling, lambda: self._group.owned, self._now, self._poll_ms, watched
+        )
         self._threads.start()
         try:
             loop.run(stop, self._on_tallied, lambda: self._threads.failed)
@@ -127,10 +130,15 @@ class BreakerService:
             self._metrics.look(self._labelling, self._judging)
             self._metrics_wait.begin(now_ms, METRICS_EVERY_MS)
 
+    def _run_group(self, ending: threading.Event) -> None:
+        self._group.run(ending, self._metrics.liveness.loop("group"))
+
     def _run_judge(self, ending: threading.Event) -> None:
-        judging = self._judging
+        judging, watched = self._judging, self._metrics.liveness.loop("judge")
         while not ending.is_set():
+            watched.turn()
             judging.own(0 in self._group.owned)
             if not judging.run_once(self._now(), self._poll_ms) and judging.breaker is None:
                 ending.wait(self._poll_ms / 1000)
+        watched.rest()
         judging.close()

@@ -348,13 +348,16 @@ async def _serve(
         failure.append,
         LogView(sent, functools.partial(look_at_ends, log)),
     )
+    loop = metrics.liveness.loop("judge")  # turned by the event loop that judges
     try:
         await app.start()
         while not stop.is_set() and not failure and app.crash_reason is None:
+            loop.turn()
             await asyncio.sleep(0.1)
             if app.tables.recovery.completed.is_set():
                 await judge.look_behind()
     finally:
+        loop.rest()
         with contextlib.suppress(asyncio.CancelledError):
             await app.stop()
         await sender.close()

@@ -7,7 +7,7 @@ other work made one take tens of seconds.
 import logging
 import threading
 
-from stream import Partition, StreamConfig
+from stream import Loop, Partition, StreamConfig
 from stream.log import GroupReader
 
 logger = logging.getLogger(__name__)
@@ -25,12 +25,14 @@ class Membership:
         self.owned: frozenset[int] = frozenset()
         self.added: frozenset[int] = frozenset()  # partitions that there are, and should not be
 
-    def run(self, ending: threading.Event) -> None:
-        """Take part until `ending`, then leave."""
+    def run(self, ending: threading.Event, watched: Loop) -> None:
+        """Take part until `ending`, then leave. `watched` is told of each turn."""
         self._reader.subscribe(self._topic, self._on_assigned, self._on_revoked)
         while not ending.is_set():
+            watched.turn()
             self._reader.poll(1, GROUP_POLL_MS)  # it is given partitions, and reads none of them
             ending.wait(self._poll_ms / 1000)
+        watched.rest()
         self._reader.close()
 
     def _on_assigned(self, partitions: list[Partition]) -> None:

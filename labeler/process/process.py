@@ -141,7 +141,7 @@ class Service:
             if stream.keeps
             else None
         )
-        works = {"head": self._run_head, "group": self._group.run, "retract": self._run_retract}
+        works = {"head": self._run_head, "group": self._run_group, "retract": self._run_retract}
         works |= {"late": self._run_late} if self._late else {}
         works |= {"counts": self._run_counts} if self._adding else {}
         self._threads = ThreadGroup(works, labeler.drain_ms)
@@ -162,7 +162,9 @@ class Service:
         """Raises what ended a thread."""
         self._threads.start()
         try:
-            self._loop(self._labelling).run(stop, self._on_labelled, lambda: self._threads.failed)
+            self._loop("label", self._labelling).run(
+                stop, self._on_labelled, lambda: self._threads.failed
+            )
             self._drain()
         finally:
             self._threads.end()
@@ -172,8 +174,14 @@ class Service:
                 self._late.close()
         self._threads.reraise()
 
-    def _loop(self, labelling: LabellingStep) -> LabellingLoop:
-        return LabellingLoop(labelling, lambda: self._group.owned, self._now, self._labeler.poll_ms)
+    def _loop(self, name: str, labelling: LabellingStep) -> LabellingLoop:
+        watched = self._metrics.liveness.loop(name)
+        return LabellingLoop(
+            labelling, lambda: self._group.owned, self._now, self._labeler.poll_ms, watched
+        )
+
+    def _run_group(self, ending: threading.Event) -> None:
+        self._group.run(ending, self._metrics.liveness.loop("group"))
 
     def _on_labelled(self, headers: list[BatchHeader]) -> None:
         self._metrics.on_acknowledged(headers, self._late is None)
@@ -194,29 +202,36 @@ class Service:
         is the next one's."""
         assert self._late is not None
         heard = self._metrics.on_acknowledged
-        self._loop(self._late).run(ending, lambda headers: heard(headers, True), lambda: False)
+        self._loop("late", self._late).run(
+            ending, lambda headers: heard(headers, True), lambda: False
+        )
 
     def _run_retract(self, ending: threading.Event) -> None:
         def heard(headers: list[BatchHeader]) -> None:
             self._metrics.on_acknowledged(headers)
             self._metrics.look_late(self._retracting)
 
-        self._loop(self._retracting).run(ending, heard, lambda: False)
+        self._loop("retract", self._retracting).run(ending, heard, lambda: False)
 
     def _run_counts(self, ending: threading.Event) -> None:
         """Adds up in the process that owns partition 0 (J2)."""
         adding = self._adding
         assert adding is not None
+        watched = self._metrics.liveness.loop("counts")
         while not ending.is_set():
+            watched.turn()
             adding.own(0 in self._group.owned)
             if not adding.run_once(self._now(), self._labeler.poll_ms) and adding.adder is None:
                 ending.wait(self._labeler.poll_ms / 1000)
+        watched.rest()
         adding.close()
 
     def _run_head(self, ending: threading.Event) -> None:
         head, wait_ms, turns = self._head, 0, Turns(self._labeler.poll_ms)
+        watched = self._metrics.liveness.loop("head")
         while not ending.is_set():
             turns.begin()
+            watched.turn()
             head.own(self._group.owned)
             moved = head.run_once(self._now(), wait_ms)
             wait_ms = 0 if moved or head.in_flight else self._labeler.poll_ms
@@ -224,6 +239,7 @@ class Service:
                 head.wait(turns.wait_ms(moved))
             else:
                 ending.wait(turns.rest_s)
+        watched.rest()
         head.close()
 
     def _look(self) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
+from stream import Loop
 from stream.internal_topics import BatchHeader
 
 logger = logging.getLogger(__name__)
@@ -103,8 +104,11 @@ class LabellingLoop:
         owned: Callable[[], Iterable[int]],
         now: Callable[[], int],
         poll_ms: int,
+        watched: Loop,
     ):
+        """`watched` is told of each turn."""
         self._labelling, self._owned, self._now, self._poll_ms = labelling, owned, now, poll_ms
+        self._watched = watched
 
     def run(
         self,
@@ -117,6 +121,7 @@ class LabellingLoop:
         labelling, wait_ms, turns = self._labelling, 0, Turns(self._poll_ms)
         while not ending.is_set() and not failed():
             turns.begin()
+            self._watched.turn()
             now_ms = self._now()
             labelling.own(self._owned())
             moved = labelling.run_once(now_ms, wait_ms)
@@ -126,3 +131,4 @@ class LabellingLoop:
             else:  # also where it neither read nor waited: what it holds waits for others
                 ending.wait(turns.rest_s)
             heard(labelling.take_acknowledged())
+        self._watched.rest()

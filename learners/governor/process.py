@@ -38,6 +38,7 @@ from stream import LATE, Partition, Record, StreamConfig, kind_of, start_metrics
 from stream.columns import PictureStore
 from stream.internal_topics import MalformedRecord, PassedOver, json_object
 from stream.log import Log, LogError, OffsetOutOfRange, Reader, wall_clock_ms
+from stream.monitoring import got_on
 
 _log = logging.getLogger(__name__)
 
@@ -102,11 +103,14 @@ class GovernorService:
         self._spoken_ms = -config.poll_ms
 
     def run(self, stop: threading.Event) -> None:
+        loop = self._metrics.liveness.loop("govern")
         try:
             while not stop.is_set():
+                loop.turn()
                 self.run_once()
                 stop.wait(self._config.poll_ms / 1_000)
         finally:
+            loop.rest()
             self._farewell()
             if self._evaluations is not None:
                 self._evaluations.close()
@@ -303,6 +307,7 @@ class GovernorService:
         shadow = Shadow(self._model, [copy], self._stream.negative_rate, self._encoding)
         live, sequence, rows = [], [], 0
         for step, ready in zip(steps, prepared, strict=True):
+            got_on()
             loss = shadow.train(step.batch, ready, delay.correction(self._stream, self._late))
             rows += 0 if ready is None else ready.rows.num_rows
             if step.live is not None and np.isfinite(loss):

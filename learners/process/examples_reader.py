@@ -115,9 +115,12 @@ class ExamplesReader:
         self._give(events.Revoked([p.partition for p in partitions]))
 
     def _run(self) -> None:
+        loop = self._metrics.liveness.loop("examples")
         try:
             while not self._stopped.is_set():
+                loop.turn()
                 self._turn()
+            loop.rest()
         except BaseException as error:  # the main thread raises it
             self._give(error)
 

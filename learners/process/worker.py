@@ -131,6 +131,7 @@ class Worker:
         )
         self._preparing = ThreadPoolExecutor(1, "prepare")
         self._computing = ThreadPoolExecutor(1, "compute")
+        self._loops = {n: metrics.liveness.loop(n) for n in ("learn", "prepare", "compute")}
         self._scoring = progressive.Scoring(
             model.name,
             name,
@@ -159,6 +160,7 @@ class Worker:
             if not self._loop(stop):
                 return
         finally:
+            self._loops["learn"].rest()
             self._reader.stop()
             self._caller.close()
             for pool in (self._preparing, self._computing):
@@ -174,6 +176,7 @@ class Worker:
         drain_until_ms: int | None = None
         look_at_ms = 0
         while True:
+            self._loops["learn"].turn()
             now_ms = _now_ms()
             if stop.is_set() and drain_until_ms is None:
                 drain_until_ms = now_ms + self._config.drain_ms
@@ -336,7 +339,11 @@ class Worker:
 
     def _timed(self, step: str, work: Any, *arguments: Any) -> Any:
         began = time.monotonic()
-        result = work(*arguments)
+        self._loops[step].turn()
+        try:
+            result = work(*arguments)
+        finally:
+            self._loops[step].rest()
         self._metrics.seconds.labels(step).observe(time.monotonic() - began)
         return result
 

@@ -33,7 +33,7 @@ from paramserver.server import (
 from paramserver.shard import Shard, SlotMapUpdater, Standby, StandbyReader
 from paramserver.slots import SlotMap
 from paramserver.wire import ShardPorts, with_token
-from stream import serve
+from stream.monitoring import Loop, serve
 
 log = logging.getLogger(__name__)
 
@@ -102,14 +102,15 @@ def run(
     server.start()
     if holder:
         holder.start()
-    exporter = serve(metrics.registry, f"shard-{index}")
+    exporter = serve(metrics.registry, f"shard-{index}", liveness=metrics.liveness)
     role = Role(run_dir, index, server.address, exporter.place())
     role.write(holder.needed() if holder else None)
     log.info("shard %d serves at %s as incarnation %d", index, server.address, incarnation)
+    loop = metrics.liveness.loop("sample")
     try:
         while not stop.wait(SAMPLE_MS / 1_000):
             heard.check(index, service.shard.incarnation, state)
-            _sample(service, holder, state)
+            _sample(service, holder, state, loop)
             role.write(holder.needed() if holder else None)
     finally:
         ended.set()
@@ -179,8 +180,12 @@ def _incarnation(
     return Shard(index, incarnation, slot_map, compensation, limit, secrets.randbits(64))
 
 
-def _sample(service: ShardService, holder: "ClockHolder | None", state: StateDir | None) -> None:
-    """What is measured now and then rather than call by call."""
+def _sample(
+    service: ShardService, holder: "ClockHolder | None", state: StateDir | None, loop: Loop
+) -> None:
+    """What is measured now and then rather than call by call. It takes the lock that calls take:
+    whoever keeps that makes `loop` hang."""
+    loop.turn()
     shard = service.shard
     with service.lock:
         samples = {

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from paramserver.clocks import Clocks
 from paramserver.messages import Outcome, PullReply, PushReply, PushRequest, StartOutcome
+from stream.monitoring import WatchedLoops
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 UPDATES = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256)
@@ -46,6 +47,7 @@ class Metrics:
 
     def _of_role(self, r: CollectorRegistry) -> None:
         """What every role has."""
+        self.liveness = WatchedLoops(r)
         self.records_in = Counter(
             "everspun_records_in", "rows of examples in the pushes received", registry=r
         )

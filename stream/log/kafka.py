@@ -34,6 +34,7 @@ from stream.log.kafka_admin import (
 from stream.log.kafka_fetch_columns import columns_of, read_in_columns
 from stream.log.kafka_writer import KafkaWriter
 from stream.log.log import LogError, OffsetOutOfRange, OnPartitions, Unavailable
+from stream.monitoring import got_on
 from stream.record import Partition, Record
 
 log = logging.getLogger(__name__)
@@ -150,6 +151,8 @@ class KafkaReader:
 
     def _taken(self, fetched: dict[Any, list[Any]]) -> dict[Partition, Sequence[Record]]:
         given: dict[Partition, Sequence[Record]] = {}
+        if fetched:
+            got_on()
         for (topic, number), records in fetched.items():
             partition = Partition(topic, number)
             if records and partition in self._positions:

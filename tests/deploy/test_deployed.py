@@ -23,7 +23,7 @@ from everspun import Config, config
 from everspun.__main__ import COMMANDS
 from everspun.environment import OWN, variables
 from everspun.hosts import ROLES
-from stream.metrics_server import MetricsServer
+from stream.monitoring.metrics_server import MetricsServer
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 CHART = DEPLOY / "helm" / "everspun"

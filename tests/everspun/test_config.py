@@ -158,3 +158,11 @@ def test_a_slice_that_cannot_be_is_told_before_anything_starts(
     with pytest.raises(ConfigError, match=told):
         check_model(load(tmp_path, declared + text + "\n"))
     check_model(load(tmp_path, declared + "[learners]\nslices = ['tags', 'language', 'vendor']\n"))
+
+
+def test_a_turn_is_longer_than_a_broker_that_is_away_makes_it(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"run.turn_max_s = 59.0: .*0 \(never\), or at least 60"):
+        load(tmp_path, "[run]\nturn_max_s = 59\n")
+    for text in ("[run]\nturn_max_s = 0\n", "[run]\nturn_max_s = 60\n"):
+        load(tmp_path, text)
+    load(tmp_path, "[run]\nturn_max_s = 4\n[stream]\nrequest_timeout_ms = 1_000\n")

@@ -15,7 +15,7 @@ from everspun.roles import roles
 from everspun.status import configured_places, scrape_all, unanswered
 from everspun.status.discovery import places
 from stream import RoleMetrics
-from stream.metrics_server import MetricsServer
+from stream.monitoring.metrics_server import MetricsServer
 
 TWO_HOSTS = """
 [run]

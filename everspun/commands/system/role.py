@@ -74,7 +74,8 @@ def run(options: argparse.Namespace) -> int:
     end_within(stop, max(config.labeler.drain_ms, config.learners.drain_ms) / 1_000 + CLOSING_S)
     die_with_launcher()
     refuse_beyond(config, options.role, options.index)
-    own = listen(config.run.metrics_host, config.run.port_of(options.role, options.index), process)
+    port = config.run.port_of(options.role, options.index)
+    own = listen(config.run.metrics_host, port, process, config.run.turn_max_s)
     refuse_second(config, options.role, options.index, own.instance)
     folder = Path(config.run.dir) / "roles"
     try:

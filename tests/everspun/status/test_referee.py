@@ -155,6 +155,18 @@ def test_a_store_that_fails_is_named_by_who_needs_it():
     assert "shard-0: the store does not take its incarnation" in found[1]
 
 
+def test_a_loop_that_does_not_turn_is_named_with_what_to_type():
+    def told(silent_s: float) -> list[str]:
+        series = {("everspun_loop_silent_s", (("loop", "retract"),)): silent_s}
+        reports = {"labeler-1": Report(series), "replica-0": report(everspun_served_version=1)}
+        return referee.stages(Config(), snapshot(reports, NOW_MS, None), [], reports)
+
+    assert told(60.0) == []
+    (line,) = told(90.0)
+    assert line.startswith("labeler-1: its loop retract has not turned for 1.5 min: kill -USR1")
+    assert "run.turn_max_s = 300 s" in line
+
+
 def test_a_disk_is_nearly_full_by_its_own_size():
     assert referee.room("/a", 40 << 30, 1 << 40) == []
     assert "nearly full: 10.5 MB" in referee.room("/a", 10 << 20, 1 << 40)[0]

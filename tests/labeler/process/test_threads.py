@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from labeler.process.threads import LabellingLoop, Turns
+from stream import Loop
 
 
 def test_a_turn_begins_no_sooner_than_so_long_after_the_last_one_began():
@@ -58,7 +59,7 @@ class Ending(threading.Event):
 def test_who_can_do_nothing_and_returns_at_once_rests_too():
     """Late verdicts that wait for labels were looked at again and again, and labels had no core."""
     step = Step(sending=False, turns=5, moves=False)
-    LabellingLoop(step, lambda: [0], lambda: 0, poll_ms=60_000).run(
+    LabellingLoop(step, lambda: [0], lambda: 0, 60_000, Loop(lambda: 0.0)).run(
         step.ending, lambda headers: None, lambda: False
     )
     assert len(step.ending.waits_s) == 5
@@ -68,7 +69,7 @@ def test_who_can_do_nothing_and_returns_at_once_rests_too():
 @pytest.mark.parametrize("sending", [False, True])
 def test_what_comes_a_little_at_a_time_is_read_together_or_once_the_log_has_what_was_sent(sending):
     step = Step(sending, turns=5)
-    loop = LabellingLoop(step, lambda: [0], lambda: 0, poll_ms=60_000)
+    loop = LabellingLoop(step, lambda: [0], lambda: 0, 60_000, Loop(lambda: 0.0))
     loop.run(step.ending, lambda headers: None, lambda: False)
     waits_s = [ms / 1_000 for ms in step.waits_ms] if sending else step.ending.waits_s
     assert len(waits_s) == 5

@@ -2,14 +2,16 @@
 
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from stream.metrics_server import serve
-from stream.registry import Away
+from stream.monitoring.liveness import Liveness, Loop
+from stream.monitoring.metrics_server import serve
+from stream.monitoring.thread_loop import ThreadLoop
 
 #: Characters of a reason that stand in its series.
 REASON_CHARS_MAX = 300
@@ -20,6 +22,23 @@ WAITS = (
 )
 
 
+class WatchedLoops(Liveness):
+    """The loops of this process, and their series."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__(time.monotonic)
+        what = "since this loop of the process last turned; 0 = it waits for work, s"
+        self._silent_s = Gauge("everspun_loop_silent_s", what, ["loop"], registry=registry)
+
+    def loop(self, name: str) -> Loop:
+        loop = super().loop(name)
+        self._silent_s.labels(loop=name).set_function(lambda: loop.silent_s)
+        return loop
+
+    def _make(self) -> Loop:
+        return ThreadLoop(self._elapsed_s)
+
+
 class RoleMetrics:
     """The conventional series, in a registry of their own. A role adds its series with
     `counter`, `gauge`, ..."""
@@ -27,6 +46,7 @@ class RoleMetrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.not_ready = ""  # why others are not to count on this process yet
+        self.liveness = WatchedLoops(self.registry)
         self.records_in = self.counter("everspun_records_in_total", "rows taken in")
         self.records_out = self.counter("everspun_records_out_total", "rows given out")
         self.data_time_ms = self.gauge(
@@ -76,6 +96,19 @@ class ReaderMetrics(RoleMetrics):
         self.malformed.labels(topic=topic).inc()
 
 
+class SchemaAway(Protocol):
+    """A schema that is waited for (`stream.registry.Away`)."""
+
+    @property
+    def id(self) -> int: ...
+
+    @property
+    def reason(self) -> str: ...
+
+    @property
+    def since_ms(self) -> float: ...
+
+
 class InputMetrics(ReaderMetrics):
     """Those of a role that reads impressions and clicks, which may name schemas of a registry."""
 
@@ -91,11 +124,11 @@ class InputMetrics(ReaderMetrics):
             "ids of schemas that the registry is asked for, and that it does not know",
             "state",
         )
-        self._registry: Callable[[], Away | None] = lambda: None
+        self._registry: Callable[[], SchemaAway | None] = lambda: None
         self._registry_ids: Callable[[], tuple[int, int]] = lambda: (0, 0)
 
     def watch_registry(
-        self, away: Callable[[], Away | None], ids: Callable[[], tuple[int, int]]
+        self, away: Callable[[], SchemaAway | None], ids: Callable[[], tuple[int, int]]
     ) -> None:
         """`away` says what the registry does not give, if anything is waited for because of it;
         `ids` how many ids are asked for, and how many are remembered to be unknown."""
@@ -114,10 +147,10 @@ class InputMetrics(ReaderMetrics):
 def start_metrics(
     run_dir: Path | str, role: str, index: int, metrics: RoleMetrics, **extra: Any
 ) -> int:
-    """Serve the metrics where this process listens (`stream.metrics_server.listen`), else on a free
-    port of loopback, and write the role file `<run_dir>/roles/<role>-<index>.json` (pid,
-    metrics_port, and `extra`: address, http_port, ...) whole. Returns the port."""
-    server = serve(metrics.registry, f"{role}-{index}", lambda: metrics.not_ready)
+    """Serve the metrics where this process listens (`metrics_server.listen`), else on a free port
+    of loopback, and write the role file `<run_dir>/roles/<role>-<index>.json` (pid, metrics_port,
+    and `extra`: address, http_port, ...) whole. Returns the port."""
+    server = serve(metrics.registry, f"{role}-{index}", lambda: metrics.not_ready, metrics.liveness)
     path = Path(run_dir) / "roles" / f"{role}-{index}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(f".{os.getpid()}.tmp")

@@ -5,7 +5,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from stream.metrics import RoleMetrics, start_metrics
+from stream.monitoring.metrics import RoleMetrics, start_metrics
 
 
 def test_the_role_file_says_where_the_series_are(tmp_path: Path):

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from stream.metrics import RoleMetrics
-from stream.metrics_server import BEGINNING, INSTANCE, PROCESS, MetricsServer, PortTaken
+from stream.monitoring.liveness import TURN_MAX_S, Liveness
+from stream.monitoring.metrics import RoleMetrics
+from stream.monitoring.metrics_server import BEGINNING, INSTANCE, PROCESS, MetricsServer, PortTaken
 
 
 @pytest.fixture
@@ -55,3 +56,19 @@ def test_a_port_in_use_is_named_with_what_to_do(server: MetricsServer):
 def test_a_host_that_is_not_this_machines_is_named():
     with pytest.raises(PortTaken, match=r"192\.0\.2\.1:.*metrics_host"):
         MetricsServer("192.0.2.1", 0, "shard-0")
+
+
+def test_a_process_whose_loop_hangs_does_not_live_and_says_which(server: MetricsServer):
+    metrics, now_s = RoleMetrics(), [0.0]
+    metrics.liveness = Liveness(lambda: now_s[0])
+    loop = metrics.liveness.loop("label")
+    server.attach(metrics.registry, str, metrics.liveness)
+    assert metrics.liveness.turn_max_s == TURN_MAX_S, "of the server, which the configuration told"
+    loop.turn()
+    assert ask(server, "/live")[0] == 200
+    now_s[0] = TURN_MAX_S + 1
+    status, said, _ = ask(server, "/live")
+    assert (status, json.loads(said)["process"]) == (503, "labeler-3")
+    assert "loop label has not turned for 301 s" in json.loads(said)["why"]
+    loop.turn()
+    assert ask(server, "/live")[0] == 200

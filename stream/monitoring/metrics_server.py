@@ -1,8 +1,8 @@
 """The HTTP server of a process for those who watch it: `/metrics`, `/live`, `/ready` (shell).
 
-`/live` answers as soon as the process runs, also while it restores a model; a thread of a role that
-fails ends its process, so a process that answers lives. `/ready` answers 503 with a reason until
-the role has begun its work.
+`/live` answers 200 as soon as the process runs, also while it restores a model, and 503 with a
+reason once a loop of its role hangs (`liveness`); a thread that fails ends its process. `/ready`
+answers 503 with a reason until the role has begun its work.
 """
 
 import json
@@ -16,6 +16,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+
+from stream.monitoring.liveness import TURN_MAX_S, Liveness
 
 logger = logging.getLogger(__name__)
 
@@ -35,11 +37,14 @@ class PortTaken(OSError):
 class MetricsServer:
     """Answers from a thread of its own, from the moment it is made until `close`."""
 
-    def __init__(self, host: str, port: int, process: str) -> None:
-        """Raises PortTaken, and OSError for a host that is none of this machine's."""
+    def __init__(self, host: str, port: int, process: str, turn_max_s: float = TURN_MAX_S) -> None:
+        """`turn_max_s`: of the role's loops (`Liveness`). Raises PortTaken, and OSError for a host
+        that is none of this machine's."""
         self.process, self.instance = process, secrets.token_hex(8)
         self.registry: CollectorRegistry | None = None
         self.not_ready: Callable[[], str] = lambda: BEGINNING
+        self.hangs: Callable[[], str] = str
+        self._turn_max_s = turn_max_s
         try:
             self._http = _Http((host, port), self)
         except OSError as error:
@@ -53,9 +58,17 @@ class MetricsServer:
             target=self._http.serve_forever, args=(0.1,), name="metrics", daemon=True
         ).start()
 
-    def attach(self, registry: CollectorRegistry, not_ready: Callable[[], str]) -> None:
-        """The role has begun: these are its series, and this says why it is not ready ("" = it
-        is)."""
+    def attach(
+        self,
+        registry: CollectorRegistry,
+        not_ready: Callable[[], str],
+        liveness: Liveness | None = None,
+    ) -> None:
+        """The role has begun: these are its series, this says why it is not ready ("" = it is),
+        and these are its loops."""
+        if liveness is not None:
+            liveness.turn_max_s = self._turn_max_s
+            self.hangs = lambda: liveness.hang
         self.registry, self.not_ready = registry, not_ready
 
     def place(self) -> dict[str, Any]:
@@ -106,7 +119,8 @@ class _Handler(BaseHTTPRequestHandler):
             registry = owner.registry
             self._answer(200, b"" if registry is None else encode(registry), kind)
         elif path == "/live":
-            self._say(200, {"process": owner.process})
+            why = owner.hangs()
+            self._say(503 if why else 200, {"process": owner.process, "why": why})
         elif path == "/ready":
             why = owner.not_ready()
             self._say(503 if why else 200, {"process": owner.process, "why": why})
@@ -132,20 +146,23 @@ class _Handler(BaseHTTPRequestHandler):
 _own: MetricsServer | None = None
 
 
-def listen(host: str, port: int, process: str) -> MetricsServer:
+def listen(host: str, port: int, process: str, turn_max_s: float = TURN_MAX_S) -> MetricsServer:
     """Begin to answer for this process, before its role has begun; `serve` attaches to it."""
     global _own
-    _own = MetricsServer(host, port, process)
+    _own = MetricsServer(host, port, process, turn_max_s)
     return _own
 
 
 def serve(
-    registry: CollectorRegistry, process: str, not_ready: Callable[[], str] = str
+    registry: CollectorRegistry,
+    process: str,
+    not_ready: Callable[[], str] = str,
+    liveness: Liveness | None = None,
 ) -> MetricsServer:
     """Answer with these series: at where this process listens already, else at a free port of
     loopback."""
     server = _own
     if server is None or server.process != process:
         server = MetricsServer("127.0.0.1", 0, process)
-    server.attach(registry, not_ready)
+    server.attach(registry, not_ready, liveness)
     return server
