@@ -13,6 +13,9 @@ from everspun import __version__
 #: Exit codes: Ctrl-C; a pipe that nobody reads.
 INTERRUPTED, NOBODY_READS = 130, 141
 
+#: They loop over little: to load what was compiled would cost more than it saves.
+INTERPRETED = ("status",)
+
 #: name -> (module, one line of help); each module has `arguments(parser)` and `run(options) -> exit
 #: code`.
 COMMANDS = {
@@ -149,6 +152,8 @@ def unknown(command: str) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
+    if arguments is None and given and given[0] in INTERPRETED:
+        os.environ.setdefault("NUMBA_DISABLE_JIT", "1")  # as long as nothing is loaded
     if given and not given[0].startswith("-") and given[0] not in COMMANDS:
         print(f"everspun: {unknown(given[0])}", file=sys.stderr)
         if "--json" in given and sys.stdout is not None:

@@ -4,8 +4,9 @@ cannot start and a topic of evaluations that holds much already.
     python -m bench.growth [--json] [--minutes 20] [--rate 400] [--evaluations 300000] [--broker
     kafka]
 
-The first third of the time is left out. `growth_percent_max` is, of all roles, the largest growth
-from the median of the first to the median of the last quarter of what follows (resident memory;
+The first third of the time is left out, and at least three minutes: a labeler's heaps take two to
+fill where much else computes. `growth_percent_max` is, of all roles, the largest growth from the
+median of the first to the median of the last quarter of what follows (resident memory;
 `slope_percent_per_hour` is its straight line). One replica finds the lock of its place taken for
 all of the time: `others_restarted` counts restarts of all others, `named` is whether `everspun
 status` named it at the end. `status_cpu_s` is what status takes beyond importing its modules,
@@ -15,7 +16,6 @@ status` named it at the end. `status_cpu_s` is what status takes beyond importin
 import argparse
 import contextlib
 import json
-import os
 import shutil
 import statistics
 import subprocess
@@ -37,6 +37,7 @@ from stream import Partition
 from stream.log import wall_clock_ms
 
 LOOK_S = 5.0
+WARM_UP_S = 180.0
 #: It is given one place more than there are, and somebody stands there.
 CANNOT_START = "replica-1"
 OVERRIDES = (
@@ -105,25 +106,36 @@ def start(local: LocalRun) -> None:
 
 
 def sample(local: LocalRun, minutes: float) -> dict[str, list[tuple[float, float]]]:
-    """role -> (s, MiB) of every look after the first third."""
+    """role -> (s, MiB) of every look after the warm-up."""
+    warm_s = max(20 * minutes, WARM_UP_S)
     began, found = time.monotonic(), dict[str, list[tuple[float, float]]]()
     while (passed := time.monotonic() - began) < 60 * minutes:
         for name, process in list(local.launcher.processes.items()):
-            if name != CANNOT_START and passed > 20 * minutes:
+            if name != CANNOT_START and passed > warm_s:
                 with contextlib.suppress(OSError):  # being started again, which is counted
                     found.setdefault(name, []).append((passed, resident_mib(process.popen.pid)))
         time.sleep(LOOK_S)
     return found
 
 
+#: Begins a command, and writes what it took to the file named first. A process's peak memory counts
+#: what its parent held when it forked, so that is a small one.
+_COST = """
+import os, resource, subprocess, sys
+process = subprocess.Popen(sys.argv[2:])
+_, _, used = os.wait4(process.pid, 0)
+process.returncode = 0
+open(sys.argv[1], "w").write(f"{used.ru_utime + used.ru_stime} {used.ru_maxrss / 1024}")
+"""
+
+
 def cost(command: list[str]) -> tuple[float, float, str]:
     """CPU seconds, peak memory (MiB) and output of a command."""
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL)
-        _, _, used = os.wait4(process.pid, 0)
-        process.returncode = 0  # waited for
-        output.seek(0)
-        return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, output.read().decode()
+    with tempfile.NamedTemporaryFile("r") as took:
+        measured = [sys.executable, "-S", "-c", _COST, took.name, *command]
+        said = subprocess.run(measured, capture_output=True, text=True, check=True).stdout
+        cpu_s, mib = map(float, took.read().split())
+        return cpu_s, mib, said
 
 
 def status(local: LocalRun) -> dict[str, Any]:
@@ -187,6 +199,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--broker", default="kafka")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     chosen = parser.parse_args(arguments)
+    if chosen.minutes * 60 < WARM_UP_S + 4 * LOOK_S:
+        parser.error(f"--minutes {chosen.minutes:g}: at least 4, of which 3 are warm-up")
     result = bench(chosen.minutes, chosen.rate, chosen.evaluations, chosen.broker)
     print(
         json.dumps(result)

@@ -6,6 +6,7 @@ from rich.panel import Panel
 from everspun.config import Config
 from everspun.status.discovery import scrape_all
 from everspun.status.quality import Quality
+from everspun.status.scraping import Report
 from everspun.status.table import StatusSnapshot, render, snapshot
 from stream import Partition
 from stream.log import Log, LogError, OffsetOutOfRange
@@ -28,6 +29,7 @@ class StatusFollower:
         self.quality = Quality(config.model.name)
         self.samples: list[StatusSnapshot] = []
         self.answered = True  # whether the broker did, when asked last
+        self.reports: dict[str, Report] = {}  # of the last look
         self._partition = Partition(config.stream.evaluations, 0)
         self._reader = log.reader()
         self._sought, self._tail = False, evaluations_max
@@ -37,7 +39,8 @@ class StatusFollower:
         if evaluations:
             self.read_evaluations()
         before = self.samples[-1] if self.samples else None
-        shot = snapshot(scrape_all(self.config), now_ms, before)
+        self.reports = scrape_all(self.config)
+        shot = snapshot(self.reports, now_ms, before)
         self.samples.append(shot)
         if len(self.samples) > SAMPLES_MAX:
             self.samples = self.samples[::2]

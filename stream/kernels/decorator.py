@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TypeVar, cast, overload
 
 from numba import njit
+from numba.core import config
 
 from stream.kernels.cache import keep_compiled
 
@@ -20,9 +21,13 @@ def kernel(function: F | None = None, /, *, inline: str = "never") -> F | Callab
 
     Division by zero gives infinity as in numpy: a check that raises would keep loops from being
     vectorised. `inline="always"` pastes a small kernel into its callers before types are known.
+    In a process that was begun with NUMBA_DISABLE_JIT=1 it stays what it is: to load what was
+    compiled takes a second and 60 MB, which a command that loops over little does not need.
     """
 
     def compiled(function: F) -> F:
+        if config.DISABLE_JIT:
+            return function
         dispatcher = njit(nogil=True, error_model="numpy", inline=inline)(function)
         keep_compiled(dispatcher, function)
         return cast(F, dispatcher)

@@ -335,15 +335,12 @@ def _read_records(data: Bytes, batches: I64, from_offset: int, entries: Entries)
             if base + offset_delta < from_offset:
                 continue
             entry = entries[n]
-            entry.offset = base + offset_delta
-            entry.timestamp_ms = stamp_ms if append_time else stamp_ms + ms_delta
-            entry.key, entry.key_bytes = key, key_bytes
-            entry.value, entry.value_bytes = value, value_bytes
-            entry.headers, entry.end, entry.heartbeat = (
-                headers,
-                stop,
-                heartbeat and value_bytes <= 0,
-            )
+            entry["offset"] = base + offset_delta
+            entry["timestamp_ms"] = stamp_ms if append_time else stamp_ms + ms_delta
+            entry["key"], entry["key_bytes"] = key, key_bytes
+            entry["value"], entry["value_bytes"] = value, value_bytes
+            entry["headers"], entry["end"] = headers, stop
+            entry["heartbeat"] = heartbeat and value_bytes <= 0
             n += 1
         if at != end:
             return -1 - b

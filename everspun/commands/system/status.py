@@ -28,7 +28,6 @@ from everspun.status import (
     missing_faults,
     near_retention,
     referee,
-    scrape_all,
     unanswered,
 )
 from stream import show_ms
@@ -62,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
             if not follower.answered or not follower.read_evaluations(200):
                 break
         late = behind(config.stream, before, shot)
-        reports = scrape_all(config)
+        reports = follower.reports
         broken = breaches(config, shot, follower.quality, reports) + wrong(
             config, shot, late, reports
         )
