@@ -23,9 +23,11 @@ except ImportError:  # another kafka-python: its own way stays
 
 log = logging.getLogger(__name__)
 
-#: Taken at once. It stays in the processor's second cache until it is copied to where the response
-#: is put together.
+#: Taken at once of a response that has begun, right to where it is put together.
 PIECE_BYTES = 1 << 20
+#: Taken at once where none has: its beginning, and what comes with it. Each connection keeps so
+#: much for itself, and a process has dozens of them.
+BEGINNING_BYTES = 1 << 16
 #: Of a response that has begun, so much is waited for, or its end.
 READABLE_BYTES = 1 << 19
 #: A field that is read from a response is bytes of its own below this; above, it is a view of the
@@ -81,7 +83,7 @@ def _receive(self: Any) -> tuple[memoryview, Exception | None]:
     that the next call uses again: the protocol has copied it by then.
     """
     if not hasattr(self, "_piece"):
-        self._piece, self._readable_from = memoryview(bytearray(PIECE_BYTES)), 1
+        self._piece, self._readable_from = memoryview(bytearray(BEGINNING_BYTES)), 1
     parsing = self._protocol.parser if self._protocol else None
     frame = parsing._rbuffer if parsing else None
     into = frame.missing[:PIECE_BYTES] if frame is not None else self._piece

@@ -2,6 +2,7 @@
 
 import selectors
 import socket
+import tracemalloc
 from threading import Thread
 from types import SimpleNamespace
 
@@ -146,3 +147,33 @@ def test_an_unknown_socket_is_a_key_error_without_its_description(pair):
         assert selector.get_key(far).data == selector.get_key(far.fileno()).data == "it"
         with pytest.raises(KeyError):
             selector.get_key(near)
+
+
+def test_connections_keep_little_of_what_they_received():
+    """A process has dozens of them: each kept a megabyte, as soon as so much had come at once."""
+    receive_in_large_pieces()
+    connections, kept = 8, []
+    body = len(ANY).to_bytes(4, "big") + ANY
+    tracemalloc.start()
+    try:
+        for _ in range(connections):
+            near, far = socket.socketpair()
+            near.setblocking(False)
+            parsing, taken = parser.KafkaProtocol(client_id="test"), []
+            parsing._process_response = lambda frame, taken=taken: taken.append(len(frame))
+            receiving = transport.KafkaTCPTransport(None, near)
+            receiving._protocol = SimpleNamespace(parser=parsing)
+            sending = Thread(target=far.sendall, args=(4 * body,))
+            sending.start()
+            while len(taken) < 4:
+                data, error = receiving._sock_recv()
+                assert error is None
+                parsing.receive_bytes(data)
+            sending.join()
+            near.close()
+            far.close()
+            kept.append(receiving)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < connections * 128 * 1024
