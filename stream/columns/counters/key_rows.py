@@ -1,10 +1,11 @@
 """The newest rows of one thing that is kept, by key, in rooms: what `StoredKeys` reads of (J4a)."""
 
+from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 import numpy as np
 
-from stream.columns.counters.key_sequences import KeySequences
+from stream.columns.counters.key_sequences import KeySequences, together
 from stream.columns.counters.key_table import KeyTable
 from stream.columns.counters.sequence_words import (
     copy_words,
@@ -12,8 +13,8 @@ from stream.columns.counters.sequence_words import (
     sequences_at,
     words_of,
 )
-from stream.columns.counters.totals import KeyTotals
-from stream.kernels import I64, U64
+from stream.columns.counters.totals import KeyTotals, totals_together
+from stream.kernels import I64, U64, Bools
 from stream.log.rows import Room, Rooms
 
 Rows = TypeVar("Rows", KeyTotals, KeySequences)
@@ -45,6 +46,12 @@ class KeyRows(Protocol[Rows]):
 
     def expect(self, keys: int) -> None:
         """Room for so many keys in all, of rows as large as those that there are."""
+
+    def together(self, parts: Sequence[Rows]) -> Rows:
+        """The rows of all parts, one at least, behind each other."""
+
+    def same(self, rows: Rows, others: Rows) -> Bools:
+        """Which rows, (n,), are as the others say, which are of the same keys."""
 
     def packed(self, rows: Rows, ends: I64) -> list[bytes]:
         """The rows [ends[i], ends[i + 1]) as bytes, keys first."""
@@ -80,6 +87,14 @@ class TotalsRows:
 
     def expect(self, keys: int) -> None:
         self._table.reserve(keys - len(self))
+
+    def together(self, parts: Sequence[KeyTotals]) -> KeyTotals:
+        return totals_together(parts)
+
+    def same(self, rows: KeyTotals, others: KeyTotals) -> Bools:
+        pairs = zip(rows[1:], others[1:], strict=True)
+        found: Bools = np.logical_and.reduce([a == b for a, b in pairs])
+        return found
 
     def packed(self, rows: KeyTotals, ends: I64) -> list[bytes]:
         matrix = _matrix(rows)
@@ -149,6 +164,14 @@ class SequencesRows:
         self._table.reserve(more)
         if more > 0:
             self._grow(self._end // max(1, len(self)) * more // 2)  # half: it takes twice that
+
+    def together(self, parts: Sequence[KeySequences]) -> KeySequences:
+        return together(parts)
+
+    def same(self, rows: KeySequences, others: KeySequences) -> Bools:
+        (a, sizes), (b, of_others) = words_of(rows), words_of(others)
+        at_a = np.where(sizes == of_others, np.cumsum(sizes) - sizes, -1)
+        return same_words(a, at_a, b, np.cumsum(of_others) - of_others, sizes)
 
     def packed(self, rows: KeySequences, ends: I64) -> list[bytes]:
         words, sizes = words_of(rows)

@@ -54,13 +54,21 @@ class StoredKeys(Generic[Rows]):
         self._rows.clear()
 
     def of_slice(self, number: int) -> Rows:
-        """All of one slice, keys rising."""
-        return self.find(self._keys_of_slice(number))
+        """All of one slice, keys rising: from what lasts, which stands in one place."""
+        packs = self._packs(number)
+        if not packs:
+            return self._rows.find(np.zeros(0, np.uint64))
+        rows = self._rows.together([self._rows.unpacked(pack) for pack in packs])
+        order = np.argsort(rows.keys, kind="stable")
+        keys = rows.keys[order]
+        newest = np.append(keys[1:] != keys[:-1], True)[: len(keys)]
+        return rows.take(order[newest])
 
     def keep_slice(self, number: int, rows: Rows) -> None:
         """Of one slice these alone, keys rising, as `of_slice` has given them."""
         self._load()
-        gone = np.setdiff1d(self._keys_of_slice(number), rows.keys, assume_unique=True)
+        held = [keys_of(pack) for pack in self._packs(number)]
+        gone = np.setdiff1d(np.concatenate(held), rows.keys) if held else rows.keys[:0]
         self._rows.drop(gone)
         self._delete_changes(number)
         ends: I64 = np.array([0, len(rows.keys)])
@@ -70,11 +78,13 @@ class StoredKeys(Generic[Rows]):
     def replace_slice(self, number: int, rows: Rows) -> None:
         """J3: of the keys of one slice, those that are not in `rows` have nothing any more; `rows`
         may hold keys of other slices too. Their keys rise."""
-        self._load()
         mine = self.is_of_slice(rows.keys, number)
-        self.keep_slice(number, rows.take(mine))
-        self._rows.put(rows)
-        self._note(rows.take(~mine))
+        said, others = rows.take(mine), rows.take(~mine)
+        changed = self._changed(self.of_slice(number), said)
+        self.keep_slice(number, said)
+        self._rows.put(changed)
+        self._rows.put(others)
+        self._note(others)
 
     def is_of_slice(self, keys: U64, number: int) -> Bools:
         """Which of these keys, (n,), are in a slice."""
@@ -116,13 +126,21 @@ class StoredKeys(Generic[Rows]):
             self._changes.setdefault(number, []).append(name)
             self._write(name, pack)
 
-    def _keys_of_slice(self, number: int) -> U64:
-        """Rising."""
+    def _packs(self, number: int) -> list[bytes]:
+        """Of a slice, the oldest first."""
         self._load()
         names = [self._pack_name(number), *self._changes.get(number, ())]
-        packs = self._stored.get(names, hold=False)
-        keys = [keys_of(pack) for pack in packs if pack]
-        return np.unique(np.concatenate(keys)) if keys else np.zeros(0, np.uint64)
+        return [pack for pack in self._stored.get(names, hold=False) if pack]
+
+    def _changed(self, held: Rows, rows: Rows) -> Rows:
+        """The rows that are new, or not as they were. Keys of both rise."""
+        if not len(held.keys):
+            return rows
+        at = np.minimum(np.searchsorted(held.keys, rows.keys), len(held.keys) - 1)
+        known = held.keys[at] == rows.keys
+        same = known.copy()
+        same[known] = self._rows.same(held.take(at[known]), rows.take(known))
+        return rows.take(~same)
 
     def _delete_changes(self, number: int) -> None:
         for name in self._changes.pop(number, ()):
