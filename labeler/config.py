@@ -41,7 +41,7 @@ class LabelerConfig:
         "rows of a catalogue held in memory, bytes; all of them lie on disk under run.dir (A3a)",
     )
     kept_bytes_max: int = option(
-        1_073_741_824,
+        4_294_967_296,
         "mapped of the files in which counters and sequences are looked up, bytes, by who adds "
         "them up and by each reading; the kernel takes back what others need (J4a)",
     )
