@@ -47,6 +47,7 @@ only*: a replica could not start without Kafka, nor learn what it slept through.
 - `tables`: The tables of a served model in memory
 - `workers`: Worker processes of a replica, which share one copy of the tables
 - `config`: settings of the checkpointer and of serving replicas
+- `json_rows`: hashes and numbers of rows where they stand in JSON text
 - `metrics`: Prometheus metrics of the checkpointer and of replicas (shell)
 - `retention`: which checkpoints to delete
 """

@@ -14,9 +14,9 @@
 - `replica`: which checkpoint a replica should hold
 - `replica_client`: A replica as a library
 - `request`: A prediction request
+- `request_decoder`: from the bytes of a `POST /predict` to the hashes of its values
 - `serving`: A checkpoint as something that answers
 - `tensorflow_serving`: TensorFlow Serving's REST API of predictions
-- `typed_request`: from the bytes of a `POST /predict` to values, without an array a column
 """
 
 from typing import TYPE_CHECKING

@@ -1,10 +1,10 @@
-"""From the values of a request to probabilities in one piece of compiled code: hash, look up,
-score (I6: all of it reads the tables of one cut).
+"""From the hashes of a request's values to probabilities in one piece of compiled code: keys, look
+up, score (I6: all of it reads the tables of one cut).
 
 What comes out is what `learners.models.model.Scorer` makes of the same rows, bit for bit: the same
 hashes (`learners.models.text_keys`), the same rows, and the model's own forward; of the built-in
 networks all but the last bits (`learners.models.network_forward`). Values that all
-rows share are hashed and looked up once.
+rows share are looked up once.
 """
 
 from collections.abc import Mapping
@@ -23,48 +23,43 @@ from learners.models import (
     Logistic,
     Model,
     TextEncoder,
-    TextShape,
     clip,
     feature_key,
-    hash_text,
     probabilities,
 )
 from paramserver import Rows
-from stream.kernels import I64, Bytes, kernel
+from stream.kernels import I64, Bools, kernel
 
 if TYPE_CHECKING:
     from learners.models import Forward
 
 
 class Values(NamedTuple):
-    """What a request asks about, as `learners.models.text_keys` reads it."""
+    """What a request asks about, each string as the hash of its part (`learners.models.text_keys`).
+    Parts that no row gives are all rows' own: they stand in parts[0] alone."""
 
     rows: int
-    text: Bytes
-    mark: int  # the byte at which each value ends
-    shape: TextShape
-    by_column: bool  # a column's values stand together, else a row's
+    parts: Keys  # (1 + count, p): parts[1 + i] are row i's
+    own: Bools  # (p,): which parts rows give
     numbers: npt.NDArray[np.float64]  # (count, g) of `TextEncoder.numeric`; NaN and -1 = missing
-
-
-class TooLong(ValueError):
-    """A value is longer than allowed."""
 
 
 class Answerer:
     """One model's answers to `Values` from the tables of a cut. Threads may share it."""
 
-    def __init__(self, model: Model, corrects: Correction, value_bytes_max: int) -> None:
+    def __init__(self, model: Model, corrects: Correction) -> None:
         """ValueError for a model whose features stand in several tables (`is_answerable`)."""
         if not is_answerable(model):
             raise ValueError(
                 f"model {model.name!r} has tables {[t.name for t in model.spec.tables]}"
             )
-        self._model, self._corrects, self._bytes_max = model, corrects, value_bytes_max
+        self._model, self._corrects = model, corrects
         self.encoder = TextEncoder(model.encoder)
+        parts = self.encoder.parts
+        self._features = (parts.first, parts.second, parts.seeds)
         (spec,) = model.spec.tables
         self._table = spec.name
-        width = len(self.encoder.parts.first)
+        width = len(parts.first)
         row = Encoded(
             np.zeros((1, width), np.uint64), np.zeros((1, len(model.encoder.numeric)), "f4")
         )
@@ -74,21 +69,20 @@ class Answerer:
     def predict(
         self, values: Values, tables: Mapping[str, TableVersion], dense: Mapping[str, Floats]
     ) -> Floats:
-        """(n,) probabilities in (0, 1), float32. Raises TooLong."""
+        """(n,) probabilities in (0, 1), float32."""
         numbers = self.encoder.numbers(values.numbers)
         table = tables[self._table]
         seed, scale = np.uint64(table.initial.seed), np.float32(table.initial.scale)
         inputs = (
-            values.text, values.mark, values.rows, values.by_column, *values.shape,
-            *self.encoder.parts, self._tail, table.cells, table.old, table.words, table.weights,
-            table.secret, table.number, seed, scale,
+            values.parts, values.own, *self._features, self._tail, table.cells, table.old,
+            table.words, table.weights, table.secret, table.number, seed, scale,
         )  # fmt: skip
         kind = self._model.kind
         if isinstance(kind, Logistic) and type(kind) is Logistic:
             base, ones = self._model.config.prior_logit, len(self._model.config.categorical)
-            longest, found = _answer_logistic(*inputs, numbers, base, ones)
+            found = _answer_logistic(*inputs, numbers, base, ones)
         else:
-            longest, place, rows = look_up(*inputs)
+            place, rows = look_up(*inputs)
             forward = self._forward_of(dense)
             encoded = Encoded(np.empty((len(numbers), 0), np.uint64), numbers)
             found = (
@@ -96,10 +90,6 @@ class Answerer:
                 if forward is None
                 else forward(place, rows, numbers)
             )
-        if longest < 0:
-            raise ValueError(f"a text of fewer values than {values.rows} rows have")
-        if longest > self._bytes_max:
-            raise TooLong(f"a value of {longest} bytes: allowed are {self._bytes_max}")
         return clip(self._corrects.answer(found))
 
     def _forward_of(self, dense: Mapping[str, Floats]) -> "Forward | None":
@@ -127,59 +117,52 @@ def is_answerable(model: Model) -> bool:
 
 @kernel
 def look_up(
-    text: Bytes, mark: int, count: int, by_column: bool, shared: I64, own: I64,
-    shared_features: I64, own_features: I64, low: Keys, high: Keys, stated: Keys, first: I64,
-    second: I64, seeds: Keys, tail: Keys, cells: Cells, old: Cells, words: Words, weights: Rows,
-    secret: np.uint64, version: int, seed: np.uint64, scale: np.float32,
-) -> tuple[int, I64, Rows]:  # fmt: skip
-    """(longest value in bytes, place (count, width), rows (m, dim)): the rows that a text's keys
-    have as of a version, and which of them each feature of each row has; behind the features stand
-    the keys of `tail`. Shared features and the tail come once, before the others."""
-    parts = np.empty((count + 1, len(low)), np.uint64)
-    for i in range(count + 1):
-        parts[i] = stated
-    at, longest = hash_text(text, mark, 0, shared, False, low, high, parts[:1])
-    for i in range(1, count + 1):
-        parts[i] = parts[0]
-    end, own_longest = hash_text(text, mark, at, own, by_column, low, high, parts[1:])
-    of_all, of_row = len(shared_features), len(own_features)
-    keys = np.empty(of_all + len(tail) + count * of_row, np.uint64)
-    for k in range(of_all):
-        f = shared_features[k]
-        keys[k] = feature_key(parts[0], first[f], second[f], seeds[f])
-    keys[of_all : of_all + len(tail)] = tail
-    begin = of_all + len(tail)
-    place = np.empty((count, len(first) + len(tail)), np.int64)
-    for i in range(count):
-        for k in range(of_all):
-            place[i, shared_features[k]] = k
-        for k in range(len(tail)):
-            place[i, len(first) + k] = of_all + k
-        for k in range(of_row):
-            f, number = own_features[k], begin + i * of_row + k
-            keys[number] = feature_key(parts[i + 1], first[f], second[f], seeds[f])
-            place[i, f] = number
+    parts: Keys, own: Bools, first: I64, second: I64, seeds: Keys, tail: Keys, cells: Cells,
+    old: Cells, words: Words, weights: Rows, secret: np.uint64, version: int, seed: np.uint64,
+    scale: np.float32,
+) -> tuple[I64, Rows]:  # fmt: skip
+    """(place (count, width), rows (m, dim)): the rows that the keys of `Values` have as of a
+    version, and which of them each feature of each row has; behind the features stand the keys of
+    `tail`. Features that are equal in all rows, and the tail, come once, before the others."""
+    count, features = len(parts) - 1, len(first)
+    is_own, of_row = np.empty(features, np.bool_), 0
+    for f in range(features):
+        is_own[f] = own[first[f]] or (second[f] >= 0 and own[second[f]])
+        of_row += is_own[f]
+    begin = features - of_row + len(tail)
+    keys = np.empty(begin + count * of_row, np.uint64)
+    place = np.empty((count, features + len(tail)), np.int64)
+    shared, column = 0, 0
+    for f in range(features):
+        if is_own[f]:
+            for i in range(count):
+                at = begin + i * of_row + column
+                keys[at] = feature_key(parts[i + 1], first[f], second[f], seeds[f])
+                place[i, f] = at
+            column += 1
+        else:
+            keys[shared] = feature_key(parts[0], first[f], second[f], seeds[f])
+            place[:, f] = shared
+            shared += 1
+    for k in range(len(tail)):
+        keys[shared + k] = tail[k]
+        place[:, features + k] = shared + k
     slots = np.empty(len(keys), np.int64)
     find(cells, old, words, secret, version, keys, slots)
     rows = np.empty((len(keys), weights.shape[1] - HEAD), np.float32)
     gather(words, weights, slots, keys, seed, scale, rows)
-    if longest < 0 or own_longest < 0 or end != len(text):
-        return -1, place, rows
-    return max(longest, own_longest), place, rows
+    return place, rows
 
 
 @kernel
 def _answer_logistic(
-    text: Bytes, mark: int, count: int, by_column: bool, shared: I64, own: I64,
-    shared_features: I64, own_features: I64, low: Keys, high: Keys, stated: Keys, first: I64,
-    second: I64, seeds: Keys, tail: Keys, cells: Cells, old: Cells, words: Words, weights: Rows,
-    secret: np.uint64, version: int, seed: np.uint64, scale: np.float32,
-    numbers: Floats, base: float, ones: int,
-) -> tuple[int, Floats]:  # fmt: skip
+    parts: Keys, own: Bools, first: I64, second: I64, seeds: Keys, tail: Keys, cells: Cells,
+    old: Cells, words: Words, weights: Rows, secret: np.uint64, version: int, seed: np.uint64,
+    scale: np.float32, numbers: Floats, base: float, ones: int,
+) -> Floats:  # fmt: skip
     """`look_up`, and the probabilities of a logistic regression, without leaving compiled code."""
-    longest, place, rows = look_up(
-        text, mark, count, by_column, shared, own, shared_features, own_features, low, high,
-        stated, first, second, seeds, tail, cells, old, words, weights, secret, version, seed,
+    place, rows = look_up(
+        parts, own, first, second, seeds, tail, cells, old, words, weights, secret, version, seed,
         scale,
     )  # fmt: skip
-    return longest, probabilities(place, numbers, rows, base, ones)
+    return probabilities(place, numbers, rows, base, ones)  # type: ignore[no-any-return]

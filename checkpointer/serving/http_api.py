@@ -47,6 +47,18 @@ class FoundRoute(NamedTuple):
     ask: Route | None = None  # POST, a prediction
     fallback: Route | None = None  # the same where the model's answer would come too late
 
+    @property
+    def allowed(self) -> str:
+        """The methods that it takes, as the header `Allow` says them."""
+        ways = ["GET, HEAD"] * (self.read is not None) + ["POST"] * (self.ask is not None)
+        return ", ".join((*ways, "OPTIONS"))
+
+    def takes(self, method: bytes) -> bool:
+        """Whether a request of this method is answered by a route."""
+        if method == b"POST":
+            return self.ask is not None
+        return method in (b"GET", b"HEAD") and self.read is not None
+
 
 class Api:
     """Routes of one replica."""
@@ -132,11 +144,10 @@ class Api:
     def _may(self, request: HttpRequest, found: FoundRoute) -> Response | None:
         """Why it is not answered, None if it is."""
         method = request.method
-        ways = ["GET, HEAD"] * (found.read is not None) + ["POST"] * (found.ask is not None)
-        allowed = ", ".join((*ways, "OPTIONS"))
-        if method == b"OPTIONS":
-            return Response(204, b"", headers=(("Allow", allowed),))
-        if method.decode("latin-1") not in allowed.split(", "):
+        if not found.takes(method):
+            allowed = found.allowed
+            if method == b"OPTIONS":
+                return Response(204, b"", headers=(("Allow", allowed),))
             said = refused(405, f"{method.decode('latin-1')} {request.path}: allowed are {allowed}")
             return said._replace(headers=(("Allow", allowed),))
         if self._token and found.counted_as not in _OPEN:

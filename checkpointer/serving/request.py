@@ -41,7 +41,7 @@ SHOWN_AT = "shown_at"
 #: When the impression is; a request without it is of now.
 TS_MS = "ts_ms"
 #: What a row or the columns may carry beside them without meaning anything to a model.
-_CARRIED = frozenset({"id", TS_MS, "session", POSITION})
+CARRIED = frozenset({"id", TS_MS, "session", POSITION})
 #: A body of at most so many bytes is read at once, larger ones are looked through before.
 UNSEEN_BYTES_MAX = 1 << 20
 #: Fields of one object, and how deep objects may be nested.
@@ -332,7 +332,7 @@ def _from_columns(columns: Any, features: Features) -> Given:
             )
     missing = [None] * count
     fields = {name: columns.get(name, missing) for name in IDENTIFIERS}
-    known = {*IDENTIFIERS, *_CARRIED}
+    known = {*IDENTIFIERS, *CARRIED}
     fields[SHOWN_AT] = columns.get(POSITION, missing)
     fields[TS_MS] = columns.get(TS_MS, missing)
     for feature in features:
@@ -346,7 +346,7 @@ def _from_columns(columns: Any, features: Features) -> Given:
 def _refuse_unknown(names: Iterable[str], where: str) -> None:
     """Identifiers misspelled would be missing in every row, silently; so the fields of a row are
     a closed list."""
-    unknown = sorted(set(names) - {*IDENTIFIERS, *_CARRIED})
+    unknown = sorted(set(names) - {*IDENTIFIERS, *CARRIED})
     if unknown:
         allowed = ", ".join((*IDENTIFIERS, "features"))
         raise BadRequest(

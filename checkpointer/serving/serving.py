@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from checkpointer.serving.answer import Answerer, TooLong, Values, is_answerable
+from checkpointer.serving.answer import Answerer, Values, is_answerable
 from checkpointer.serving.request import Given, given, of_rows, request_of, with_times
-from checkpointer.serving.typed_request import RequestDecoder
+from checkpointer.serving.request_decoder import RequestDecoder
 from checkpointer.store import Manifest, Ref, ref
 from checkpointer.tables import ModelTables, ModelVersion
 from learners.models import Scorer
-from stream.columns import STRING_BYTES_MAX, Features
+from stream.columns import Features
 
 
 class Fills(Protocol):
@@ -66,11 +66,7 @@ class ServedModel:
         if self.answers is None:
             return self.answer_given(given(body, self.features, rows_max), now_ms, fills)
         decoded = self.answers.decoder.decode(body, rows_max)
-        try:
-            return Answer(self._predict(decoded.values), decoded.ignored)
-        except TooLong:
-            request_of(given(body, self.features, rows_max), self.features)  # says which value
-            raise
+        return Answer(self._predict(decoded.values), decoded.ignored)
 
     def answer_given(
         self, asked: Given, now_ms: int | None = None, fills: Fills | None = None
@@ -82,11 +78,7 @@ class ServedModel:
                 columns = fills.filled(with_times(columns, self._time(now_ms)))
             return Answer(self.predict(columns, now_ms), asked.ignored)
         decoded = self.answers.decoder.of_given(asked)
-        try:
-            return Answer(self._predict(decoded.values), decoded.ignored)
-        except TooLong:
-            request_of(asked, self.features)  # says which value
-            raise
+        return Answer(self._predict(decoded.values), decoded.ignored)
 
     def _predict(self, values: Values) -> npt.NDArray[np.float32]:
         if values.rows == 0:
@@ -141,7 +133,7 @@ def answers_of(scorer: Scorer, held: ServedModel | None) -> Answers | None:
         before = held.scorer
         if (before.model.spec.digest, before.corrects) == (model.spec.digest, scorer.corrects):
             return held.answers
-    answerer = Answerer(model, scorer.corrects, STRING_BYTES_MAX)
+    answerer = Answerer(model, scorer.corrects)
     return Answers(answerer, RequestDecoder(answerer.encoder))
 
 

@@ -1,9 +1,9 @@
-"""From the values of a request, one behind another in one buffer, to the keys and numbers of a
-model, as `features.Encoder` makes them of columns: the same hashes, by the same code, bit for bit.
+"""From the values of a request to the keys and numbers of a model, as `features.Encoder` makes them
+of columns: the same hashes, by the same code, bit for bit.
 
 A *text* is the UTF-8 bytes of many values, each ended by a byte that none of them holds: those that
-all rows share first, then each row's. Two kernels hash it without making a string or an array
-of it; what serving states itself (`ModelConfig.serving`) is hashed once, here.
+all rows share first, then column after column. A kernel hashes it without making an array of it;
+what serving states itself (`ModelConfig.serving`), and what is missing, is hashed once, here.
 """
 
 from typing import NamedTuple
@@ -24,32 +24,32 @@ from learners.models.features import (
     text_of,
 )
 from stream.columns import FeatureColumn
-from stream.hashing import hash_of, hash_strings
-from stream.kernels import I64, Bytes, kernel
+from stream.hashing import HashKey, hash_columns, hash_of, hash_strings
+from stream.kernels import I64, Bools, Bytes, kernel
 
 _WORD = (1 << 64) - 1
 
 
 class Parts(NamedTuple):
-    """What kernels take: of each part (p,) the words of its key, and its hash where serving states
-    its value, else 0; of each feature (f,) the parts that it is made of, -1 = it is no pair, and
-    the seed of a pair."""
+    """What kernels take: of each part (p,) the words of its key, its hash where serving states its
+    value, else 0, and that of a missing value; of each feature (f,) the parts that it is made of,
+    -1 = it is no pair, and the seed of a pair."""
 
     low: Keys
     high: Keys
     stated: Keys
+    missing: Keys
     first: I64
     second: I64
     seeds: Keys
 
 
 class TextShape(NamedTuple):
-    """Which values a text has. Columns stand for the places of `TextEncoder.strings`."""
+    """Which values a text has."""
 
     shared: I64  # part of each value that all rows share, -1 = no part
-    own: I64  # part of each value of a row
-    shared_features: I64  # features that are equal in all rows
-    own_features: I64
+    own: I64  # part of each column
+    is_own: Bools  # (p,): which parts are a row's own
 
 
 class TextEncoder:
@@ -76,6 +76,7 @@ class TextEncoder:
             np.array([word & _WORD for word in words], np.uint64),
             np.array([word >> 64 for word in words], np.uint64),
             np.array([self._stated(name) for name in encoder.parts], np.uint64),
+            np.array([_of_none(word) for word in words], np.uint64),
             np.array([pair[0] for pair in pairs], np.int64),
             np.array([pair[1] if len(pair) > 1 else -1 for pair in pairs], np.int64),
             np.array([encoder.key_of(n) % SEED_MAX for n in encoder.categorical], np.uint64),
@@ -85,20 +86,16 @@ class TextEncoder:
     def features(self) -> tuple[FeatureColumn, ...]:
         return self._encoder.features
 
+    def part_of(self, name: str) -> int:
+        """The part that a value of this name of `strings` goes to, -1 = it is not hashed."""
+        return self._part_of[name]
+
     def shape(self, shared: tuple[str, ...]) -> TextShape:
         """Of texts in which all rows share these of `strings`."""
-        own = [name for name in self.strings if name not in shared]
-        of_rows = {self._part_of[name] for name in own}
-        parts = zip(self.parts.first.tolist(), self.parts.second.tolist(), strict=True)
-        is_own = [
-            first in of_rows or (second >= 0 and second in of_rows) for first, second in parts
-        ]
-        return TextShape(
-            np.array([self._part_of[name] for name in shared], np.int64),
-            np.array([self._part_of[name] for name in own], np.int64),
-            np.flatnonzero(np.logical_not(is_own)),
-            np.flatnonzero(is_own),
-        )
+        own = np.array([self._part_of[n] for n in self.strings if n not in shared], np.int64)
+        is_own = np.zeros(len(self.parts.low), np.bool_)
+        is_own[own[own >= 0]] = True
+        return TextShape(np.array([self._part_of[n] for n in shared], np.int64), own, is_own)
 
     def numbers(self, given: npt.NDArray[np.float64]) -> Floats:
         """(n, g) of the numbers that a request gives, (n, len(numeric)): NaN, and -1 for a
@@ -130,34 +127,31 @@ def is_position(name: str) -> bool:
 
 @kernel
 def hash_text(
-    text: Bytes,
-    mark: int,
-    begin: int,
-    columns: I64,
-    by_column: bool,
-    low: Keys,
-    high: Keys,
-    out: Keys,
+    text: Bytes, mark: int, begin: int, columns: I64, low: Keys, high: Keys, out: Keys
 ) -> tuple[int, int]:
     """out[i, p] = the hash of row i's value of part p (`columns` says which; -1: it is not hashed),
-    from `begin` on; row by row, or all rows of a column before the next. Returns where it ended,
-    and the length of the longest value, bytes; -1 = the text has fewer values."""
-    rows, width = len(out), len(columns)
+    from `begin` on, all rows of a column before the next. Returns where it ended, and the length of
+    the longest value, bytes; -1 = the text has fewer values."""
+    rows = len(out)
     at, size, longest = np.uint64(begin), np.uint64(len(text)), np.uint64(0)
-    for number in range(rows * width):
-        row, c = (number % rows, number // rows) if by_column else (number // width, number % width)
+    for number in range(rows * len(columns)):
         stop = at
         while stop < size and text[stop] != mark:
             stop += np.uint64(1)
         if stop >= size:
             return np.int64(at), np.int64(-1)  # type: ignore[return-value]
-        part = columns[c]
+        part = columns[number // rows]
         if part >= 0:
             h = hash_of(text, at, stop, low[part], high[part])
-            out[row, part] = h if h != 0 else np.uint64(1)
+            out[number % rows, part] = h if h != 0 else np.uint64(1)
         longest = max(longest, stop - at)
         at = stop + np.uint64(1)
     return np.int64(at), np.int64(longest)  # type: ignore[return-value]
+
+
+def _of_none(key: HashKey) -> int:
+    """The hash of a missing value."""
+    return int(hash_columns([pa.array([""])], [key])[0, 0]) or 1
 
 
 @kernel

@@ -36,11 +36,12 @@ DECODERS = (
     "stream/registry/avro_reader.py",
     "stream/registry/protobuf_reader.py",
     "stream/registry/wire_format.py",
+    "checkpointer/json_rows/*.py",
     "checkpointer/serving/arrow_request.py",
     "checkpointer/serving/open_inference.py",
     "checkpointer/serving/request.py",
     "checkpointer/serving/tensorflow_serving.py",
-    "checkpointer/serving/typed_request.py",
+    "checkpointer.serving.request_decoder/*.py",
 )
 OTHERS = (
     "*/__init__.py",

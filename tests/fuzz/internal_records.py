@@ -16,7 +16,7 @@ from rows_made import counts, examples, read_row, row
 
 from checkpointer.serving import BadRequest
 from checkpointer.serving.request import parse as parse_request
-from checkpointer.serving.typed_request import RequestDecoder
+from checkpointer.serving.request_decoder import RequestDecoder
 from checkpointer.store import announcement, manifest
 from labeler.breaker import TALLY_SCHEMA, decode_band, decode_tally
 from labeler.counting import decode_signal

@@ -34,8 +34,8 @@ from checkpointer.serving.request import (
     request_of,
     with_times,
 )
+from checkpointer.serving.request_decoder import RequestDecoder
 from checkpointer.serving.tensorflow_serving import read_predict, status
-from checkpointer.serving.typed_request import RequestDecoder
 from everspun import loads
 from learners import ModelConfig
 from learners.models import Encoder, TextEncoder

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from checkpointer.serving import BadRequest, Replica, ReplicaServer, ServedModel, of_rows, rehearse
 from checkpointer.serving.answer import Values
 from checkpointer.serving.request import parse
+from checkpointer.serving.request_decoder import RequestDecoder
 from checkpointer.serving.serving import answers_of
-from checkpointer.serving.typed_request import RequestDecoder
 from checkpointer.store import Evaluation, Manifest
 from checkpointer.tables import ModelTables
 from learners.config import ModelConfig
@@ -28,7 +28,6 @@ from learners.models import (
     TextEncoder,
     clip,
     feature_key,
-    hash_text,
     make_model,
     unique_keys,
 )
@@ -180,24 +179,11 @@ def typed(event: dict, encoder: Encoder) -> list[Encoded]:
 
 
 def encoded(texts: TextEncoder, values: Values) -> Encoded:
-    """By the kernels of `checkpointer.serving.answer`, without its tables."""
-    low, high, stated, first, second, seeds = texts.parts
-    parts = np.tile(stated, (values.rows, 1))
-    text, mark, shape = values.text, values.mark, values.shape
-    at, longest = hash_text(text, mark, 0, shape.shared, False, low, high, parts[:1])
-    parts[:] = parts[0]
-    end, own = hash_text(text, mark, at, shape.own, values.by_column, low, high, parts)
-    assert end == len(text)
-    if max(longest, own) > 1024:
-        raise BadRequest("too long")
-    assert sorted([*shape.shared_features, *shape.own_features]) == list(range(len(first)))
-    assert (
-        parts[:, shape.shared[shape.shared >= 0]] == parts[0, shape.shared[shape.shared >= 0]]
-    ).all()
-    keys = [
-        [feature_key(row, first[f], second[f], seeds[f]) for f in range(len(first))]
-        for row in parts
-    ]
+    """By the kernel of `checkpointer.serving.answer`, without its tables."""
+    parts, given = texts.parts, values.parts[1:]
+    assert (given[:, ~values.own] == values.parts[0, ~values.own]).all()
+    features = list(zip(parts.first, parts.second, parts.seeds, strict=True))
+    keys = [[feature_key(row, *feature) for feature in features] for row in given]
     return Encoded(np.array(keys, np.uint64), texts.numbers(values.numbers))
 
 
