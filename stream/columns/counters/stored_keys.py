@@ -67,9 +67,8 @@ class StoredKeys(Generic[Rows]):
     def keep_slice(self, number: int, rows: Rows) -> None:
         """Of one slice these alone, keys rising, as `of_slice` has given them."""
         self._load()
-        held = [keys_of(pack) for pack in self._packs(number)]
-        gone = np.setdiff1d(np.concatenate(held), rows.keys) if held else rows.keys[:0]
-        self._rows.drop(gone)
+        for pack in self._packs(number):
+            self._rows.drop(_others(keys_of(pack), rows.keys))
         self._delete_changes(number)
         ends: I64 = np.array([0, len(rows.keys)])
         (pack,) = self._rows.packed(rows, ends)
@@ -154,3 +153,12 @@ class StoredKeys(Generic[Rows]):
 
     def _slice_name(self, number: int) -> bytes:
         return self._prefix + number.to_bytes(4, "big")
+
+
+def _others(keys: U64, known: U64) -> U64:
+    """Those of these keys that are not known, (n,), which rise."""
+    if not len(known):
+        return keys
+    at = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+    others: U64 = keys[known[at] != keys]
+    return others
