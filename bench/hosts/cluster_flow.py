@@ -83,8 +83,16 @@ def on_loopback(
 ) -> Drained:
     """The same roles on one machine: Unix sockets, brokers that let everybody in who comes by the
     administrator's door. Raises NotReady, BrokerError, TimeoutError."""
-    settings = (f'archive.root="{dir}/archive"', f"stream.replication={len(brokers.hosts)}")
-    local = LocalRun.begin(dir, text, brokers.address, settings)
+    local = LocalRun.begin(
+        dir,
+        text,
+        brokers.address.partition(",")[0],
+        (
+            f'archive.root="{dir}/archive"',
+            f'stream.bootstrap_servers="{brokers.address}"',
+            f"stream.replication={len(brokers.hosts)}",
+        ),
+    )
     try:
         with console.status("loopback: starting the roles"):
             local.start()
