@@ -49,6 +49,8 @@ from paramserver.server import read_part
 BATCH, WIDTH, BATCHES = 1_024, 16, 64
 #: More than is learned, examples a second: so many are always ahead.
 AHEAD_PER_S = 100_000
+#: A pair of turns takes so much longer than both: it waits for checkpoints, and to settle.
+SPARE_S = 6.0
 LOOK_S, STUCK_S, SETTLED_S = 0.005, 60.0, 0.5
 AT_MOST = {"training_slowdown": 0.10, "cut_hold_ms_p99": 50.0, "rounding_log_loss": 0.001}
 #: `delta_bytes_ratio`, by bits of a weight.
@@ -179,12 +181,12 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         some = Records(drawn_some(options.rows, options.touched), site.local.log().writer(),
                        site.local.config.stream.examples, options.seed)  # fmt: skip
         some.written, site.records = site.records.written, some
-        ahead = round(options.seconds * AHEAD_PER_S / BATCH)
+        ahead = round((2 * options.seconds + SPARE_S) * AHEAD_PER_S / BATCH)
         cuts.next()
         found: list[tuple[float, float]] = []
         rates: list[float] = []
         for number in range(options.pairs + 1):
-            site.top_up(2 * ahead)
+            site.top_up(ahead)
             cuts.next()
             with_cuts, count = turn(site, cuts, options.seconds)
             cuts.next()
@@ -192,6 +194,8 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             time.sleep(SETTLED_S)
             without, _ = turn(site, cuts, options.seconds)
             cuts.send(signal.SIGCONT)
+            if site.rows() >= site.records.written * BATCH:
+                raise RuntimeError(f"nothing was left to learn: {without:,.0f} examples/s")
             if number:  # the first pair warms up
                 found.append((with_cuts, without))
                 rates.append(count / options.seconds)
