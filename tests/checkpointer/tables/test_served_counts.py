@@ -20,6 +20,7 @@ from stream.columns.counters import KeyTotals, counter_keys
 from stream.columns.counters.counted import counted_keys
 from stream.internal_topics import CountRecord, encode_counts
 from stream.log import MemoryLog, topic_specs
+from stream.monitoring import Loop
 
 CONFIG = loads(
     """
@@ -170,8 +171,10 @@ def test_no_fault_ends_the_thread_that_writes():
 
     writer = Failing(STREAM, MemoryLog(lambda: 1), MemoryFiles(), "shop", stop, lambda topic: None)
     stop.wait = lambda timeout=None: stop.is_set()  # type: ignore[method-assign]
-    writer._run()
+    loop = Loop(lambda: 0.0)
+    writer._run(loop)
     assert len(turns) == 3
+    assert not loop.is_turning
 
 
 def test_no_fault_ends_the_thread_that_reads_catalogues():
