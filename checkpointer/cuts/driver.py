@@ -314,11 +314,11 @@ class Driver:
         began = self.time.steady_ms()
         cut = self._new_cut(began, keep_hold=move is not None)
         end = self.cutting.perform(cut)
-        cut_ms = self.time.steady_ms() - began
+        cut_ms, taken_ms = self.time.steady_ms() - began, self.time.now_ms()
         if isinstance(end, Abandoned):
             return self._abandoned(due, end.reason, end.detail, cut.hold_ms, cut_ms)
         try:
-            manifest = self._complete(end, head, cut, coming, move)
+            manifest = self._complete(end, taken_ms, head, cut, coming, move)
         except (PortUnreachable, PortRefused, Damaged, ValueError, OSError) as error:
             self._forget(end)
             best_effort(self.clock.release, cut.model, cut.cut)
@@ -412,12 +412,14 @@ class Driver:
     def _complete(
         self,
         marked: Marked,
+        taken_ms: int,
         parent: Manifest | None,
         cut: Cut,
         coming: Preparation | None,
         move: SlotMap | None,
     ) -> Manifest:
-        """Parts, then evaluations, then the manifest: with it the checkpoint exists (X2)."""
+        """Parts, then evaluations, then the manifest: with it the checkpoint exists (X2). What it
+        holds is of `taken_ms`, when all had marked."""
         model, number = self.definition.spec.name, self.catalogue.next_number()
         url = self.catalogue.folder_url(f"{number:08d}-{marked.cut}")
         more = 0 if coming is None else coming.rounds - (move is None)
@@ -430,7 +432,7 @@ class Driver:
         )
         manifest = assemble(
             self.definition,
-            TakenCut(number, marked.cut, marked.vector, self.time.now_ms(), self.code_version),
+            TakenCut(number, marked.cut, marked.vector, taken_ms, self.code_version),
             infos,
             parent,
             evaluation,

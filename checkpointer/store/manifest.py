@@ -279,7 +279,7 @@ def agree(progress: Mapping[int, Progress]) -> tuple[dict[str, ChainProgress], d
 
 
 class TakenCut(NamedTuple):
-    """Which cut a manifest is of, and when and by what it is written."""
+    """Which cut a manifest is of, when it was taken, and by what it is written."""
 
     number: int  # of the checkpoint
     cut: str  # what the shards call it

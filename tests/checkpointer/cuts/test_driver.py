@@ -40,6 +40,25 @@ def test_a_cut_holds_what_was_pushed_and_names_its_parent(system):
     assert system.announced[1].vector == head.vector
 
 
+def test_a_checkpoint_is_as_old_as_its_cut_however_long_it_takes_to_write(system):
+    """So the next cut is due an interval after it, and not after its files."""
+    system.begin()
+    system.push("label/0", 100, 105, key=42, rows=5)
+    real, began = system.shards[0].write_part, []
+
+    def slow(*arguments):
+        began.append(system.now)
+        system.now += 700
+        return real(*arguments)
+
+    system.shards[0].write_part = slow
+    assert system.later().outcome == "published"
+    assert system.driver.catalogue.head().created_ms <= began[0]
+    system.push("label/0", 105, 106, key=43)
+    system.now = began[0] + 1_000
+    assert system.driver.step().outcome == "published"
+
+
 def test_deltas_follow_a_base_until_the_next_and_a_restarted_shard_goes_on_from_them():
     system = System(deltas_max=2)
     system.begin()
