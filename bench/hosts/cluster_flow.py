@@ -33,7 +33,11 @@ class Drained:
 
     impressions: int
     seconds: float
-    cpu_s: float  # of all roles and brokers
+    cpu_s_of: dict[str, float]  # role or broker -> CPU seconds
+
+    @property
+    def cpu_s(self) -> float:
+        return sum(self.cpu_s_of.values())
 
     @property
     def per_second(self) -> float:
@@ -68,7 +72,7 @@ def drained(
         spent, _ = meter.stop()
         if seconds is None:
             raise TimeoutError(f"not all is learned: {watch.describe(site.delivered)}")
-        return Drained(len(site.sent), seconds, sum(spent.values()))
+        return Drained(len(site.sent), seconds, {name: round(s, 1) for name, s in spent.items()})
     finally:
         watch.close()
 

@@ -34,6 +34,8 @@ METADATA_AGE_MAX_MS = 30_000
 CLOSE_TIMEOUT_MS = 2_000
 #: A question about offsets is asked again after so long, until the request's time is over.
 ASK_MS = 3_000
+#: Between two attempts to describe topics.
+DESCRIBE_WAIT_MS = 300
 
 
 def client_settings(config: StreamConfig) -> dict[str, Any]:
@@ -209,19 +211,19 @@ def _note_stable_offsets(consumer: KafkaConsumer, noted: dict[TopicPartition, in
 
 
 def describe_topics(config: StreamConfig, names: Iterable[str]) -> dict[str, ExistingTopic]:
-    """Those of these topics that exist, with all the settings that the broker lists. Raises
-    Unavailable."""
+    """Those of these topics that exist, with all the settings that the broker lists. One of several
+    brokers may be starting: they are asked until the request's time is over. Raises Unavailable."""
+    asked, deadline = list(names), time.monotonic() + config.request_timeout_ms / 1_000
     admin = admin_client(config)
     try:
-        found = {
-            t["name"]: t
-            for t in admin.describe_topics(list(names))
-            if not t["error_code"] and t["partitions"]
-        }
-        wanted = [ConfigResource("TOPIC", name) for name in found]
-        described = admin.describe_configs(wanted, config_filter="all") if wanted else {}
-    except KafkaError as error:
-        raise Unavailable(f"describing topics: {error}") from error
+        while True:
+            try:
+                found, described = _described(admin, asked)
+                break
+            except KafkaError as error:
+                if not error.retriable or time.monotonic() > deadline:
+                    raise Unavailable(f"describing topics: {error}") from error
+                time.sleep(DESCRIBE_WAIT_MS / 1_000)
     finally:
         admin.close()
     topics = {}
@@ -231,6 +233,16 @@ def describe_topics(config: StreamConfig, names: Iterable[str]) -> dict[str, Exi
             name, len(t["partitions"]), len(t["partitions"][0]["replica_nodes"]), settings
         )
     return topics
+
+
+def _described(admin: KafkaAdminClient, names: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    found = {
+        t["name"]: t
+        for t in admin.describe_topics(names)
+        if not t["error_code"] and t["partitions"]
+    }
+    wanted = [ConfigResource("TOPIC", name) for name in found]
+    return found, admin.describe_configs(wanted, config_filter="all") if wanted else {}
 
 
 def create_topics(config: StreamConfig) -> list[str]:
