@@ -8,11 +8,10 @@ import numpy as np
 import pyarrow as pa
 from sim_bug import Patch, bug, replaced
 
-from labeler.labels import VerdictPoint
+from labeler.labels import VerdictPoint, VerdictRecord
 from labeler.retraction import Late, Retracting
 from labeler.retraction.late_verdicts import LateVerdicts
 from learners.training import gradient
-from stream import Record
 
 judge = Late.judge
 close = LateVerdicts._close
@@ -59,13 +58,13 @@ def forgets_verdicts() -> list[Patch]:
     "the watermark of a verdict is the newest one read, not the one before it",
 )
 def late_by_reading() -> list[Patch]:
-    read = LateVerdicts.read
+    take = LateVerdicts.take
 
-    def bad(self: LateVerdicts, records: Iterable[Record]) -> None:
-        read(self, records)
+    def bad(self: LateVerdicts, heard: Iterable[VerdictRecord]) -> None:
+        take(self, heard)
         self.runs = [run._replace(low_ms=max(run.low_ms, self.low_ms)) for run in self.runs]
 
-    return [replaced(LateVerdicts.read, bad)]
+    return [replaced(LateVerdicts.take, bad)]
 
 
 @bug(
