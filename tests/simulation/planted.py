@@ -21,7 +21,7 @@ for place in (HERE, HERE.parents[1]):
         sys.path.insert(0, str(place))
 
 from run import run_seed  # noqa: E402
-from sim_bug import BROKEN, Bug  # noqa: E402
+from sim_bug import BROKEN, CALLED, Bug  # noqa: E402
 from sim_bugs import BUGS  # noqa: E402
 
 SEEDS_MAX = 100
@@ -40,7 +40,9 @@ def seeds(bug: Bug, first: int | None) -> Iterator[int]:
 
 
 def caught_by(bug: Bug, first: int | None) -> int | None:
-    """The first seed that catches it. AssertionError for a bug that is broken itself."""
+    """The first seed that catches it. AssertionError for a bug that is broken itself, or stands
+    where no run comes by."""
+    CALLED.clear()
     for seed in seeds(bug, first):
         BROKEN.clear()
         with bug.planted():
@@ -49,6 +51,8 @@ def caught_by(bug: Bug, first: int | None) -> int | None:
             raise AssertionError(f"{bug.name} is no bug any more, it fails by itself: {BROKEN[0]}")
         if failure:
             return seed
+    if not CALLED:
+        raise AssertionError(f"{bug.name} is no bug any more: nothing calls what it stands in for")
     return None
 
 

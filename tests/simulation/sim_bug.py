@@ -4,7 +4,8 @@ first. The simulator must catch each within 100 seeds.
 What is replaced is named by reference, `replaced(Chain.fold, bad)`: whoever renames a method
 renames it here with the same tool, and a name that is gone fails as soon as the bug is planted. A
 bug that fails by itself, since what it reaches for is not there any more, is no bug that was
-caught: `BROKEN` says so, and the test of planted bugs fails.
+caught: `BROKEN` says so, and the test of planted bugs fails. One in the place of what nothing calls
+any more changes nothing: `CALLED` stays empty, and the test says that in place of "not caught".
 """
 
 import inspect
@@ -21,6 +22,8 @@ Patch = AbstractContextManager[Any]
 
 #: What planted bugs failed of by themselves, since this process began.
 BROKEN: list[str] = []
+#: What planted bugs stood in the place of and was called, since this set was cleared.
+CALLED: set[str] = set()
 _OWN_FAULTS = (AttributeError, NameError, TypeError)
 
 
@@ -86,6 +89,7 @@ def _in_place_of(right: Any, wrong: Any) -> Any:
 
     @wraps(right)
     def told_on(*args: Any, **named: Any) -> Any:
+        CALLED.add(right.__qualname__)
         try:
             return wrong(*args, **named)
         except _OWN_FAULTS as error:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from planted import SEEDS_MAX, caught_by, known
-from sim_bug import BROKEN, Bug, replaced
+from sim_bug import BROKEN, CALLED, Bug, replaced
 from sim_bugs import BUGS
 
 
@@ -46,6 +46,14 @@ def test_a_bug_whose_target_has_changed_cannot_be_planted():
         replaced(Right.add, lambda self, n: n)
     with pytest.raises(AttributeError):
         replaced(Right.subtract, lambda self, n, m: n)
+
+
+def test_what_a_bug_stands_in_for_is_told_when_it_is_called():
+    CALLED.clear()
+    with replaced(Right.add, lambda self, n, m: 0):
+        assert not CALLED
+        assert Right().add(1, 2) == 0
+    assert set(CALLED) == {"Right.add"}
 
 
 def test_a_bug_that_fails_by_itself_is_told_from_one_that_is_caught(tmp_path: Path):
