@@ -19,7 +19,6 @@ from everspun.launcher import (
     LOCK_FILE,
     Broker,
     Launcher,
-    TimeLimit,
     lock_file,
     start_broker,
     unlock,
@@ -27,6 +26,7 @@ from everspun.launcher import (
 from everspun.roles import check_model
 from everspun.status import scrape
 from stream.log import KafkaLog, client_security, create_topics
+from stream.monitoring import TimeLimit
 
 MARKER = ".everspun-run"
 READY_TIMEOUT_S = 240.0  # the first run on a machine compiles kernels in every role at once

@@ -9,7 +9,7 @@ from hypothesis import settings
 
 from everspun.launcher import Broker, start_broker
 from everspun.launcher.broker import why_not_embedded, why_not_kafka
-from everspun.launcher.time_limit import processes_per_core
+from stream.monitoring.time_limit import processes_per_core
 
 # torch's threads wait for each other by spinning: beside other workers, a gradient of few rows took
 # ten times as many CPU seconds. It is not loaded yet, and what tests start inherits this.

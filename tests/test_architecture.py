@@ -94,6 +94,7 @@ SHELL_FILES = {
     "stream.log.transactions",  # which are open, from the broker's administration
     "stream.monitoring.metrics_server",
     "stream.monitoring.thread_loop",  # which loop the present thread turns
+    "stream.monitoring.time_limit",
     "stream.producer",
     "stream.producer.producer",
     "stream.registry.client",  # asks the registry, from a thread of its own

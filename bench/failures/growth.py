@@ -31,10 +31,11 @@ from bench.failures.outages import everspun_command
 from bench.failures.recovery_site import Site
 from bench.measuring.machine import machine
 from everspun import READY_TIMEOUT_S, LocalRun, NotReady
-from everspun.launcher import TimeLimit, lock_file, unlock
+from everspun.launcher import lock_file, unlock
 from everspun.status import scrape
 from stream import Partition
 from stream.log import wall_clock_ms
+from stream.monitoring import TimeLimit
 
 LOOK_S = 5.0
 WARM_UP_S = 180.0

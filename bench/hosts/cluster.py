@@ -41,9 +41,9 @@ from bench.hosts.cluster_hosts import Host, Network
 from checkpointer.store import Catalogue, open_store
 from everspun import OPERATOR, SITE, Config, access, grants, load
 from everspun.commands.system import full_audit
-from everspun.launcher import TimeLimit
 from everspun.status import configured_places, scrape_all
 from stream.log import KafkaLog, create_topics
+from stream.monitoring import TimeLimit
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "stream"))
 import secured_broker

@@ -15,9 +15,9 @@ from bench.failures.recovery_site import Site
 from bench.failures.recovery_watch import Watch
 from bench.measuring.machine import Meter
 from everspun import Config, LocalRun
-from everspun.launcher import TimeLimit
 from everspun.status import scrape_all
 from stream.log import KafkaLog
+from stream.monitoring import TimeLimit
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "stream"))
 from secured_cluster import SecuredCluster

@@ -9,14 +9,18 @@ from typing import Any
 
 from checkpointer.gates.gates import Findings
 from checkpointer.store import Definition, Ref
+from stream.monitoring import TimeLimit, bounded_wait
 
-#: What the process may take beyond its own limit before it is given up.
-SLACK_S = 5.0
+#: What the process may take beyond its own limit before it is given up, and for its imports.
+SLACK_S, START_S = 5.0, 120.0
+#: A wait looks so often at how busy the machine is.
+_LOOK_S = 1.0
 
 
 class CleanProcess:
     """`python -m checkpointer.gates.sandbox_main` as a child. One that dies or hangs fails the
-    check it was at, and is replaced."""
+    check it was at, and is replaced. Its times are those of a machine with a core for each of its
+    processes (`TimeLimit`)."""
 
     def __init__(
         self,
@@ -34,6 +38,7 @@ class CleanProcess:
         )
         self.timeout_s = timeout_ms / 1_000
         self._child: subprocess.Popen[bytes] | None = None
+        self._imported = False
 
     def start(self) -> None:
         """Begin importing now, so that the first check need not wait for it."""
@@ -44,6 +49,7 @@ class CleanProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
+        self._imported = False
         self._say(
             {"spec": asdict(self.definition.spec), "model_config": self.definition.model_config}
         )
@@ -67,21 +73,33 @@ class CleanProcess:
         }
         try:
             self.start()
+            if not self._imported:
+                self._line(START_S)
+                self._imported = True
             self._say(request)
+            # It may ask two forks, of which the first does not go on.
+            found: dict[str, Any] = json.loads(self._line(2 * self.timeout_s + SLACK_S))
         except BrokenPipeError:
             return self._failed("the clean process has died")
-        assert self._child is not None
-        assert self._child.stdout is not None
-        # Its first answer may have to wait for its imports, so they have a limit of their own.
-        if not select.select([self._child.stdout], [], [], 2 * self.timeout_s + SLACK_S)[0]:
-            return self._failed("the clean process hangs")
-        line = self._child.stdout.readline()
-        if not line:
-            return self._failed("the clean process has died")
-        found: dict[str, Any] = json.loads(line)
+        except (TimeoutError, EOFError) as error:
+            return self._failed(str(error))
         for name in ("not_finite", "answers"):
             found[name] = tuple(found.get(name, ()))
         return Findings(**found)
+
+    def _line(self, seconds: float) -> bytes:
+        """The next one it says. Raises TimeoutError, EOFError."""
+        assert self._child is not None
+        assert self._child.stdout is not None
+        limit = TimeLimit(seconds)
+        with bounded_wait():
+            while not select.select([self._child.stdout], [], [], min(_LOOK_S, limit.left_s))[0]:
+                if limit.over:
+                    raise TimeoutError("the clean process hangs")
+            line = self._child.stdout.readline()
+        if not line:
+            raise EOFError("the clean process has died")
+        return line
 
     def close(self) -> None:
         if self._child is None:

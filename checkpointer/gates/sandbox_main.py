@@ -25,9 +25,11 @@ from checkpointer.serving import ServedModel, load, of_rows, probe, rehearse
 from checkpointer.store import Catalogue, open_store, spec_from
 from learners.models import Encoder
 from stream.columns import PictureStore
+from stream.monitoring import TimeLimit
 
 REQUESTS = 5
-
+#: A wait looks so often at how busy the machine is.
+_LOOK_S = 1.0
 
 #: What a fork answers that cannot go on from what it holds: ask a new one.
 ANEW = "anew"
@@ -165,12 +167,12 @@ def _child(asks: int, answers: int) -> None:
 
 def _read_line(handle: int, timeout_s: float) -> bytes | None:
     """Up to a line's end, b"" where there is none to come; None = not in time."""
-    end = time.monotonic() + timeout_s
+    limit = TimeLimit(timeout_s)
     chunks: list[bytes] = []
     while True:
-        left = end - time.monotonic()
-        if left <= 0 or not select.select([handle], [], [], left)[0]:
-            return None
+        while not select.select([handle], [], [], min(_LOOK_S, limit.left_s))[0]:
+            if limit.over:
+                return None
         chunk = os.read(handle, 65_536)
         if not chunk:
             return b""
@@ -208,9 +210,9 @@ class Forks:
 
 
 def main() -> None:
-    """Serve requests until stdin ends. The first line may be a model's `{"spec", "model_config"}`:
-    what all its checkpoints will need is then made ready once, here, where no checkpoint is ever
-    loaded."""
+    """Serve requests until stdin ends. The first line is a model's `{"spec", "model_config"}`: what
+    all its checkpoints will need is made ready once, here, where no checkpoint is ever loaded, and
+    a line says so."""
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # a Ctrl-C at the terminal is the checkpointer's to handle
@@ -220,6 +222,7 @@ def main() -> None:
         request = json.loads(line)
         if "model_config" in request:
             rehearse(spec_from(request["spec"]), request["model_config"])
+            print(json.dumps({"ready": True}), flush=True)
         else:
             print(json.dumps(forks.check(request)), flush=True)
     forks.end()

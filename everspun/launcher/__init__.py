@@ -15,7 +15,6 @@
 - `run_files`: files by which launcher, roles and commands of one host hear of each other
 - `state`: what a launcher says of its processes to whoever looks
 - `stored_orders`: how many processes of a role an operator wants on all hosts together
-- `time_limit`: a limit of waiting that grows with the machine's load
 - `targets`: where Prometheus finds the roles of a run
 """
 
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from everspun.launcher.state import read_state
     from everspun.launcher.stored_orders import OrderWatch, store_order
     from everspun.launcher.targets import NAME, write_targets
-    from everspun.launcher.time_limit import TimeLimit
 else:
     __getattr__ = on_demand(__name__)
 
@@ -53,7 +51,6 @@ __all__ = [
     "LauncherMetrics",
     "OrderWatch",
     "RunStopped",
-    "TimeLimit",
     "die_with_launcher",
     "lock_file",
     "log_tail",

@@ -28,7 +28,7 @@ from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from everspun.launcher.locks import AlreadyLocked, lock_file, unlock
-from everspun.launcher.time_limit import TimeLimit
+from stream.monitoring import TimeLimit
 
 #: What `--broker` and `start_broker` take besides an address.
 KINDS = ("auto", "kafka", "embedded")

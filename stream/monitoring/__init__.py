@@ -4,6 +4,7 @@
 - `metrics`: what every role exports to Prometheus, and the file that says where it does (shell)
 - `metrics_server`: the HTTP server of a process for those who watch it (shell)
 - `thread_loop`: what tells the loop of the present thread that it gets on (shell)
+- `time_limit`: a limit of waiting that grows with the machine's load (shell)
 """
 
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     )
     from stream.monitoring.metrics_server import INSTANCE, PROCESS, PortTaken, listen, serve
     from stream.monitoring.thread_loop import bounded_wait, got_on
+    from stream.monitoring.time_limit import TimeLimit
 else:
     __getattr__ = on_demand(__name__)
 
@@ -34,6 +36,7 @@ __all__ = [
     "PortTaken",
     "ReaderMetrics",
     "RoleMetrics",
+    "TimeLimit",
     "WatchedLoops",
     "bounded_wait",
     "got_on",

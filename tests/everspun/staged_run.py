@@ -15,13 +15,14 @@ import numpy as np
 
 from checkpointer.store import Catalogue, Manifest, model_state, open_store
 from everspun.audit import of_shards, read_all
-from everspun.launcher import Broker, TimeLimit
+from everspun.launcher import Broker
 from everspun.local_run import LocalRun
 from paramserver import ChainProgress
 from stream import BARRIER, CLOCK_MS, CONTROL, HEARTBEAT, LABEL, Chain, Fold, Partition, kind_of
 from stream.internal_topics import BatchHeader, decode_examples, encode_examples
 from stream.internal_topics import rows_of as rows_of_piece
 from stream.log import Headers
+from stream.monitoring import TimeLimit
 
 STAGES, IMPRESSIONS = 3, 400
 STAGE_MS = 600_000

@@ -14,12 +14,13 @@ import pytest
 from everspun import __main__ as front_door
 from everspun.audit import of_shards, read_all
 from everspun.commands.system import full_audit
-from everspun.launcher import Broker, TimeLimit
+from everspun.launcher import Broker
 from everspun.launcher.broker import why_not_kafka
 from everspun.local_run import LocalRun
 from stream import CLOCK_MS, CONTROL, HEARTBEAT, LABEL, LATE, Chain, Fold, Partition, kind_of
 from stream.internal_topics import BatchHeader, decode_examples
 from stream.log import Writer
+from stream.monitoring import TimeLimit
 
 pytestmark = [pytest.mark.kafka, pytest.mark.processes, pytest.mark.timeout(300)]
 

@@ -21,11 +21,12 @@ from bench.failures.outages_faults import CLOCK_FILE, wrong_clock
 from bench.failures.recovery_check import read_events
 from everspun import __main__ as front_door
 from everspun.audit import read_all
-from everspun.launcher import Broker, TimeLimit
+from everspun.launcher import Broker
 from everspun.local_run import LocalRun
 from everspun.status import scrape
 from everspun.status.referee import clocks
 from stream import Partition
+from stream.monitoring import TimeLimit
 
 pytestmark = [pytest.mark.kafka, pytest.mark.processes, pytest.mark.timeout(400)]
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from everspun.config import load
-from everspun.launcher import Launcher, TimeLimit, role_files
+from everspun.launcher import Launcher, role_files
 from everspun.launcher import launcher as launching
 from everspun.launcher.hangs import ask_live
+from stream.monitoring import TimeLimit
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(400)]
 

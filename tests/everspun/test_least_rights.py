@@ -13,7 +13,7 @@ import pytest
 
 from checkpointer.store import Catalogue, open_store
 from everspun import OPERATOR, SITE, access, grants, load
-from everspun.launcher import Broker, Launcher, TimeLimit
+from everspun.launcher import Broker, Launcher
 from everspun.launcher.broker import why_not_kafka
 from everspun.local_run import LocalRun
 from everspun.roles import check_model
@@ -21,6 +21,7 @@ from everspun.status import scrape
 from stream import Partition
 from stream.log import KafkaLog, create_topics
 from stream.log.security import PASSWORD
+from stream.monitoring import TimeLimit
 from stream.producer import EventProducer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "stream"))

@@ -16,11 +16,12 @@ from staged_run import CHAIN, STAGE_MS, STAGES, T0, WITHOUT_TORCH, Run, play
 from checkpointer.archive import Archive
 from checkpointer.store import Catalogue, open_store
 from everspun import __main__ as front_door
-from everspun.launcher import TimeLimit, role_files
+from everspun.launcher import role_files
 from everspun.status import scrape
 from everspun.status.governed import Governed, governed
 from paramserver import PaceLevel
 from stream import Partition
+from stream.monitoring import TimeLimit
 
 pytestmark = [pytest.mark.kafka, pytest.mark.processes, pytest.mark.timeout(600)]
 

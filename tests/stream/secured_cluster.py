@@ -14,8 +14,9 @@ import secured_broker
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
-from everspun.launcher import BrokerError, TimeLimit
+from everspun.launcher import BrokerError
 from everspun.launcher.broker import _die_with_parent, _resolve_jars, _run
+from stream.monitoring import TimeLimit
 
 START_TIMEOUT_S = 120
 #: Asks a broker, as the administrator, how many of them there are.

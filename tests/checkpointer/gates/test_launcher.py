@@ -94,6 +94,19 @@ def test_a_dead_process_fails_its_check_and_is_replaced(clean, catalogue, train)
     assert clean.check(good).error == ""
 
 
+def test_imports_count_against_a_limit_of_their_own(clean, catalogue, train, monkeypatch):
+    good = ref(train(catalogue, 3, ROWS))
+    clean.close()
+    clean.start()
+    os.kill(clean._child.pid, signal.SIGSTOP)
+    with monkeypatch.context() as patch:
+        patch.setattr("checkpointer.gates.sandbox.START_S", 0.1)
+        assert clean.check(good).error == "the clean process hangs"
+    with monkeypatch.context() as patch:  # of which the check itself takes nothing
+        patch.setattr("checkpointer.gates.sandbox.SLACK_S", 0.0)
+        assert clean.check(good).error == ""
+
+
 def test_a_check_that_takes_too_long_is_a_finding(clean, catalogue, train):
     good = ref(train(catalogue, 4, ROWS))
     clean.timeout_s, patience = 1e-6, clean.timeout_s

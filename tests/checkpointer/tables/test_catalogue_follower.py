@@ -9,9 +9,9 @@ import pytest
 
 from checkpointer.tables.catalogue_follower import CatalogueFollower
 from everspun import loads
-from everspun.launcher import TimeLimit
 from stream import Partition
 from stream.log import MemoryLog, catalogue_kept_ms, wall_clock_ms
+from stream.monitoring import TimeLimit
 
 STREAM = loads(
     """

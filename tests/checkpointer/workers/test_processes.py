@@ -20,8 +20,8 @@ from bench.replicas.serving_client import ask_for
 from bench.replicas.serving_load import probe_answer
 from bench.replicas.serving_model import FEATURES, STEP, Writer, bodies, probe_of
 from bench.replicas.serving_sites import started
-from everspun.launcher import TimeLimit
 from stream.log import wall_clock_ms
+from stream.monitoring import TimeLimit
 
 pytestmark = [
     pytest.mark.processes,

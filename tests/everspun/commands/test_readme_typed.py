@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from everspun.launcher import TimeLimit
 from everspun.launcher.broker import why_not_embedded
+from stream.monitoring import TimeLimit
 
 pytestmark = [pytest.mark.kafka, pytest.mark.processes, pytest.mark.timeout(400)]
 ROOT = Path(__file__).resolve().parents[3]

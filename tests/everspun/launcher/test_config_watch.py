@@ -12,7 +12,7 @@ from everspun.launcher.config_watch import ConfigNotTaken, ConfigWatch
 from everspun.launcher.launcher import Launcher
 from everspun.launcher.renewals import Renewals, RenewalState
 from everspun.launcher.run_files import IN_FORCE_FILE
-from everspun.launcher.time_limit import TimeLimit
+from stream.monitoring import TimeLimit
 
 #: Stands in for a role: writes how it was started, and ends at once where it is told to fail.
 ROLE = """

@@ -10,7 +10,7 @@ from everspun.__main__ import main
 from everspun.config import RunConfig
 from everspun.launcher.launcher import Launcher
 from everspun.launcher.run_files import order_scale, ordered_scale
-from everspun.launcher.time_limit import TimeLimit
+from stream.monitoring import TimeLimit
 
 #: Stands in for a role: says that it runs, and ends at SIGTERM.
 ROLE = (

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from everspun.launcher.launcher import LAUNCHER_PIPE
-from everspun.launcher.time_limit import TimeLimit
+from stream.monitoring import TimeLimit
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 

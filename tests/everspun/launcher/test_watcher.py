@@ -22,7 +22,7 @@ from everspun.launcher.locks import AlreadyLocked
 from everspun.launcher.role_log import cut_log, last_words
 from everspun.launcher.run_files import order_scale, role_files
 from everspun.launcher.state import StateFile, read_state
-from everspun.launcher.time_limit import TimeLimit
+from stream.monitoring import TimeLimit
 
 WAIT_S = 30.0
 

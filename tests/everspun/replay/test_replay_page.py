@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from everspun.__main__ import main
-from everspun.launcher import Broker, TimeLimit
+from everspun.launcher import Broker
 from everspun.launcher.broker import why_not_kafka
+from stream.monitoring import TimeLimit
 
 PAGE = Path(__file__).parents[3] / "docs" / "replay.md"
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from checkpointer.tables import CatalogueFollower
-from everspun.launcher import Broker, TimeLimit
+from everspun.launcher import Broker
 from labeler.config import LabelerConfig
 from labeler.fraud_config import FraudConfig
 from labeler.process.metrics import LabelerMetrics
@@ -20,6 +20,7 @@ from stream.columns import Feature
 from stream.hashing import partition_of_key
 from stream.internal_topics import decode_examples
 from stream.log import KafkaLog, check_topics, create_topics
+from stream.monitoring import TimeLimit
 
 pytestmark = pytest.mark.kafka
 SHOWN, DEADLINE_S = 100, 60.0

@@ -5,10 +5,11 @@ import time
 import pytest
 from live_labeler import Running, examples_from_the_beginning, short_times, show
 
-from everspun.launcher import Broker, TimeLimit
+from everspun.launcher import Broker
 from stream.columns import Feature
 from stream.internal_topics import decode_examples
 from stream.log import KafkaLog, create_topics
+from stream.monitoring import TimeLimit
 
 pytestmark = pytest.mark.kafka
 SHOWN, DEADLINE_S, BUCKET_MS = 120, 60.0, 200

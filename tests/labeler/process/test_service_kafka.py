@@ -9,10 +9,11 @@ import pytest
 from labeler_oracle import expected
 from live_labeler import PARTITIONS, Running, examples_from_the_beginning, short_times, show
 
-from everspun.launcher import Broker, TimeLimit
+from everspun.launcher import Broker
 from stream import Chain, Fold, Partition
 from stream.internal_topics import BatchHeader, decode_examples
 from stream.log import KafkaLog, create_topics
+from stream.monitoring import TimeLimit
 
 pytestmark = pytest.mark.kafka
 SHOWN, DEADLINE_S = 60, 60.0

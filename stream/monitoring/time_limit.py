@@ -1,4 +1,4 @@
-"""A limit of waiting that grows with what else the machine does."""
+"""A limit of waiting that grows with what else the machine does (shell)."""
 
 import os
 import time

@@ -2,7 +2,7 @@
 
 import pytest
 
-from everspun.launcher.time_limit import TimeLimit, processes_per_core
+from stream.monitoring.time_limit import TimeLimit, processes_per_core
 
 
 @pytest.mark.parametrize(("busy", "lasts_s"), [(1.0, 10), (4.0, 40)])
