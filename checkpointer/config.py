@@ -61,7 +61,9 @@ class CheckpointerConfig:
     transfer_timeout_ms: int = option(
         600_000, "deadline of reading or writing one part of a checkpoint, ms"
     )
-    poll_ms: int = option(20, "pause between two looks at the shards, ms")
+    poll_ms: int = option(
+        20, "first pause between two looks at the shards, ms; where nothing is due it grows to 200"
+    )
     evaluation_wait_ms: int = option(
         300,
         "how long a manifest waits for the evaluations of the rows it has learned, ms; later ones "

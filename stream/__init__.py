@@ -34,6 +34,7 @@ already says all that there is to say about how far its writer got.
 - `chain`: A chain of ranges over a source log, and its end, folded from the records that claim to
   extend it (C1, C2)
 - `config`: what all parts must agree on about the log
+- `idle_wait`: how long to wait for the next record: the longer, the longer none came
 - `on_demand`: faces of packages: what is asked of one is loaded then, and nothing else
 - `options`: one option of the configuration
 - `record`: A record of the log, and a position in it
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
         retract_chain,
     )
     from stream.config import SIGNALS_PARTITIONS, StreamConfig
+    from stream.idle_wait import IdleWait
     from stream.monitoring import (
         INSTANCE,
         PROCESS,
@@ -111,6 +113,7 @@ __all__ = [
     "Backoff",
     "Chain",
     "Fold",
+    "IdleWait",
     "InputMetrics",
     "Liveness",
     "Loop",

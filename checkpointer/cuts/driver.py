@@ -215,6 +215,11 @@ class Driver:
             return self._prepare(coming, head, due)
         return self._judge() or CutStep("idle") if due is None else self._cut(due, head)
 
+    @property
+    def left_ms(self) -> int:
+        """Until a cut is first due by wall time, ms; 0 = that may be now."""
+        return self.schedule.left_ms(self.time.now_ms(), self._head)
+
     def _is_time_to_look(self) -> bool:
         """At the store, though no cut is due: an operator may have rolled training back
         meanwhile (X4)."""

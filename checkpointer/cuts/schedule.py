@@ -65,6 +65,13 @@ class Schedule:
         """Whether no cut was abandoned just now. A clock that was set back does not hold one up."""
         return not now_ms < self.not_before_ms <= now_ms + self.longest_ms
 
+    def left_ms(self, now_ms: int, head: Manifest | None) -> int:
+        """Until a cut is first due by wall time, ms; 0 = that time is over, or there is none."""
+        times = [ms for ms in (self.interval_ms, self.idle_interval_ms) if ms > 0]
+        if head is None or not times or _is_over(min(times), now_ms - head.created_ms):
+            return 0
+        return min(times) - (now_ms - head.created_ms)
+
     def due(self, now_ms: int, shards: Sequence[Progress], head: Manifest | None) -> Due | None:
         """What is due at `now_ms`, if anything. `shards` = what every shard reports; `head` =
         the last complete cut."""

@@ -33,6 +33,7 @@ from paramserver import ClockPort, PortRefused, ShardPort
 from stream import (
     LABEL,
     Backoff,
+    IdleWait,
     Partition,
     Record,
     StreamConfig,
@@ -57,6 +58,8 @@ _EVALUATIONS_MAX = 5_000
 SAID_EVERY_S = 60.0
 #: Pause before a shard that does not answer, or has not restored, is looked at again.
 _PATIENCE_MS = 100
+#: Longest pause between two looks at shards where nothing is due.
+_IDLE_MAX_MS = 200
 
 
 class Stopping(Exception):
@@ -88,6 +91,7 @@ class ProcessShell:
         self.watch: ServedWatch | None = None  # told what is published
         self.told_published = False  # whether metrics say what was published before
         self.waits = ""  # for shards that are wanted, as last said
+        self.idle = IdleWait(config.poll_ms, max(config.poll_ms, _IDLE_MAX_MS))
         self.health = StoreHealth(Backoff(max(1, config.retry_ms), config.retry_max_ms))
         metrics.store_failing_s.set_function(lambda: self.health.failing_s(time.monotonic()))
         self._writer: Writer | None = None
@@ -106,6 +110,12 @@ class ProcessShell:
         got_on()
         if self.stop.wait(ms / 1_000):
             raise Stopping
+
+    def idle_ms(self, left_ms: int) -> int:
+        """Between two looks at shards: the longer, the longer nothing was due. A replay waits at
+        its barriers. `left_ms`: until something is due by time, 0 = it may be now."""
+        pause_ms = self.config.poll_ms if self.stream.replayed else self.idle.wait_ms
+        return min(pause_ms, max(left_ms, self.config.poll_ms)) if left_ms else pause_ms
 
     def each(self, call: Callable[[T], R], items: list[T]) -> list[R]:
         with bounded_wait():  # a call to a shard has a deadline
@@ -362,6 +372,7 @@ def _turn(driver: Driver, shell: ProcessShell, metrics: CheckpointerMetrics) -> 
     if driver.resharding.waits != shell.waits:
         shell.waits = driver.resharding.waits
         _log.warning("other shards are wanted: %s", shell.waits or "all of them answer")
+    shell.idle.turned(moved=step.outcome != "idle")
     shell.send()
     shell.look_at(driver.evaluations)
     if not shell.told_published and driver.recovered:
@@ -376,7 +387,7 @@ def _turn(driver: Driver, shell: ProcessShell, metrics: CheckpointerMetrics) -> 
     if step.outcome == "store":
         shell.sleep_ms(shell.health.backoff.failed(random.random()))
     elif step.outcome == "idle":
-        shell.sleep_ms(driver.config.poll_ms)
+        shell.sleep_ms(shell.idle_ms(driver.left_ms))
     elif step.outcome in ("unreachable", "not_restored", "preparing", "moving"):
         _log.log(logging.DEBUG, "%s: %s", step.outcome, step.detail)
         shell.sleep_ms(_PATIENCE_MS)

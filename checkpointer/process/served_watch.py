@@ -17,7 +17,7 @@ from paramserver import PortRefused, PortUnreachable, ShardPort
 _log = logging.getLogger(__name__)
 
 #: Between two looks: a wait is known to this much. While no replica is known, they are looked for.
-LOOK_S, SEARCH_S = 0.05, 5.0
+LOOK_S, SEARCH_S = 0.2, 5.0
 _ANSWER_S = 1.0
 _REPLICAS_MAX = 16
 _ANSWER_BYTES_MAX = 65_536

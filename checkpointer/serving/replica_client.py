@@ -34,7 +34,7 @@ from stream.internal_topics import MalformedRecord, PassedOver
 from stream.log import Log, LogError, OffsetOutOfRange, Reader, wall_clock_ms
 
 _log = logging.getLogger(__name__)
-_TOPIC_POLL_MS = 50
+_TOPIC_POLL_MS = 250
 _RECORDS_MAX = 500
 #: Pauses after a look that failed.
 _RETRY_MS, _RETRY_MS_MAX = 100, 5_000

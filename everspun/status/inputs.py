@@ -13,25 +13,29 @@ from stream.log import (
     OpenTransaction,
     Problem,
     Reader,
-    check_topics,
+    describe_topics,
     open_transactions,
+    topic_problems,
+    topic_specs,
 )
 
 #: A transaction that is open for longer holds its partition noticeably.
 OPEN_MAX_S = 10.0
-#: Between two looks of the launcher.
-LOOK_S = 10.0
+#: Between two looks of the launcher, each of which connects anew.
+LOOK_S = 20.0
 
 
 def input_faults(stream: StreamConfig, now_ms: int) -> list[str]:
     """All that is wrong, as far as the broker answers."""
-    log, inputs = KafkaLog(stream), (stream.impressions, stream.clicks)
+    inputs = (stream.impressions, stream.clicks)
     found: list[str] = []
-    reader = log.reader()
+    reader = KafkaLog(stream).reader()
     try:
-        problems = check_topics(stream)
+        topics = describe_topics(stream, (spec.name for spec in topic_specs(stream)))
+        problems = topic_problems(stream, topics)
         found += topic_faults(problems)
-        found += unread(stream, reader, {name: log.partitions(name) for name in inputs})
+        counts = {name: topics[name].partitions for name in inputs if name in topics}
+        found += unread(stream, reader, counts)
         partitions = [Partition(topic, p) for topic in inputs for p in range(stream.partitions)]
         if not any(problem.topic in inputs and problem.stops for problem in problems):
             found += open_too_long(open_transactions(stream, partitions), now_ms)
@@ -74,6 +78,8 @@ def unread(stream: StreamConfig, reader: Reader, counts: Mapping[str, int]) -> l
     found = []
     for topic in (stream.impressions, stream.clicks):
         added = [Partition(topic, p) for p in range(stream.partitions, counts.get(topic, 0))]
+        if not added:
+            continue
         records = sum(reader.end_offsets(added).values()) - sum(
             reader.beginning_offsets(added).values()
         )

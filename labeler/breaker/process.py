@@ -24,8 +24,8 @@ from labeler.catalogues import CatalogueFeed
 from labeler.config import LabelerConfig
 from labeler.io import Wait
 from labeler.labels import Labelling
-from labeler.process import LabellingLoop, Membership, ThreadGroup
-from stream import StreamConfig, start_metrics
+from labeler.process import IDLE_MAX, LabellingLoop, Membership, ThreadGroup
+from stream import IdleWait, StreamConfig, start_metrics
 from stream.internal_topics import BatchHeader, PassedOver
 from stream.log import KafkaLog, Log, wall_clock_ms
 from stream.log.rows import RocksStorage
@@ -135,10 +135,13 @@ class BreakerService:
 
     def _run_judge(self, ending: threading.Event) -> None:
         judging, watched = self._judging, self._metrics.liveness.loop("judge")
+        idle = IdleWait(self._poll_ms, IDLE_MAX * self._poll_ms)
         while not ending.is_set():
             watched.turn()
             judging.own(0 in self._group.owned)
-            if not judging.run_once(self._now(), self._poll_ms) and judging.breaker is None:
+            moved = judging.run_once(self._now(), idle.wait_ms)
+            if not moved and judging.breaker is None:
                 ending.wait(self._poll_ms / 1000)
+            idle.turned(moved)
         watched.rest()
         judging.close()

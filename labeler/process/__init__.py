@@ -17,11 +17,12 @@ from stream.on_demand import on_demand
 if TYPE_CHECKING:
     from labeler.process import process
     from labeler.process.consumer_group import Membership
-    from labeler.process.threads import LabellingLoop, ThreadGroup
+    from labeler.process.threads import IDLE_MAX, LabellingLoop, ThreadGroup
 else:
     __getattr__ = on_demand(__name__)
 
 __all__ = [
+    "IDLE_MAX",
     "LabellingLoop",
     "Membership",
     "ThreadGroup",

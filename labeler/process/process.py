@@ -26,6 +26,7 @@ from labeler.labels import Labelling
 from labeler.process.consumer_group import Membership
 from labeler.process.metrics import LabelerMetrics
 from labeler.process.threads import (
+    IDLE_MAX,
     IN_FLIGHT_MS,
     LabellingLoop,
     LabellingStep,
@@ -33,7 +34,7 @@ from labeler.process.threads import (
     Turns,
 )
 from labeler.retraction import Retracting
-from stream import StreamConfig, start_metrics
+from stream import IdleWait, StreamConfig, start_metrics
 from stream.internal_topics import BatchHeader, PassedOver
 from stream.log import KafkaLog, Log, wall_clock_ms
 from stream.log.rows import RocksStorage, RowStorage
@@ -218,23 +219,29 @@ class Service:
         adding = self._adding
         assert adding is not None
         watched = self._metrics.liveness.loop("counts")
+        idle = IdleWait(self._labeler.poll_ms, IDLE_MAX * self._labeler.poll_ms)
         while not ending.is_set():
             watched.turn()
             adding.own(0 in self._group.owned)
-            if not adding.run_once(self._now(), self._labeler.poll_ms) and adding.adder is None:
+            moved = adding.run_once(self._now(), idle.wait_ms)
+            if not moved and adding.adder is None:
                 ending.wait(self._labeler.poll_ms / 1000)
+            idle.turned(moved)
         watched.rest()
         adding.close()
 
     def _run_head(self, ending: threading.Event) -> None:
         head, wait_ms, turns = self._head, 0, Turns(self._labeler.poll_ms)
+        # Heartbeats are due by time: a longer wait would hold up every watermark.
+        idle = IdleWait(self._labeler.poll_ms, 2 * self._labeler.poll_ms)
         watched = self._metrics.liveness.loop("head")
         while not ending.is_set():
             turns.begin()
             watched.turn()
             head.own(self._group.owned)
             moved = head.run_once(self._now(), wait_ms)
-            wait_ms = 0 if moved or head.in_flight else self._labeler.poll_ms
+            idle.turned(moved or head.in_flight)
+            wait_ms = idle.wait_ms if idle.idle else 0
             if head.in_flight:
                 head.wait(turns.wait_ms(moved))
             else:

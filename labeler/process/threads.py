@@ -7,13 +7,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from stream import Loop
+from stream import IdleWait, Loop
 from stream.internal_topics import BatchHeader
 
 logger = logging.getLogger(__name__)
 
 #: How long to wait for an acknowledgement at least before looking for new records again.
 IN_FLIGHT_MS = 5
+#: Where nothing comes, a loop waits up to so many times as long as it does at first.
+IDLE_MAX = 4
 
 Work = Callable[[threading.Event], None]
 
@@ -119,13 +121,15 @@ class LabellingLoop:
         """Until `ending`, or something `failed`. After each turn `heard` is given the batches
         that reached the log."""
         labelling, wait_ms, turns = self._labelling, 0, Turns(self._poll_ms)
+        idle = IdleWait(self._poll_ms, IDLE_MAX * self._poll_ms)
         while not ending.is_set() and not failed():
             turns.begin()
             self._watched.turn()
             now_ms = self._now()
             labelling.own(self._owned())
             moved = labelling.run_once(now_ms, wait_ms)
-            wait_ms = 0 if moved or labelling.in_flight else self._poll_ms
+            idle.turned(moved or labelling.in_flight)
+            wait_ms = idle.wait_ms if idle.idle else 0
             if labelling.in_flight:
                 labelling.wait(turns.wait_ms(moved))
             else:  # also where it neither read nor waited: what it holds waits for others

@@ -15,13 +15,24 @@ from learners.pacing import Batch, events
 from learners.pacing import instructions as do
 from learners.process.metrics import LearnerMetrics
 from learners.training import Published
-from stream import KINDS, LABEL, Partition, Record, StreamConfig, kind_of, parse_ms, partition_of
+from stream import (
+    KINDS,
+    LABEL,
+    IdleWait,
+    Partition,
+    Record,
+    StreamConfig,
+    kind_of,
+    parse_ms,
+    partition_of,
+)
 from stream.internal_topics import BatchHeader, MalformedRecord, PassedOver, json_object
 from stream.log import Log, OffsetOutOfRange, Reader, Unavailable
 
 log = logging.getLogger(__name__)
 
-POLL_MS = 20
+#: Of a poll, ms, and how many times as long where nothing comes.
+POLL_MS, IDLE_MAX = 20, 8
 #: Records read and not yet taken by the main thread, beyond which the reader waits.
 UNTAKEN_MAX = 64
 CHECKPOINTS_POLL_MS = 200
@@ -84,6 +95,8 @@ class ExamplesReader:
         self._assigned: set[Partition] = set()
         self._until_ms = parse_ms(config.until) if config.until else None
         self._ended: set[Partition] = set()  # read up to `until`: paused for good
+        self._paused: set[Partition] = set()  # by an order, until another
+        self._idle = IdleWait(POLL_MS, IDLE_MAX * POLL_MS)
         self._said_idle = False  # and nothing was given or ordered since
         self._stopped, self._woken = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="examples", daemon=True)
@@ -110,6 +123,7 @@ class ExamplesReader:
     def _on_revoked(self, partitions: list[Partition]) -> None:
         self._assigned -= set(partitions)
         self._ended -= set(partitions)
+        self._paused -= set(partitions)
         for partition in partitions:
             self._seeks.pop(partition, None)
         self._give(events.Revoked([p.partition for p in partitions]))
@@ -129,13 +143,15 @@ class ExamplesReader:
         self._woken.clear()
         try:
             while self._orders:
+                self._idle.turned(moved=True)
                 self._perform(self._orders[0])
                 self._orders.popleft()
                 self._said_idle = False
             if self._untaken() >= UNTAKEN_MAX:
                 self._stopped.wait(POLL_MS / 1000)
                 return
-            fetched = self._reader.poll(self._config.poll_records_max, POLL_MS)
+            wait_ms = self._idle.wait_ms
+            fetched = self._reader.poll(self._config.poll_records_max, wait_ms)
         except Unavailable as error:
             log.warning("waiting for the broker: %s", error)
             return
@@ -153,10 +169,12 @@ class ExamplesReader:
                     batches = self._before(self._until_ms, partition, batches)
                 self._said_idle = False
                 self._give(events.Records(number, partition.partition, batches))
+        # Who is paused is about to be resumed, which waits for the poll under way.
+        self._idle.turned(bool(fetched) or bool(self._paused))
         if not fetched:
-            self._nothing(began)
+            self._nothing(began, wait_ms)
 
-    def _nothing(self, began_s: float) -> None:
+    def _nothing(self, began_s: float, wait_ms: int) -> None:
         """Say so, once: the core keeps it. A log that answers at once, as where all is paused, is
         not asked again before a poll's time is over, or an order comes."""
         if not self._orders and not self._said_idle:
@@ -165,7 +183,7 @@ class ExamplesReader:
         if (
             not self._stopped.is_set()
         ):  # looked at after `_woken` was cleared: whoever stops sets it first
-            self._woken.wait(max(0.0, began_s + POLL_MS / 1000 - time.monotonic()))
+            self._woken.wait(max(0.0, began_s + wait_ms / 1000 - time.monotonic()))
 
     def _before(self, until_ms: int, partition: Partition, batches: list[Batch]) -> list[Batch]:
         """The batches up to the first of labels whose arrivals reach `until_ms`; behind it
@@ -195,7 +213,9 @@ class ExamplesReader:
             return  # taken away meanwhile
         if isinstance(order, do.Pause):
             self._reader.pause([partition])
+            self._paused.add(partition)
         elif isinstance(order, do.Resume):
+            self._paused.discard(partition)
             if partition not in self._ended:
                 self._reader.resume([partition])
         else:

@@ -1,6 +1,7 @@
 """The log: partitions of records over Kafka, and in memory.
 
 - `broken_batches`: record batches of Kafka that cannot be read
+- `fetch_wait`: how long a fetch may wait at the broker for a first record (pure)
 - `kafka`: the log over Apache Kafka or another broker that speaks its protocol (kafka-python)
 - `kafka_admin`: connections to a cluster
 - `kafka_fetch_columns`: what kafka-python's fetcher holds of one partition's fetch, as columns
@@ -26,7 +27,13 @@ from stream.on_demand import on_demand
 if TYPE_CHECKING:
     from stream.log.broken_batches import batch_fault
     from stream.log.kafka import KafkaLog
-    from stream.log.kafka_admin import check_topics, client_settings, create_topics
+    from stream.log.kafka_admin import (
+        check_topics,
+        client_settings,
+        create_topics,
+        describe_topics,
+        topic_problems,
+    )
     from stream.log.kafka_socket_patch import receive_in_large_pieces
     from stream.log.log import (
         Append,
@@ -84,12 +91,14 @@ __all__ = [
     "client_security",
     "client_settings",
     "create_topics",
+    "describe_topics",
     "login",
     "open_transactions",
     "read_secret",
     "receive_in_large_pieces",
     "tls_context",
     "token_source",
+    "topic_problems",
     "topic_specs",
     "wall_clock_ms",
 ]

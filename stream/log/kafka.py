@@ -22,6 +22,7 @@ from kafka.errors import (
 )
 
 from stream.config import StreamConfig
+from stream.log.fetch_wait import FetchWait
 from stream.log.kafka_admin import (
     CLOSE_TIMEOUT_MS,
     Probe,
@@ -78,6 +79,7 @@ class KafkaReader:
         self._assigned: list[Partition] = []
         self._positions: dict[Partition, int] = {}
         self._paused: set[Partition] = set()
+        self._fetch_wait = FetchWait(time.monotonic())
         self._closed = False
 
     def assign(self, partitions: Iterable[Partition]) -> None:
@@ -93,6 +95,7 @@ class KafkaReader:
             )
         is_new = partition not in self._positions
         self._positions[partition] = offset
+        self._fetch_wait.moved(time.monotonic())
         if is_new:
             self._tell_assignment()  # which seeks it
         elif self._consumer is not None:
@@ -108,6 +111,7 @@ class KafkaReader:
         if consumer is None:
             return {}
         _unpark(consumer)
+        _set_fetch_wait(consumer, self._fetch_wait.wait_ms(time.monotonic()))
         try:
             fetched = consumer.poll(timeout_ms=timeout_ms, max_records=max_records)
             if not fetched:
@@ -153,6 +157,7 @@ class KafkaReader:
         given: dict[Partition, Sequence[Record]] = {}
         if fetched:
             got_on()
+            self._fetch_wait.moved(time.monotonic())
         for (topic, number), records in fetched.items():
             partition = Partition(topic, number)
             if records and partition in self._positions:
@@ -184,6 +189,7 @@ class KafkaReader:
     def _each(self, partitions: set[Partition], act: Callable[..., None]) -> None:
         known = [theirs(p) for p in partitions if p in self._positions]
         if self._consumer is not None and known:
+            self._fetch_wait.moved(time.monotonic())
             act(self._consumer, *known)
 
     def beginning_offsets(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
@@ -228,6 +234,7 @@ class KafkaReader:
         else."""
         if self._consumer is None:
             return
+        self._fetch_wait.moved(time.monotonic())
         before = self._consumer.assignment()
         wanted = [theirs(p) for p in self._assigned if p in self._positions]
         self._consumer.assign(wanted)
@@ -314,6 +321,7 @@ class KafkaGroupReader(KafkaReader):
                 f"{partition.topic}[{partition.partition}]: not assigned to this reader"
             )
         self._positions[partition] = offset
+        self._fetch_wait.moved(time.monotonic())
         if self._consumer is not None and theirs(partition) in self._consumer.assignment():
             self._consumer.seek(theirs(partition), offset)
             if partition not in self._paused:
@@ -426,6 +434,13 @@ def _take_ended_join(consumer: KafkaConsumer) -> None:
 
     coordinator._do_join_and_sync_async = join_once
     coordinator._on_join_complete_async = complete_and_forget
+
+
+def _set_fetch_wait(consumer: KafkaConsumer, wait_ms: int) -> None:
+    """Of its next fetches; kafka-python looks it up for each."""
+    settings: Any = getattr(getattr(consumer, "_fetcher", None), "config", None)
+    if settings is not None:
+        settings["fetch_max_wait_ms"] = wait_ms
 
 
 def _unpark(consumer: KafkaConsumer) -> None:

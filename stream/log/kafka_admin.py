@@ -3,7 +3,7 @@ topics looked at and created."""
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from kafka.errors import (
 )
 
 from stream.config import StreamConfig
+from stream.log.fetch_wait import FETCH_WAIT_MS
 from stream.log.kafka_fetch_columns import read_in_columns
 from stream.log.kafka_socket_patch import PlainSelector
 from stream.log.log import LogError, Unavailable
@@ -27,7 +28,6 @@ from stream.record import Partition
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-FETCH_WAIT_MS = 100  # a fetch waits this long at the broker for a first byte
 PROBE_WAIT_MS = 10
 FETCH_BYTES_MAX = 33_554_432  # fetched and not yet given, by one reader
 METADATA_AGE_MAX_MS = 30_000
@@ -271,8 +271,12 @@ def create_topics(config: StreamConfig) -> list[str]:
 
 def check_topics(config: StreamConfig) -> list[Problem]:
     """What is wrong with the nine topics (T6). Raises Unavailable."""
+    return topic_problems(config, describe_topics(config, (s.name for s in topic_specs(config))))
+
+
+def topic_problems(config: StreamConfig, existing: Mapping[str, ExistingTopic]) -> list[Problem]:
+    """The same, of topics as they were described."""
     specs = topic_specs(config)
-    existing = describe_topics(config, [s.name for s in specs])
     return [
         p for s in specs for p in check_topic(s, existing.get(s.name), config.bootstrap_servers)
     ]

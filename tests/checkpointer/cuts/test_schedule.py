@@ -50,6 +50,20 @@ def test_wall_and_event_time_each_make_a_cut_due(make):
     assert Schedule().due(10**9, [moved], at(make)) is None
 
 
+def test_it_says_how_long_nothing_can_be_due_by_wall_time(make):
+    schedule = Schedule(interval_ms=500, idle_interval_ms=900)
+    ages = (0, 400, 499, 500, 10**9, -1)  # below 0 the clock was set back
+    assert [schedule.left_ms(1_000 + age, at(make, created=1_000)) for age in ages] == [
+        500,
+        100,
+        1,
+        0,
+        0,
+        0,
+    ]
+    assert schedule.left_ms(0, None) == Schedule().left_ms(0, at(make)) == 0
+
+
 def test_nothing_new_makes_nothing_due(make):
     assert Schedule(interval_ms=1).due(10**9, [shard(0)], at(make)) is None
 
