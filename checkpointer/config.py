@@ -10,7 +10,7 @@ def _at_least(config: object, minimum: float, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         if value < minimum:
-            raise ValueError(f"{name} = {value}: allowed is {minimum:g} or more")
+            raise ValueError(f"{name} = {value}: allowed is {minimum} or more")
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,11 @@ class CheckpointerConfig:
         )
         _at_least(self, 0, "evaluation_wait_ms", "idle_interval_ms", "keep_hours", "keep_days")
         _at_least(self, 1, "store_timeout_ms", "transfer_timeout_ms")
-        _at_least(self, max(1, self.retry_ms), "retry_max_ms")
+        if self.retry_max_ms < max(1, self.retry_ms):
+            raise ValueError(
+                f"retry_max_ms = {self.retry_max_ms}: allowed is 1, and retry_ms = "
+                f"{self.retry_ms}, or more"
+            )
         _at_least(
             self,
             1,
@@ -295,6 +299,7 @@ class ServingConfig:
         _at_least(self, 1, "store_timeout_ms", "transfer_timeout_ms", "connections_max")
         _at_least(self, 0, "ready_age_max_s")
         _at_least(self, 1, "fallback_items_max", "popularity_half_life_ms")
+        _at_least(self, 1, "catalogue_bytes_max")
         if self.fallback not in FALLBACKS:
             raise ValueError(
                 f"fallback = {self.fallback!r}: allowed are {', '.join(map(repr, FALLBACKS))}"
@@ -310,7 +315,10 @@ class ServingConfig:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: allowed is above 0")
         if bool(self.tls_cert_file) != bool(self.tls_key_file):
-            raise ValueError("tls_cert_file and tls_key_file: give both, or none")
+            raise ValueError(
+                f"tls_cert_file = {self.tls_cert_file!r}, tls_key_file = {self.tls_key_file!r}: "
+                "give both, or none"
+            )
         if not 1 <= self.workers <= WORKERS_MAX:
             raise ValueError(f"workers = {self.workers}: allowed is 1 to {WORKERS_MAX}")
         if not 0 <= self.grpc_port <= 65_535:

@@ -21,6 +21,7 @@ from everspun.config_values import (
     prefix_fault,
     servers_fault,
     short,
+    shown,
     turn_fault,
 )
 from everspun.environment import with_environment
@@ -217,8 +218,9 @@ class ReplayConfig:
     )
 
     def __post_init__(self) -> None:
-        if self.barrier_ms < 0:
-            raise ValueError(f"barrier_ms = {self.barrier_ms}: 0 (never) or more")
+        for name, none in (("barrier_ms", "never"), ("limit", "all")):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} = {getattr(self, name)}: allowed is 0 ({none}) or more")
         if self.stuck_s <= 0:
             raise ValueError(f"stuck_s = {self.stuck_s}: above 0")
         if not 0 <= self.seen_max <= LIST_VALUES_MAX:
@@ -443,12 +445,9 @@ def _build(kind: type, tree: Any, where: str) -> Any:
     for name in tree:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            hint = (
-                f"; did you mean {near[0]!r}?"
-                if near
-                else f"; known here: {', '.join(sorted(known))}"
-            )
-            raise ConfigError(f"unknown key {_join(where, name)!r}{hint}")
+            others = f"known here: {', '.join(sorted(known))}"
+            hint = f"did you mean {near[0]!r}?" if near else others
+            raise ConfigError(f"unknown key {_join(where, name)!r}; {hint}")
     values = {name: _value(hints[name], value, _join(where, name)) for name, value in tree.items()}
     try:
         return kind(**values)
@@ -460,7 +459,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     wrong = "" if isinstance(value, dict | list) and hint is not Any else _fault(hint, where, value)
     if wrong:
-        raise ConfigError(f"{where} = {short(value)}: {wrong}")
+        raise ConfigError(f"{where} = {shown(where, value)}: {wrong}")
     if hint is Any:  # whoever takes it checks it
         return value
     if dataclasses.is_dataclass(hint):
@@ -470,12 +469,12 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return _value(plain[0], value, where)
     if origin in (tuple, list):
         if not isinstance(value, list):
-            raise ConfigError(f"{where} = {short(value)}: expected a list")
+            raise ConfigError(f"{where} = {shown(where, value)}: expected a list")
         items = [_value(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
         return tuple(items) if origin is tuple else items
     if origin is dict:
         if not isinstance(value, dict):
-            raise ConfigError(f"{where} = {short(value)}: expected a table")
+            raise ConfigError(f"{where} = {shown(where, value)}: expected a table")
         return {k: _value(arguments[1], v, _join(where, k)) for k, v in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
@@ -483,16 +482,15 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)
     ):
         raise ConfigError(
-            f"{where} = {short(value)}: expected {hint.__name__}, got {type(value).__name__}"
+            f"{where} = {shown(where, value)}: expected {hint.__name__}, got {type(value).__name__}"
         )
     return value
 
 
 def _fault(hint: Any, where: str, value: Any) -> str:
     """What no key of its type may hold, whatever its package allows."""
-    if hint is float and isinstance(value, int):
-        return number_fault(value)
-    return any_fault(where, value)
+    check = number_fault if hint is float and isinstance(value, int) else any_fault
+    return check(where, value)
 
 
 def _join(where: str, name: str) -> str:

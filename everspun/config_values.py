@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 #: Beyond these, sums of two are no 64-bit integer, and a duration is nobody's.
 INTEGER_MAX, MS_MAX = 1 << 62, 10**14
+#: The longest wait that the system calls beneath take: 24 days.
+WAIT_MS_MAX, WAIT_S_MAX = (1 << 31) - 1, (1 << 31) // 1_000
 #: No configuration is longer.
 FILE_BYTES_MAX = 16_777_216
 #: Characters of a value that a message shows.
@@ -17,6 +19,19 @@ SHOWN = 100
 NAME_BYTES_MAX = 200
 #: A turn asks a broker that is away so often at most, one deadline after the other.
 DEADLINES_A_TURN = 4
+#: Ends of the names of keys that say how long a process waits.
+_WAITS = (
+    "commit_ms",
+    "drain_ms",
+    "lease_ms",
+    "poll_ms",
+    "reconnect_max_ms",
+    "retry_max_ms",
+    "retry_ms",
+    "session_timeout_ms",
+    "timeout_ms",
+    "wait_ms",
+)
 _PREFIX = re.compile(r"[A-Za-z0-9._-]*")
 _SERVER = re.compile(
     r"(?:[A-Za-z0-9_+]+://)?(?:\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\],]+)(?::(\d{1,9}))?"
@@ -30,18 +45,28 @@ def short(value: object) -> str:
     return text if len(text) <= SHOWN else f"{text[:half]}...{text[-half:]}"
 
 
+def shown(where: str, value: object) -> str:
+    """The value of the key `where` as a message shows it: never a secret."""
+    return "..." if where.endswith("hash_secret") else short(value)
+
+
 def integer_fault(name: str, value: int) -> str:
     """What is wrong with a whole number of the key `name`; "" if nothing is."""
     most = MS_MAX if name.endswith("_ms") else INTEGER_MAX
+    most = WAIT_MS_MAX if name.endswith(_WAITS) else most
     return "" if -most <= value <= most else f"allowed is at most {most} (and at least {-most})"
 
 
-def number_fault(value: float | int) -> str:
-    """What is wrong with a number; "" if nothing is."""
+def number_fault(name: str, value: float | int) -> str:
+    """What is wrong with a number of the key `name`; "" if nothing is."""
     try:
-        return "" if math.isfinite(value) else "expected a finite number"
+        if not math.isfinite(value):
+            return "expected a finite number"
     except OverflowError:
         return "expected a number that a float holds"
+    if name.endswith("_s") and abs(value) > WAIT_S_MAX:
+        return f"allowed is at most {WAIT_S_MAX}"
+    return ""
 
 
 def text_fault(value: str) -> str:
@@ -93,7 +118,7 @@ def any_fault(name: str, value: Any) -> str:
     if isinstance(value, int):
         return integer_fault(name, value)
     if isinstance(value, float):
-        return number_fault(value)
+        return number_fault(name, value)
     if isinstance(value, str):
         return text_fault(value)
     if isinstance(value, dict):

@@ -150,7 +150,7 @@ class HostsConfig:
         for role, address in self.answering.items():
             host, colon, port = address.rpartition(":")
             if role not in ROLES:
-                raise ValueError(f"answering.{role}: allowed are {', '.join(ROLES)}")
+                raise ValueError(f"answering.{role}: not a role; allowed are {', '.join(ROLES)}")
             if not colon or not host or not port.isdigit() or not 0 < int(port) < 65_536:
                 raise ValueError(f"answering.{role} = {address!r}: expected host:port")
 

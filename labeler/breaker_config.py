@@ -9,6 +9,9 @@ from stream import StreamConfig, option
 VENDOR = "vendor"
 #: Of clicks that the early join no longer finds most have come after so long, ms.
 LATE_MS = 3_600_000
+DAY_MS = 86_400_000
+#: A band holds so many cells of each scope at most, some 33 bytes each.
+HISTORY_CELLS_MAX = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -117,9 +120,14 @@ class BreakerConfig:
             raise ValueError(f"share_ceiling = {self.share_ceiling}: allowed is above 1")
         if self.settle_ms < 0:
             raise ValueError(f"settle_ms = {self.settle_ms}: allowed is 0 or more")
-        if self.history_ms // self.cell_ms <= 2 * self.cells_max:
+        if DAY_MS % self.cell_ms:
+            raise ValueError(f"cell_ms = {self.cell_ms}: allowed are divisors of a day, {DAY_MS}")
+        least = 2 * self.cells_max
+        if not least < self.history_ms // self.cell_ms <= HISTORY_CELLS_MAX:
             raise ValueError(
-                f"history_ms = {self.history_ms}: allowed is above 2 x cells_max x cell_ms"
+                f"history_ms = {self.history_ms} with cell_ms = {self.cell_ms} and cells_max = "
+                f"{self.cells_max}: allowed is above 2 x cells_max x cell_ms = "
+                f"{least * self.cell_ms}, and at most {HISTORY_CELLS_MAX} cells"
             )
 
     @property
@@ -176,23 +184,22 @@ def check_breaker(stream: StreamConfig, breaker: BreakerConfig) -> None:
     if unknown := [name for name in breaker.slices if name not in known]:
         kinds = [f"{n} is a {stream.declared[n].kind}" for n in unknown if n in stream.declared]
         because = f"; {', '.join(kinds)}, and a slice is a category" if kinds else ""
-        raise ValueError(f"slices = {unknown}: allowed are {', '.join(known)}{because}")
+        raise ValueError(f"breaker.slices = {unknown}: allowed are {', '.join(known)}{because}")
     watched = [name for name in breaker.slices if name in stream.components]
     for name, share in breaker.missing.items():
         if name not in watched or not 0.0 < share < 1.0:
             raise ValueError(
-                f"missing.{name} = {share}: allowed are components that slices name, each with a "
-                f"share above 0 and below 1"
+                f"breaker.missing.{name} = {share}: allowed are components that slices name, each "
+                "with a share above 0 and below 1"
             )
     if stream.label_strategy == "eager":
         raise ValueError(
-            "label_strategy = 'eager': with a breaker allowed are 'window' and 'window+correct'; "
-            "what is labelled at"
-            " its arrival cannot be withheld"
+            "stream.label_strategy = 'eager': with a breaker allowed are 'window' and "
+            "'window+correct'; what is labelled at its arrival cannot be withheld"
         )
     if not stream.reads_again:
         raise ValueError(
-            "release_ms = 0: with a breaker and label_strategy 'window' allowed is above "
+            "stream.release_ms = 0: with a breaker and label_strategy 'window' allowed is above "
             "window_ms ="
             f" {stream.window_ms}: what is withheld is looked at again so much later, and trained "
             f"if it has been"
@@ -202,6 +209,7 @@ def check_breaker(stream: StreamConfig, breaker: BreakerConfig) -> None:
     needs_ms = breaker.join_window_ms + breaker.cell_ms + breaker.settle_ms
     if needs_ms > room_ms:
         raise ValueError(
-            f"join_window_ms + cell_ms + settle_ms = {needs_ms}: allowed is at most {room_ms}"
+            f"breaker.join_window_ms {breaker.join_window_ms} + cell_ms {breaker.cell_ms} + "
+            f"settle_ms {breaker.settle_ms} = {needs_ms}: allowed is at most {room_ms} of [stream]"
             " (window_ms - 2 skew_ms - signal_ms), or scopes are withheld after they are labelled"
         )

@@ -152,8 +152,9 @@ class FraudConfig:
                 raise ValueError(
                     f"{name} = {getattr(self, name)}: allowed is between 0 and 1, both excluded"
                 )
-        if self.settle_ms < 0:
-            raise ValueError(f"settle_ms = {self.settle_ms}: allowed is 0 or more")
+        for name in ("settle_ms", "flood_known_views_min"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} = {getattr(self, name)}: allowed is 0 or more")
         if self.window_ms < self.cell_ms:
             raise ValueError(
                 f"window_ms = {self.window_ms}: allowed is cell_ms = {self.cell_ms} or more"
@@ -217,8 +218,8 @@ def check_room(stream: StreamConfig, fraud: FraudConfig) -> None:
     room_ms = stream.wait_ms - stream.skew_ms - stream.signal_ms
     if fraud.delay_ms > room_ms:
         raise ValueError(
-            f"fraud.cell_ms + fraud.settle_ms = {fraud.delay_ms}: allowed is at most {room_ms} "
-            f"(stream.window_ms "
+            f"fraud.cell_ms + fraud.settle_ms = {fraud.cell_ms} + {fraud.settle_ms}: allowed is at "
+            f"most {room_ms} (stream.window_ms "
             f"{stream.window_ms} + grace_ms {stream.grace_ms} - skew_ms {stream.skew_ms} - "
             f"signal_ms "
             f"{stream.signal_ms}), or verdicts come after labels; make the cells shorter, the "

@@ -23,6 +23,10 @@ SHOWN_AT = "shown_at"
 #: The largest bound of a raw number: its square, summed over a batch, is still far from the end of
 #: float32.
 NUMBER_MAX = 1e12
+#: Widths and numbers of layers beyond these are a mistake in typing.
+WIDTH_MAX, LAYERS_MAX = 65_536, 1_024
+#: Threads of one gradient.
+THREADS_MAX = 1_024
 
 
 def _one_of(config: object, name: str, allowed: tuple[str, ...]) -> None:
@@ -201,11 +205,11 @@ class ModelConfig:
             ("hidden", self.hidden),
             ("bottom", self.bottom),
         ):
-            if any(width < 1 for width in widths):
-                raise ValueError(f"{name} = {getattr(self, name)}: allowed is 1 or more")
-        for name in ("cross_layers", "cross_rank"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} = {getattr(self, name)}: allowed is 0 or more")
+            if any(not 1 <= width <= WIDTH_MAX for width in widths):
+                raise ValueError(f"{name} = {getattr(self, name)}: allowed is 1 to {WIDTH_MAX}")
+        for name, most in (("cross_layers", LAYERS_MAX), ("cross_rank", WIDTH_MAX)):
+            if not 0 <= getattr(self, name) <= most:
+                raise ValueError(f"{name} = {getattr(self, name)}: allowed is 0 to {most}")
         if not 0 <= self.init_scale < math.inf:
             raise ValueError(f"init_scale = {self.init_scale}: allowed is 0 or more")
         object.__setattr__(self, "_features", read_declared(self))
@@ -225,6 +229,9 @@ class ModelConfig:
             raise ValueError(
                 f"categorical, numeric, images = {repeated}: each feature is used once"
             )
+        for key in ("categorical", "numeric", "images"):
+            if "" in getattr(self, key):
+                raise ValueError(f"{key} = {list(getattr(self, key))}: a feature has a name")
         for name in self.categorical:
             if CROSS in name and (len(name.split(CROSS)) != 2 or not all(name.split(CROSS))):
                 raise ValueError(f"categorical = {name!r}: a cross is 'a*b', of two columns")
@@ -433,10 +440,14 @@ class LearnerConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: allowed is 1 or more")
-        if self.torch_threads < 0:
+        if not 0 <= self.torch_threads <= THREADS_MAX:
             raise ValueError(
-                f"torch_threads = {self.torch_threads}: allowed is 0 (the cores given) or more"
+                f"torch_threads = {self.torch_threads}: allowed is 0 (the cores given) to "
+                f"{THREADS_MAX}"
             )
-        if self.until:
-            parse_ms(self.until)
+        try:
+            if self.until:
+                parse_ms(self.until)
+        except ValueError as error:
+            raise ValueError(f"until = {self.until!r}: {error}") from None
         _one_of(self, "device", DEVICES)

@@ -8,6 +8,8 @@ from stream import option
 
 #: A unix socket's path must fit `sun_path` of the kernel's socket address.
 SOCKET_PATH_MAX = 107
+#: Threads of one pool: more only wait for each other.
+THREADS_MAX = 1_024
 
 
 class NoAddress(ValueError):
@@ -164,9 +166,13 @@ class ParamServerConfig:
                 f"staged_bytes_max = {self.staged_bytes_max}: allowed is message_bytes_max "
                 f"= {self.message_bytes_max} or more"
             )
+        for name, least in (("control_threads", 2), ("data_threads", 1)):
+            if not least <= getattr(self, name) <= THREADS_MAX:
+                raise ValueError(
+                    f"{name} = {getattr(self, name)}: allowed is {least} to {THREADS_MAX}"
+                )
         for name in (
             "allow_ms",
-            "data_threads",
             "data_timeout_ms",
             "control_timeout_ms",
             "write_timeout_ms",
@@ -178,18 +184,23 @@ class ParamServerConfig:
         for name in ("key_lists_bytes_max", "memory_bytes_max"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: allowed is 0 or more")
-        if self.control_threads < 2:
-            raise ValueError(f"control_threads = {self.control_threads}: allowed is 2 or more")
 
     def _check_transport(self) -> None:
         if self.transport not in ("unix", "tcp"):
             raise ValueError(f"transport = {self.transport!r}: allowed is 'unix' or 'tcp'")
         if not 1 <= self.port <= 65_535:
             raise ValueError(f"port = {self.port}: allowed is 1 to 65535")
+        for place in self.addresses:
+            host, _, port = place.rpartition(":")
+            if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
+                raise ValueError(
+                    f"addresses = {list(self.addresses)}: {place!r} is no address; allowed is "
+                    "host:port"
+                )
         if bool(self.cert) != bool(self.key):
-            raise ValueError("cert and key: give both, or neither")
+            raise ValueError(f"cert = {self.cert!r}, key = {self.key!r}: give both, or neither")
         if self.client_certificates and not (self.cert and self.ca):
-            raise ValueError("client_certificates: give cert, key and ca as well")
+            raise ValueError("client_certificates = true: give cert, key and ca as well")
         if not 0 <= self.lane_port <= 65_535:
             raise ValueError(f"lane_port = {self.lane_port}: allowed is 0 (any) to 65535")
         if (

@@ -256,6 +256,9 @@ class StreamConfig(DeclaredFeatures, DeclaredCatalogues, DeclaredCounters):
         ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: allowed is 0 or more")
+        for name, most in _MOST.items():
+            if getattr(self, name) > most:
+                raise ValueError(f"{name} = {getattr(self, name)}: allowed is up to {most}")
         if self.partitions > PARTITIONS_MAX:
             raise ValueError(
                 f"partitions = {self.partitions}: allowed is up to {PARTITIONS_MAX}, as batches "
@@ -267,6 +270,9 @@ class StreamConfig(DeclaredFeatures, DeclaredCatalogues, DeclaredCounters):
                 f"{self.jump_max_ms} (T2)"
             )
         check_secret("hash_secret", self.hash_secret)
+        for key in ("categorical_features", "numeric_features"):
+            if "" in getattr(self, key):
+                raise ValueError(f"{key} = {list(getattr(self, key))}: a feature has a name")
         _check_security(self)
         _check_labels(self)
         check_aliases(self.features, self.declared)
@@ -392,6 +398,15 @@ _POSITIVE = (
 )
 
 
+#: What Kafka's protocol has room for.
+_MOST = {
+    "replication": 32_767,
+    "record_bytes_max": 2_147_483_647,
+    "fetch_bytes_max": 2_147_483_647,
+    "examples_fetch_bytes_max": 2_147_483_647,
+}
+
+
 def _check_security(config: StreamConfig) -> None:
     protocol, mechanism = config.security_protocol, config.sasl_mechanism
     allowed = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
@@ -410,17 +425,19 @@ def _check_security(config: StreamConfig) -> None:
     ]
     if named and not protocol.endswith("SSL"):
         raise ValueError(
-            f"{named[0]} with security_protocol = {protocol!r}: allowed with 'SSL' and 'SASL_SSL'"
+            f"{named[0]} = {getattr(config, named[0])!r} with security_protocol = {protocol!r}: "
+            "allowed with 'SSL' and 'SASL_SSL'"
         )
     if config.ssl_keyfile and not config.ssl_certfile:
-        raise ValueError("ssl_keyfile without ssl_certfile: a key belongs to a certificate")
+        raise ValueError(
+            f"ssl_keyfile = {config.ssl_keyfile!r}: allowed with an ssl_certfile, whose key it is"
+        )
     if config.sasl_token_provider and config.sasl_token_provider.count(":") != 1:
         raise ValueError(
             f"sasl_token_provider = {config.sasl_token_provider!r}: expected MODULE:FUNCTION"
         )
-    if bad := [
-        name for name in config.sasl_options if not name.startswith("sasl_") or "password" in name
-    ]:
+    names = config.sasl_options
+    if bad := [one for one in names if not one.startswith("sasl_") or "password" in one]:
         raise ValueError(
             f"sasl_options.{bad[0]}: allowed are settings `sasl_...` of kafka-python, and no "
             f"password"

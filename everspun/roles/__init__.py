@@ -17,7 +17,7 @@ from stream.on_demand import on_demand
 if TYPE_CHECKING:
     from everspun.roles import roles
     from everspun.roles.heap import keep_freed_memory
-    from everspun.roles.model_check import check_model
+    from everspun.roles.model_check import check_model, check_role
     from everspun.roles.roles import examples_log, has_begun, shards_of_map
     from everspun.roles.stop_signals import CLOSING_S, end_within, stop_on_signals
     from everspun.roles.stored_state import StoredState
@@ -28,6 +28,7 @@ __all__ = [
     "CLOSING_S",
     "StoredState",
     "check_model",
+    "check_role",
     "end_within",
     "examples_log",
     "has_begun",

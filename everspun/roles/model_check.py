@@ -1,9 +1,11 @@
 """Whether the model of a config can begin at all, asked before any process is started."""
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from everspun.config import Config, ConfigError
+from labeler import check_breaker, check_room
 from learners import slices_fault
 
 if TYPE_CHECKING:
@@ -30,9 +32,24 @@ def raw_numbers(config: Config) -> list[str]:
     ]
 
 
+def check_role(config: Config, role: str) -> None:
+    """Raises ConfigError for what a process of this role would refuse, before it begins. Loads
+    what it needs anyway."""
+    if role in ("learner", "governor", "checkpointer"):
+        check_definition(config)
+    if role in ("learner", "governor") and config.model.is_network:
+        from learners.process import prepare_torch
+
+        _named(lambda: prepare_torch(config.learners))
+    if role == "fraud":
+        _named(lambda: check_room(config.stream, config.fraud))
+    if role == "breaker":
+        _named(lambda: check_breaker(config.stream, config.breaker))
+
+
 def check_model(config: Config) -> None:
-    """Raises ConfigError for a definition that learners or shards would refuse. Loads a
-    network's library."""
+    """Raises ConfigError for what any process of a run would refuse, and warns of numbers that a
+    linear model takes as they are. Loads a network's library."""
     for name in raw_numbers(config):
         _log.warning(
             "model.numeric: %s goes into kind = %r as it is; if its values reach beyond 100 or "
@@ -40,6 +57,14 @@ def check_model(config: Config) -> None:
             " `transforms.%s = 'log1p'`, buckets, or state its bounds (docs/models.md)",
             *(name, config.model.kind, name),
         )
+    check_definition(config)
+    if config.run.breaker:
+        check_role(config, "breaker")
+
+
+def check_definition(config: Config) -> None:
+    """Raises ConfigError for a definition that learners or shards would refuse. Loads a
+    network's library."""
     from learners.models import make_model
     from paramserver.optim import make_optimizer
 
@@ -48,7 +73,8 @@ def check_model(config: Config) -> None:
         model.encoder.check_declared(config.stream.examples_features)
     except ValueError as error:
         raise ConfigError(f"[model] {error}") from error
-    _check_slices(config)
+    if fault := slices_fault(config.learners.slices, config.stream):
+        raise ConfigError(f"learners.{fault}")
     for table in model.spec.tables:
         _check_table(config, table)
     dense = model.spec.dense
@@ -58,17 +84,12 @@ def check_model(config: Config) -> None:
         raise ConfigError(f"model.dense_options: {error}") from error
 
 
-def _check_slices(config: Config) -> None:
-    """Those of the learners, and of the breaker where one runs."""
-    from labeler import check_breaker
-
-    if fault := slices_fault(config.learners.slices, config.stream):
-        raise ConfigError(f"learners.{fault}")
+def _named(check: Callable[[], object]) -> None:
+    """What a package says of its section, and so of its key, is what is wrong with the file."""
     try:
-        if config.run.breaker:
-            check_breaker(config.stream, config.breaker)
+        check()
     except ValueError as error:
-        raise ConfigError(f"[breaker] {error}") from error
+        raise ConfigError(str(error)) from error
 
 
 def _check_table(config: Config, table: "TableSpec") -> None:

@@ -56,7 +56,9 @@ class RegistryConfig:
             if not _URL.fullmatch(url):
                 raise ValueError(f"url = {url!r}: expected http://HOST:PORT or https://HOST:PORT")
         if self.keyfile and not self.certfile:
-            raise ValueError("keyfile without certfile: a key belongs to a certificate")
+            raise ValueError(
+                f"keyfile = {self.keyfile!r}: allowed with a certfile, whose key it is"
+            )
 
     @property
     def urls(self) -> tuple[str, ...]:

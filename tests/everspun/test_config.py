@@ -147,8 +147,8 @@ def test_groups_are_read_from_a_file(tmp_path: Path):
     ("text", "told"),
     [
         ("[learners]\nslices = ['colour']", r"learners.slices = \['colour'\]: .*vendor.*language"),
-        ("[breaker]\nslices = ['tags']\n[run]\nbreaker = 1", r"\[breaker\] slices = .*tags is a"),
-        ("[run]\nbreaker = 1", r"\[breaker\] release_ms = 0"),
+        ("[breaker]\nslices = ['tags']\n[run]\nbreaker = 1", r"breaker.slices = .*tags is a"),
+        ("[run]\nbreaker = 1", r"stream.release_ms = 0"),
     ],
 )
 def test_a_slice_that_cannot_be_is_told_before_anything_starts(

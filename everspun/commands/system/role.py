@@ -17,7 +17,14 @@ from everspun.hash_secret import missing
 from everspun.hosts import INDEX_MAX, ROLES
 from everspun.launcher import AlreadyLocked, die_with_launcher, lock_file
 from everspun.log_format import set_up_logs
-from everspun.roles import CLOSING_S, end_within, keep_freed_memory, roles, stop_on_signals
+from everspun.roles import (
+    CLOSING_S,
+    check_role,
+    end_within,
+    keep_freed_memory,
+    roles,
+    stop_on_signals,
+)
 from everspun.status import configured_places, fetch
 from stream import listen
 from stream.log import receive_in_large_pieces
@@ -58,6 +65,7 @@ def run(options: argparse.Namespace) -> int:
     keep_freed_memory()
     receive_in_large_pieces()
     config = shared.load(options, options.role)
+    check_role(config, options.role)
     if options.role in HASHING and not config.stream.hash_secret:
         return refuse("role", missing(config))
     process = f"{options.role}-{options.index}"
@@ -68,6 +76,7 @@ def run(options: argparse.Namespace) -> int:
         logging.getLogger(client).setLevel(
             logging.DEBUG if options.log_level == "DEBUG" else logging.CRITICAL
         )
+    faulthandler.enable()  # SIGBUS and SIGSEGV leave what every thread did in the log
     if hasattr(signal, "SIGUSR1"):
         faulthandler.register(signal.SIGUSR1)  # kill -USR1: what every thread does, into the log
     stop = stop_on_signals()
