@@ -5,6 +5,7 @@
 - `config_watch`: the configuration file of a run, looked at while it goes on
 - `hangs`: processes whose loops hang, by their own word
 - `launcher`: the local launcher
+- `launcher_pipe`: a pipe by which the processes of a run learn that their launcher is gone
 - `locks`: one process a purpose
 - `metrics`: what a launcher exports to Prometheus of the processes it watches, computed when it is
   asked for
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from everspun.launcher.broker import BROKER_LOCK_FILE, KINDS, Broker, BrokerError, start_broker
     from everspun.launcher.config_changes import while_running
     from everspun.launcher.config_watch import ConfigWatch
-    from everspun.launcher.launcher import LOCK_FILE, Launcher, RunStopped, die_with_launcher
+    from everspun.launcher.launcher import LOCK_FILE, Launcher, RunStopped
+    from everspun.launcher.launcher_pipe import die_with_launcher
     from everspun.launcher.locks import AlreadyLocked, lock_file, unlock
     from everspun.launcher.metrics import LauncherMetrics
     from everspun.launcher.role_log import log_tail

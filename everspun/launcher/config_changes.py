@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, NamedTuple
 
 from everspun.config import Config
+from everspun.config_values import SHOWN
 from stream.columns import Feature
 
 #: Keys that follow from others, or are no key of the file.
@@ -41,7 +42,7 @@ _WITH_COMMAND = {
     "governor.enabled": "stop `everspun run` and start it again",
 }
 _MODEL = "a model that is changed needs another name: `everspun retrain`"
-_ELSE = "stop `everspun run` and start it again"
+STOP_AND_START = "stop `everspun run` and start it again"
 
 
 class Change(NamedTuple):
@@ -65,8 +66,8 @@ class RefusedChange(NamedTuple):
 
     def __str__(self) -> str:
         return (
-            f"{self.change.key} = {_toml(self.change.now)} is not taken while running "
-            f"({_toml(self.change.was)} is in force): {self.instead}"
+            f"{self.change.key} = {_cut(self.change.now)} is not taken while running "
+            f"({_cut(self.change.was)} is in force): {self.instead}"
         )
 
 
@@ -109,7 +110,7 @@ def while_running(section: str) -> str:
     """What a run does with a changed key of this section, for the page of the configuration."""
     if section == "model":
         return f"While running: not taken; {_MODEL}."
-    told = [f"While running: not taken; {_ELSE}."]
+    told = [f"While running: not taken; {STOP_AND_START}."]
     if section in _READERS:
         who = _roles(_READERS[section])
         told = [f"While running: taken; {who}."]
@@ -156,12 +157,12 @@ def _instead(change: Change, several_hosts: bool) -> str:
     if change.key in _WITH_COMMAND:
         return _WITH_COMMAND[change.key].format(now=change.now)
     if change.key in _COUNTS:
-        return _ELSE if several_hosts else ""
+        return STOP_AND_START if several_hosts else ""
     if section == "model":
         return _MODEL
     if section not in _READERS:
-        return _ELSE
-    return "" if _is_plain(change.now) else _ELSE
+        return STOP_AND_START
+    return "" if _is_plain(change.now) else STOP_AND_START
 
 
 def _declared(feature: Feature | None) -> Any:
@@ -172,6 +173,12 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, str | int | float) or (
         isinstance(value, list | tuple) and all(map(_is_plain, value))
     )
+
+
+def _cut(value: Any) -> str:
+    """As TOML writes it, and short: what to do stands behind it."""
+    text = _toml(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN // 2]}...{text[-SHOWN // 2 :]}"
 
 
 def _toml(value: Any) -> str:

@@ -1,12 +1,14 @@
 """The configuration file of a run, looked at while it goes on."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from everspun import config as config_file
 from everspun.config import Config, ConfigError
-from everspun.launcher.config_changes import Plan, plan
+from everspun.launcher.config_changes import STOP_AND_START, Plan, plan
 from everspun.launcher.launcher import Launcher
+from everspun.launcher.run_files import IN_FORCE_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -20,8 +22,10 @@ class ConfigWatch:
 
     doing = "taking the changed configuration"  # as the launcher's troubles name it
 
-    def __init__(self, launcher: Launcher):
-        """`launcher.overrides`, of the command line, go before the file. Raises ConfigError."""
+    def __init__(self, launcher: Launcher, check: Callable[[Config], None] = lambda _: None):
+        """`launcher.overrides`, of the command line, go before the file. `check` raises ConfigError
+        for what a process would refuse. Raises ConfigError."""
+        self._check = check
         self._launcher, self._overrides = launcher, launcher.overrides
         self._path = path = launcher.config_path
         self._text = launcher.in_force or config_file.read_text(path)
@@ -38,15 +42,33 @@ class ConfigWatch:
             return
         if seen == self._settled:
             return
-        self._take(config_file.load(self._path, self._overrides))
+        self._take(self._read())
         self._settled = seen
+
+    def _read(self) -> Config:
+        """What the file says now. Raises ConfigNotTaken where that is nothing."""
+        try:
+            text = config_file.read_text(self._path)
+            if self._text.strip() and not text.strip():
+                raise ConfigError(f"{self._path}: it is empty, and was not when the run began")
+            return config_file.loads(text, self._overrides, f"{self._path}: ")
+        except ConfigError as error:
+            said = str(error).partition("; write one with")[0]
+            raise ConfigNotTaken(
+                f"{said}; the run goes on as it is, and began with "
+                f"{self._launcher.dir / IN_FORCE_FILE}"
+            ) from None
 
     def _take(self, wanted: Config) -> None:
         found = plan(self._in_force, wanted)
+        problems = [ConfigNotTaken(str(one)) for one in found.refused]
         if found.taken:
-            self._apply(found)
-        if found.refused:
-            *others, last = (ConfigNotTaken(str(one)) for one in found.refused)
+            try:
+                self._apply(found)
+            except ConfigNotTaken as error:
+                problems.append(error)
+        if problems:
+            *others, last = problems
             for one in others:
                 self._launcher.note(self.doing, one)
             raise last
@@ -55,6 +77,14 @@ class ConfigWatch:
         taken = self._taken | {change.key: change.override for change in found.taken}
         overrides = (*self._overrides, *taken.values())
         in_force = config_file.loads(self._text, overrides)
+        try:
+            self._check(in_force)
+        except ConfigError as error:
+            keys = ", ".join(change.key for change in found.taken)
+            raise ConfigNotTaken(
+                f"{keys} not taken while running, with what stays in force: {error}; "
+                f"{STOP_AND_START}"
+            ) from None
         self._launcher.renew(overrides, found.counts, found.restarted)
         self._taken, self._in_force = taken, in_force
         logger.warning(

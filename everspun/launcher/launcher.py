@@ -23,8 +23,9 @@ from everspun.config import ConfigError, RunConfig
 from everspun.hosts import ALL, ROLES, Placement
 from everspun.launcher.hangs import LOOK_S as HANG_LOOK_S
 from everspun.launcher.hangs import HangWatch
-from everspun.launcher.locks import lock_file, unlock
-from everspun.launcher.process import SAY_AGAIN_MS, NeverStarted, Process, Trouble
+from everspun.launcher.launcher_pipe import environment
+from everspun.launcher.locks import is_removed, lock_file, unlock
+from everspun.launcher.process import SAY_AGAIN_MS, NeverStarted, Process, Trouble, signal_words
 from everspun.launcher.renewals import Renewals, RenewalState
 from everspun.launcher.restarts import Restarts
 from everspun.launcher.role_log import cut_log, last_words, log_tail, room_line
@@ -32,6 +33,7 @@ from everspun.launcher.run_files import (
     IN_FORCE_FILE,
     SCALABLE,
     SCALE_FILE,
+    make_folders,
     ordered_scale,
     role_files,
     shards_needed,
@@ -48,11 +50,11 @@ SLOW_LOOKS = 10
 #: Roles of which more or fewer processes may run from one moment to the next.
 RESIZED = (*SCALABLE, "labeler", "replica", "archiver")
 TROUBLES_MAX = 50
+#: Characters of a trouble.
+WHAT_MAX = 600
 LOCK_FILE = "launcher.lock"
 #: So often in a row a process ends by itself before somebody who waits for the whole run gives up.
 FAILED_ENDS = 8
-#: Environment: the descriptor of a pipe that ends with the launcher.
-LAUNCHER_PIPE = "EVERSPUN_LAUNCHER_PIPE"
 
 
 class RunStopped(RuntimeError):
@@ -100,8 +102,7 @@ class Launcher:
         """Start the processes of these roles. Raises `locks.AlreadyLocked` where another launcher
         runs in this folder, and OSError where the folder cannot be written; a process that cannot
         be started now is started later."""
-        (self.dir / "logs").mkdir(parents=True, exist_ok=True)
-        (self.dir / "roles").mkdir(exist_ok=True)
+        make_folders(self.dir)
         self._held = lock_file(self.dir / LOCK_FILE, f"run.dir {self.dir}")
         if self.in_force:
             write_in_force(self.dir, self.in_force)
@@ -216,7 +217,9 @@ class Launcher:
     def note(self, doing: str, error: BaseException) -> None:
         """Something could not be done and will be tried again: said at once, then once a minute."""
         said_in_full = isinstance(error, OSError | ConfigError)
-        what = f"{doing}: {error if said_in_full else repr(error)}"[:300]
+        what = f"{doing}: {error if said_in_full else repr(error)}"
+        if len(what) > WHAT_MAX:  # what to do stands at the end
+            what = f"{what[: WHAT_MAX // 2]} ... {what[-WHAT_MAX // 2 :]}"
         now = _monotonic_ms()
         with self._lock:
             trouble = self.troubles.get(what)
@@ -271,7 +274,7 @@ class Launcher:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=_environment(self._pipe),
+                env=environment(self._pipe),
                 pass_fds=(self._pipe,) if self._pipe else (),
             )
             process.restarts += bool(process.started_ms)
@@ -297,8 +300,26 @@ class Launcher:
             self.attempt("starting again", self._renew)
             looks += 1
             if looks % SLOW_LOOKS == 1:
+                self.attempt("keeping its folder", self._keep_folder)
                 self.attempt("bounding the logs", self._cut_logs)
                 self.attempt("writing the launcher's state", self._write_state)
+
+    def _keep_folder(self) -> None:
+        """What starts again finds its configuration, and `everspun status` what is said. Raises
+        OSError for as long as the folder is not the one in which the run began."""
+        if not is_removed(self._held):
+            return
+        make_folders(self.dir)
+        if self.in_force:
+            write_in_force(self.dir, self.in_force)
+        for process in list(self.processes.values()):
+            if process.log is not None and is_removed(process.log.fileno()):
+                process.log.close()
+                process.log = None  # its next start begins another one
+        raise OSError(
+            f"run.dir {self.dir} was removed while its processes ran, with their sockets and what "
+            "they kept there: stop `everspun run`, and start it again"
+        )
 
     def _watch_hangs(self) -> None:
         """Its own thread: whoever is asked may take his time."""
@@ -335,6 +356,7 @@ class Launcher:
         now = _monotonic_ms()
         if process.popen.poll() is None:
             process.history.settle(now, process.started_ms)
+            process.notice_stop(now)
         elif process.leaving:
             self._forget(process)
         elif process.role not in self._retired and not self._stopping.is_set():
@@ -352,7 +374,7 @@ class Launcher:
         """It is gone: why, for how long, and is it a habit?"""
         code = process.popen.returncode
         process.due_ms = now + process.history.on_end(now, killed=code == -signal.SIGKILL)
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        how = signal_words(-code) if code < 0 else f"exit code {code}"
         how = f"it hung, and was ended: {process.hang}" if process.hang else how
         words = (
             last_words(self.dir / "logs" / f"{process.name}.log", process.log_begin)
@@ -425,7 +447,7 @@ class Launcher:
                 process.log_begin = 0
 
     def _write_state(self) -> None:
-        if self._state is None:
+        if self._state is None or self._state.is_removed:
             self._state = StateFile(self.dir)
         self._state.write(self.said())
 
@@ -436,15 +458,16 @@ class Launcher:
         for process in list(self.processes.values()):
             up, history = process.popen.poll() is None, process.history
             bad = history.keeps_ending(now)
+            began_ms = history.since_ms if bad or not up else process.started_ms
+            stopped_ms = process.stopped_ms if up and not bad else None
             processes[process.name] = {
-                "state": "failing" if bad else "up" if up else "waits",
+                "state": "failing" if bad else "waits" if not up else "up",
                 "pid": process.popen.pid,
                 "ends": history.ends,
                 "restarts": process.restarts,
-                "since_ms": wall
-                - (now - (history.since_ms if bad or not up else process.started_ms)),
+                "since_ms": wall - (now - began_ms),
                 "reason": process.reason,
-            }
+            } | ({} if stopped_ms is None else _stopped(wall - (now - stopped_ms)))
         troubles = [
             {"what": one.what, "since_ms": one.since_ms, "count": one.count}
             for one in list(self.troubles.values())
@@ -459,15 +482,8 @@ class Launcher:
         return said | {"stream": self.stream_said()}
 
 
-def _environment(pipe: int) -> dict[str, str]:
-    """Two cores are shared by ten processes: no role needs a pool of maths threads beyond what
-    its config says."""
-    env = dict(os.environ)
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        env.setdefault(name, "1")
-    env["PYTHONUNBUFFERED"] = "1"
-    env[LAUNCHER_PIPE] = str(pipe)
-    return env
+def _stopped(since_ms: int) -> dict[str, Any]:
+    return {"state": "stopped", "since_ms": since_ms}
 
 
 def _monotonic_ms() -> int:
@@ -476,20 +492,3 @@ def _monotonic_ms() -> int:
 
 def _wall_ms() -> int:
     return wall_clock_ms()
-
-
-def die_with_launcher() -> None:
-    """Called by a role's process: if the launcher that started it is gone, it stops in order. The
-    launcher holds one end of a pipe and writes nothing: the other end ends with it, however it
-    ends, and whichever thread of it started this process (to Linux's PR_SET_PDEATHSIG the parent
-    would be that thread)."""
-    pipe = os.environ.pop(LAUNCHER_PIPE, "")
-    if not pipe or pipe == "0":
-        return
-
-    def wait() -> None:
-        while os.read(int(pipe), 1):
-            pass  # it never writes
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=wait, name="launcher", daemon=True).start()

@@ -39,6 +39,12 @@ def lock_file(path: Path, what: str) -> int:
     return held
 
 
+def is_removed(held: int) -> bool:
+    """Whether the file that `lock_file` gave is no longer in its folder, so that it keeps nobody
+    out; of 0, which keeps nobody out either, False."""
+    return bool(held) and os.fstat(held).st_nlink == 0
+
+
 def unlock(held: int) -> None:
     """Let go of what `lock_file` gave; 0 = nothing was held."""
     if held:

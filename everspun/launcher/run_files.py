@@ -12,6 +12,12 @@ SCALE_FILE = "scale.json"
 IN_FORCE_FILE = "config-in-force.toml"
 
 
+def make_folders(run_dir: Path) -> None:
+    """Those that a launcher and the processes that it starts write to. Raises OSError."""
+    (run_dir / "logs").mkdir(parents=True, exist_ok=True)
+    (run_dir / "roles").mkdir(exist_ok=True)
+
+
 def write_in_force(run_dir: Path, text: str) -> None:
     """For its owner's eyes. Raises OSError."""
     fresh = run_dir / f"{IN_FORCE_FILE}.new"

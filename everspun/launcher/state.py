@@ -32,6 +32,11 @@ class StateFile:
             text = json.dumps(said | {"processes": ill}).encode()[:FILE_BYTES]
         os.pwrite(self._file, text.ljust(FILE_BYTES), 0)
 
+    @property
+    def is_removed(self) -> bool:
+        """Somebody took it out of its folder: nobody reads it any more."""
+        return os.fstat(self._file).st_nlink == 0
+
     def close(self) -> None:
         """The launcher ends in order: nothing is said any more."""
         os.close(self._file)

@@ -58,15 +58,23 @@ def processes(
                 f"{name} is down {when} and about to be started again: {one.get('reason')}; {log}"
             )
             named.add(name)
+        elif one.get("state") == "stopped":
+            found.append(
+                f"{name} does nothing {when}: a signal stopped its process (SIGSTOP); "
+                f"kill -CONT {one.get('pid')} lets it go on"
+            )
+            named.add(name)
         elif name not in files and now_ms - one.get("since_ms", now_ms) > LAUNCHER_SILENT_MS:
             found.append(f"{name} has not come up {when}; {log}")
             named.add(name)
     for name in sorted(set(files) - there - named):
         role, _, index = name.rpartition("-")
         if alive.get(name):
+            pid = files[name].get("pid")
             found.append(
-                f"{name} does not answer, though its process {files[name].get('pid')} is there "
-                f"(its log)"
+                f"{name} does not answer, though its process {pid} is there: kill -USR1 {pid} "
+                f"writes what it does into its log, kill -CONT {pid} lets it go on where a signal "
+                f"stopped it, kill -9 {pid} ends it; {run_dir}/logs/{name}.log"
             )
         elif not state:
             found.append(f"{name} is gone: everspun role {role} --index {index} starts it")

@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     sets = tuple(options.set)
     text = read_text(options.config)
     launcher = Launcher(options.config, config.run, sets, config.governor.enabled, placement, text)
-    changed = ConfigWatch(launcher)
+    changed = ConfigWatch(launcher, check_model)
     follower = StatusFollower(config, KafkaLog(config.stream), RECENT_EVALUATIONS)
     rate_file = RateFile(launcher.dir)
     usual = rate_file.read()

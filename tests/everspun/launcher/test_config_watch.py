@@ -12,6 +12,7 @@ from everspun.launcher.config_watch import ConfigNotTaken, ConfigWatch
 from everspun.launcher.launcher import Launcher
 from everspun.launcher.renewals import Renewals, RenewalState
 from everspun.launcher.run_files import IN_FORCE_FILE
+from everspun.roles import check_model
 from stream.monitoring import TimeLimit
 
 #: Stands in for a role: writes how it was started, and ends at once where it is told to fail.
@@ -135,6 +136,53 @@ def test_what_is_not_taken_is_said_until_the_file_is_as_before(
         watch.look()
     changed(path, watch, text)
     assert launcher.pids("shard") == shards
+
+
+def test_what_no_process_could_run_with_what_stays_in_force_is_not_taken(
+    begun: tuple[Path, Sleepers, ConfigWatch],
+):
+    path, launcher, _ = begun
+    watch, pids = ConfigWatch(launcher, check_model), launcher.pids("learner")
+    text = path.read_text()
+    more = '[learners]\nslices = ["colour"]\n[features.colour]\n[serving]\npoll_ms = 777\n'
+    with pytest.raises(ConfigNotTaken, match=r"learners.slices.* not taken .*colour.*; stop"):
+        changed(path, watch, text + more)
+    assert any("features.colour" in what for what in launcher.troubles)
+    assert launcher.pids("learner") == pids
+    changed(path, watch, text + "[serving]\npoll_ms = 777\n")
+    wait_for(lambda: "poll_ms=777" in launcher.words("replica-0"))
+
+
+@pytest.mark.parametrize("what", ["empty", "a folder", "half", "gone"])
+def test_a_file_that_says_nothing_changes_nothing(
+    what: str, begun: tuple[Path, Sleepers, ConfigWatch]
+):
+    path, launcher, watch = begun
+    text, pids = path.read_text(), dict(launcher.pids("learner"))
+    path.unlink()
+    if what == "a folder":
+        path.mkdir()
+    elif what != "gone":
+        path.write_text({"empty": "\n", "half": text[: text.index("shards") + 8]}[what])
+    watch.look()
+    with pytest.raises(ConfigNotTaken, match=f"goes on as it is, and began with .*{IN_FORCE_FILE}"):
+        watch.look()
+    if what == "a folder":
+        path.rmdir()
+    assert launcher.pids("learner") == pids
+    changed(path, watch, text + "[learners]\ndrain_ms = 7000\n")
+    wait_for(lambda: all("drain_ms=7000" in launcher.words(name) for name in pids))
+
+
+def test_what_to_do_is_said_of_a_long_value_too(begun: tuple[Path, Sleepers, ConfigWatch]):
+    path, launcher, watch = begun
+    names = [f"feature_{i}" for i in range(200)]
+    with pytest.raises(ConfigNotTaken) as error:
+        changed(path, watch, f"{path.read_text()}[stream]\ncategorical_features = {names}\n")
+    launcher.note(watch.doing, error.value)
+    (what,) = launcher.troubles
+    assert len(what) < 700
+    assert what.endswith("stop `everspun run` and start it again")
 
 
 def test_one_after_the_other_and_who_goes_is_passed_over():

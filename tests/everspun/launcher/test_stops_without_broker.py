@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from everspun.launcher.launcher import LAUNCHER_PIPE
+from everspun.launcher.launcher_pipe import LAUNCHER_PIPE
 from stream.monitoring import TimeLimit
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]

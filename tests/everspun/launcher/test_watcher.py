@@ -4,6 +4,7 @@ it."""
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,10 +18,11 @@ import pytest
 
 from everspun.config import RunConfig
 from everspun.launcher import launcher as module
+from everspun.launcher import process as process_module
 from everspun.launcher.launcher import Launcher
 from everspun.launcher.locks import AlreadyLocked
 from everspun.launcher.role_log import cut_log, last_words
-from everspun.launcher.run_files import order_scale, role_files
+from everspun.launcher.run_files import IN_FORCE_FILE, order_scale, role_files
 from everspun.launcher.state import StateFile, read_state
 from stream.monitoring import TimeLimit
 
@@ -227,7 +229,7 @@ from everspun.launcher.launcher import Launcher
 class One(Launcher):
     def _command(self, role, index):
         code = (
-            "from everspun.launcher.launcher import die_with_launcher; die_with_launcher(); "
+            "from everspun.launcher.launcher_pipe import die_with_launcher; die_with_launcher(); "
             "print('up', flush=True)"
         )
         return [sys.executable, "-c", code + "; import time; time.sleep(600)"]
@@ -308,3 +310,61 @@ def test_the_state_is_written_over_in_place_and_its_length_stays(tmp_path: Path)
     assert (state.path.stat().st_size, state.path.stat().st_ino) == (size, inode)
     state.path.write_text(json.dumps([]))
     assert read_state(tmp_path) == {}
+
+
+def test_a_process_that_a_signal_stopped_is_said(
+    watched: Launcher, monkeypatch: pytest.MonkeyPatch
+):
+    stopped = {watched.processes["learner-0"].popen.pid}
+    monkeypatch.setattr(process_module, "is_stopped", lambda pid: pid in stopped)
+
+    def state() -> str:
+        said = read_state(watched.dir).get("processes", {})
+        return str(said.get("learner-0", {}).get("state"))
+
+    wait_for(lambda: state() == "stopped")
+    since_ms = read_state(watched.dir)["processes"]["learner-0"]["since_ms"]
+    assert 0 <= module._wall_ms() - since_ms < 60_000
+    stopped.clear()
+    wait_for(lambda: state() == "up")
+
+
+def test_the_system_says_who_stands_still():
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        sleeper.send_signal(signal.SIGSTOP)
+        wait_for(lambda: process_module.is_stopped(sleeper.pid))
+        sleeper.send_signal(signal.SIGCONT)
+        wait_for(lambda: not process_module.is_stopped(sleeper.pid))
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+    assert not process_module.is_stopped(sleeper.pid)
+
+
+def test_a_removed_folder_is_said_and_what_starts_again_finds_its_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "LOOK_S", 0.002)
+    monkeypatch.setattr(module, "SLOW_LOOKS", 2)
+    monkeypatch.setattr(module.subprocess, "Popen", Sleeper)
+    launcher = Launcher(tmp_path / "x.toml", config(tmp_path), in_force="# as it was\n")
+    launcher.start()
+    try:
+        wait_for(lambda: bool(read_state(launcher.dir)))
+        shutil.rmtree(launcher.dir)
+        wait_for(lambda: bool(read_state(launcher.dir).get("troubles")))
+        said = next(iter(read_state(launcher.dir)["troubles"]))["what"]
+        assert f"run.dir {launcher.dir} was removed while its processes ran" in said
+        assert said.endswith("stop `everspun run`, and start it again")
+        assert (launcher.dir / IN_FORCE_FILE).read_text() == "# as it was\n"
+        launcher.kill("learner", 0)
+        wait_for(lambda: (launcher.dir / "logs" / "learner-0.log").exists())
+    finally:
+        launcher.stop(0.1)
+
+
+def test_a_process_that_a_signal_ended_says_what_it_may_be():
+    assert "a file that it had mapped was cut short" in process_module.signal_words(signal.SIGBUS)
+    assert process_module.signal_words(signal.SIGTERM) == "signal SIGTERM"
+    assert process_module.signal_words(signal.SIGRTMIN + 3) == f"signal {signal.SIGRTMIN + 3}"

@@ -68,12 +68,18 @@ def test_a_healthy_run_is_not_called_wrong():
             {},
             ["is down since", "SIGKILL"],
         ),
+        (
+            launched(replica_0={"state": "stopped", "pid": 7}),
+            {"replica-0": {"pid": 7}},
+            {"replica-0": True},
+            ["replica-0 does nothing since", "(1.0 min)", "kill -CONT 7"],
+        ),
         (launched(replica_0={}), {}, {}, ["replica-0 has not come up since", "(1.0 min)"]),
         (
             launched(replica_0={}),
             {"replica-0": {"pid": 7}},
             {"replica-0": True},
-            ["does not answer, though", " 7 "],
+            ["does not answer, though", "kill -USR1 7", "kill -9 7", "logs/replica-0.log"],
         ),
         (
             launched(replica_0={"pid": 7}),
