@@ -1,6 +1,8 @@
 """One function a role, from the configuration to the package that does the work.
 
 - `complete_cuts`: the complete cuts of a model in the store of checkpoints, for the governor
+- `file_check`: whether the files and addresses that a config names are what they should be, asked
+  before a process begins
 - `heap`: memory that a process has freed is kept for its next batch
 - `model_check`: whether the model of a config can begin at all, asked before any process is started
 - `roles`: the wiring

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from everspun.config import Config, ConfigError
+from everspun.roles.file_check import CALLERS, check_files
 from labeler import check_breaker, check_room
 from learners import slices_fault
 
@@ -35,7 +36,8 @@ def raw_numbers(config: Config) -> list[str]:
 def check_role(config: Config, role: str) -> None:
     """Raises ConfigError for what a process of this role would refuse, before it begins. Loads
     what it needs anyway."""
-    if role in ("learner", "governor", "checkpointer"):
+    check_files(config, role)
+    if role in CALLERS:
         check_definition(config)
     if role in ("learner", "governor") and config.model.is_network:
         from learners.process import prepare_torch
