@@ -2,6 +2,7 @@
 
 - `catch_up`: how far each stage is behind the events, whether it catches up, and when (from two
   looks at what it has reached)
+- `certificates`: certificates that the configuration names and that have expired, or soon will
 - `discovery`: where the processes of a system answer, on this host and on others
 - `follow`: following a running system from outside
 - `governed`: what a governor says of itself, for the status page
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING
 from stream.on_demand import on_demand
 
 if TYPE_CHECKING:
-    from everspun.status import referee, report
+    from everspun.status import certificates, referee, report
     from everspun.status.catch_up import CatchUp, behind, near_retention
     from everspun.status.discovery import configured_places, scrape_all, unanswered
     from everspun.status.follow import RECENT_EVALUATIONS, StatusFollower
@@ -51,6 +52,7 @@ __all__ = [
     "StatusSnapshot",
     "UsualRate",
     "behind",
+    "certificates",
     "configured_places",
     "duration",
     "feature_notes",

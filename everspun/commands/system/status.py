@@ -22,6 +22,7 @@ from everspun.status import (
     StatusFollower,
     StatusSnapshot,
     behind,
+    certificates,
     feature_notes,
     input_faults,
     learning_faults,
@@ -67,7 +68,8 @@ def run(options: argparse.Namespace) -> int:
         )
         broken += near_retention(config.stream, shot)
         broken += input_faults(config.stream, wall_clock_ms())
-        notes = feature_notes(reports)
+        broken += certificates.expired(config, wall_clock_ms())
+        notes = feature_notes(reports) + certificates.expiring(config, wall_clock_ms())
         if options.json:
             more = {"behind": [vars(one) for one in late], "notes": notes}
             print(json.dumps(_body(shot, follower.quality, broken) | more))
