@@ -307,18 +307,19 @@ class Launcher:
     def _keep_folder(self) -> None:
         """What starts again finds its configuration, and `everspun status` what is said. Raises
         OSError for as long as the folder is not the one in which the run began."""
-        if not is_removed(self._held):
+        if not is_removed(self._held, self.dir / LOCK_FILE):
             return
         make_folders(self.dir)
         if self.in_force:
             write_in_force(self.dir, self.in_force)
         for process in list(self.processes.values()):
-            if process.log is not None and is_removed(process.log.fileno()):
-                process.log.close()
+            log = process.log
+            if log is not None and is_removed(log.fileno(), Path(log.name)):
+                log.close()
                 process.log = None  # its next start begins another one
         raise OSError(
-            f"run.dir {self.dir} was removed while its processes ran, with their sockets and what "
-            "they kept there: stop `everspun run`, and start it again"
+            f"run.dir {self.dir} was removed or moved while its processes ran, with their sockets "
+            "and what they kept there: stop `everspun run`, and start it again"
         )
 
     def _watch_hangs(self) -> None:
@@ -447,7 +448,10 @@ class Launcher:
                 process.log_begin = 0
 
     def _write_state(self) -> None:
-        if self._state is None or self._state.is_removed:
+        if self._state is not None and self._state.is_removed:
+            self._state.close()
+            self._state = None
+        if self._state is None:
             self._state = StateFile(self.dir)
         self._state.write(self.said())
 

@@ -39,10 +39,15 @@ def lock_file(path: Path, what: str) -> int:
     return held
 
 
-def is_removed(held: int) -> bool:
-    """Whether the file that `lock_file` gave is no longer in its folder, so that it keeps nobody
-    out; of 0, which keeps nobody out either, False."""
-    return bool(held) and os.fstat(held).st_nlink == 0
+def is_removed(held: int, path: Path) -> bool:
+    """Whether an open file is no longer at its path: it, or a folder above it, was removed, moved,
+    or made anew. Of 0, which is no file, False."""
+    try:
+        return bool(held) and not os.path.samestat(os.fstat(held), os.stat(path))
+    except FileNotFoundError:
+        return True
+    except OSError:  # nobody can say
+        return False
 
 
 def unlock(held: int) -> None:

@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from everspun.launcher.locks import is_removed
+
 NAME = "launcher.json"
 FILE_BYTES = 65_536
 _READ_TRIES = 5
@@ -34,14 +36,17 @@ class StateFile:
 
     @property
     def is_removed(self) -> bool:
-        """Somebody took it out of its folder: nobody reads it any more."""
-        return os.fstat(self._file).st_nlink == 0
+        """Somebody took it, or its folder, away: nobody reads it any more."""
+        return is_removed(self._file, self.path)
 
     def close(self) -> None:
-        """The launcher ends in order: nothing is said any more."""
+        """The launcher ends in order: nothing is said any more. What another one wrote since at
+        this path stays."""
+        removed = self.is_removed
         os.close(self._file)
-        with suppress(OSError):
-            self.path.unlink()
+        if not removed:
+            with suppress(OSError):
+                self.path.unlink()
 
 
 def read_state(run_dir: Path) -> dict[str, Any]:

@@ -4,7 +4,6 @@ it."""
 import errno
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -352,10 +351,10 @@ def test_a_removed_folder_is_said_and_what_starts_again_finds_its_configuration(
     launcher.start()
     try:
         wait_for(lambda: bool(read_state(launcher.dir)))
-        shutil.rmtree(launcher.dir)
+        launcher.dir.rename(tmp_path / "moved")  # at once: the launcher makes it anew
         wait_for(lambda: bool(read_state(launcher.dir).get("troubles")))
         said = next(iter(read_state(launcher.dir)["troubles"]))["what"]
-        assert f"run.dir {launcher.dir} was removed while its processes ran" in said
+        assert f"run.dir {launcher.dir} was removed or moved while its processes ran" in said
         assert said.endswith("stop `everspun run`, and start it again")
         assert (launcher.dir / IN_FORCE_FILE).read_text() == "# as it was\n"
         launcher.kill("learner", 0)
