@@ -58,5 +58,25 @@ def read_state(run_dir: Path) -> dict[str, Any]:
             return {}
         except ValueError:
             continue  # being written over
-        return said if isinstance(said, dict) else {}
+        return said if _is_state(said) else {}
     return {}
+
+
+def _is_state(said: Any) -> bool:
+    """Whether a launcher wrote it, and nobody else since."""
+    if not isinstance(said, dict) or type(said.get("written_ms", 0)) is not int:
+        return False
+    processes, troubles = said.get("processes", {}), said.get("troubles", [])
+    return (
+        isinstance(processes, dict)
+        and all(
+            isinstance(one, dict) and type(one.get("since_ms", 0)) is int
+            for one in processes.values()
+        )
+        and isinstance(troubles, list)
+        and all(
+            isinstance(one, dict) and "what" in one and type(one.get("since_ms")) is int
+            for one in troubles
+        )
+        and isinstance(said.get("stream", {}), dict)
+    )

@@ -231,8 +231,8 @@ def _in_use(run_dir: Path) -> str:
     """Whether another system runs in this folder, or still drains there: two models there would
     be one."""
     for name, said in role_files(run_dir).items():
-        pid = int(str(said.get("pid", 0)))
-        if pid and _runs(pid):
+        pid = said.get("pid")
+        if isinstance(pid, int) and pid > 0 and _runs(pid):
             return (
                 f"run.dir = {str(run_dir)!r}: {name} (pid {pid}) runs there, or drains; wait "
                 f"until it has ended, or "

@@ -103,6 +103,12 @@ MISTAKES = [
         2,
     ),
     ("retrain -c {dir}/x.toml", "no broker", "127.0.0.1:1", 2),
+    (
+        "retrain -c {dir}/x.toml --set run.dir={dir}/written-by-hand",
+        "a role file that no role wrote",
+        "127.0.0.1:1",
+        2,
+    ),
     ("simulate {dir}/none/x.jsonl", "a folder that is not there", "none/x.jsonl", 2),
     ("simulate {dir}", "a folder in the place of a file", "not a file", 2),
     ("simulate {dir}/x.jsonl --vendors 0", "a shop without vendors", "vendors = 0: at least 1", 2),
@@ -135,6 +141,8 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "log.jsonl").write_text(json.dumps(EVENT) + "\n")
     (tmp_path / "log.jsonl.gz").write_bytes(gzip.compress(json.dumps(EVENT).encode()))
     (tmp_path / "empty").mkdir()
+    (tmp_path / "written-by-hand" / "roles").mkdir(parents=True)
+    (tmp_path / "written-by-hand" / "roles" / "shard-0.json").write_text('{"pid": "x"}')
     file = tmp_path / "damaged" / "date=2026-01-01" / "hour=00" / "p0-00000000000000000000.parquet"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"PAR1")

@@ -367,3 +367,22 @@ def test_a_process_that_a_signal_ended_says_what_it_may_be():
     assert "a file that it had mapped was cut short" in process_module.signal_words(signal.SIGBUS)
     assert process_module.signal_words(signal.SIGTERM) == "signal SIGTERM"
     assert process_module.signal_words(signal.SIGRTMIN + 3) == f"signal {signal.SIGRTMIN + 3}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        '{"processes": []}',
+        '{"processes": {"a": 1}}',
+        '{"processes": {"a": {"since_ms": "x"}}}',
+        '{"troubles": 5}',
+        '{"troubles": [{"count": 1}]}',
+        '{"written_ms": "x"}',
+        '{"stream": 1}',
+        "\x00",
+    ],
+)
+def test_a_state_that_no_launcher_wrote_says_nothing(text: str, tmp_path: Path):
+    (tmp_path / "launcher.json").write_text(text)
+    assert read_state(tmp_path) == {}
