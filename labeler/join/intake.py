@@ -136,8 +136,9 @@ class Intake(Generic[Rows]):
         bad += untimely
         bad.sort(key=lambda b: b.record.offset)
         firsts = np.searchsorted(events.position, offset << ROW_BITS)
-        rows = np.diff(firsts, append=len(events)).astype(np.int32)
-        rows[np.searchsorted(offset, [b.record.offset for b in bad])] += 1
+        rows = (np.append(firsts, len(events))[1:] - firsts).astype(np.int32)
+        if bad:
+            rows[np.searchsorted(offset, [b.record.offset for b in bad])] += 1
         beats = [i for i in np.flatnonzero(records.heartbeat).tolist() if i not in refused]
         barriers = [(period, int(arrival_ms[i])) for i in beats if (period := records[i].barrier)]
         return Read(offset, arrival_ms, rows, events, bad, barriers)

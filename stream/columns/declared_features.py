@@ -1,5 +1,7 @@
 """The features that a configuration declares, and events send: its part that is about them."""
 
+from functools import cached_property
+
 from stream.columns.column_kinds import CATEGORICAL, NUMERIC
 from stream.columns.declaration import COMPONENT, Feature
 from stream.columns.events import FeatureColumn, Features
@@ -13,7 +15,7 @@ class DeclaredFeatures:
     personal_features: tuple[str, ...]
     declared: dict[str, Feature]
 
-    @property
+    @cached_property
     def features(self) -> Features:
         """The columns of the declared features, in their order: categorical and numeric ones of
         the short form, then the others, as declared."""

@@ -66,12 +66,10 @@ def decode_impressions(
     """
     laid_out, shape = RecordColumns.of(records), impression_shape(config.features)
     rows, bad = _decode(laid_out, partition, shape, config)
-    events = Impressions.empty(config.features)
-    if rows is not None:
-        events = Impressions(
-            *_numpy_columns(rows, laid_out, arrival_ms, config.hash_key), _travelling(rows, shape)
-        )
-    return events, _explained(laid_out, bad)
+    if rows is None:
+        return Impressions.empty(config.features), _explained(laid_out, bad)
+    columns = _numpy_columns(rows, laid_out, arrival_ms, config.hash_key)
+    return Impressions(*columns, _travelling(rows, shape)), _explained(laid_out, bad)
 
 
 def decode_clicks(
@@ -80,12 +78,10 @@ def decode_clicks(
     """The clicks of records of `clicks[partition]`; else as `decode_impressions`."""
     laid_out, shape = RecordColumns.of(records), click_shape()
     rows, bad = _decode(laid_out, partition, shape, config)
-    events = Clicks.empty()
-    if rows is not None:
-        events = Clicks(
-            *_numpy_columns(rows, laid_out, arrival_ms, config.hash_key), _travelling(rows, shape)
-        )
-    return events, _explained(laid_out, bad)
+    if rows is None:
+        return Clicks.empty(), _explained(laid_out, bad)
+    columns = _numpy_columns(rows, laid_out, arrival_ms, config.hash_key)
+    return Clicks(*columns, _travelling(rows, shape)), _explained(laid_out, bad)
 
 
 class DecodedActivity(NamedTuple):
@@ -287,8 +283,7 @@ def _numpy_columns(
 def _positions(rows: Rows, records: RecordColumns) -> I64:
     """T4."""
     record = rows.record
-    begins = np.flatnonzero(np.append(True, np.diff(record) != 0))
-    row = np.arange(len(record)) - np.repeat(begins, np.diff(begins, append=len(record)))
+    row = np.arange(len(record)) - np.searchsorted(record, record)  # they rise
     return (records.offset[record] << ROW_BITS) | row
 
 

@@ -18,7 +18,7 @@ from stream.config import StreamConfig
 from stream.decoding.event_faults import Bad
 from stream.decoding.json_frames import Lines, count_objects, frame
 from stream.decoding.record_faults import explain_json
-from stream.decoding.schema import Rows, Shape, expansion, flatten_json
+from stream.decoding.schema import Rows, Shape, expansion, flatten_json, rows_at_most
 from stream.kernels import I64
 from stream.log import RecordColumns
 from stream.record import ROWS_PER_RECORD_MAX, Record
@@ -107,6 +107,10 @@ def without_large(
     table: pa.Table, of_object: I64, shape: Shape, config: StreamConfig, bad: Bad
 ) -> tuple[pa.Table, I64]:
     """The objects, but those of records whose rows are too many or would take too much memory."""
+    rows_max = rows_at_most(table)
+    bytes_max = rows_max * (shape.row_bytes + 2 * table.nbytes)  # each repeats all that stands here
+    if rows_max <= ROWS_PER_RECORD_MAX and bytes_max <= config.decoded_bytes_max:
+        return table, of_object  # as most polls are: seen without a look into columns
     rows, more_bytes = expansion(table, shape)
     if not _is_any_above(rows, more_bytes, config.decoded_bytes_max):
         return table, of_object

@@ -124,7 +124,9 @@ def _wrong_rows(rows: Rows, shape: Shape, partition: int, partitions: int) -> Bo
 def _wrong_lengths(column: pa.Array, bytes_min: int) -> Bools:
     """Strings shorter or longer than allowed; a null counts as neither."""
     _, offsets = string_buffers(filled(column, "-"))
-    lengths = np.diff(offsets)
+    if bytes_min == 0 and offsets[-1] - offsets[0] <= STRING_BYTES_MAX:
+        return np.zeros(len(column), np.bool_)  # none is longer than all together
+    lengths = offsets[1:] - offsets[:-1]
     return (lengths < bytes_min) | (lengths > STRING_BYTES_MAX)
 
 

@@ -198,6 +198,12 @@ def expansion(table: pa.Table, shape: Shape) -> tuple[I64, I64]:
     return rows, rows * (shape.row_bytes + np.where(counts >= 0, said_once, 0))
 
 
+def rows_at_most(table: pa.Table) -> int:
+    """As many rows as these parsed objects give, or more."""
+    pages = table.column(_PAGE).chunks if _PAGE in table.column_names else ()
+    return int(table.num_rows) + sum(len(chunk.values) for chunk in pages)
+
+
 def memory_of(column: pa.Array) -> I64:
     """Bytes of each row's strings, or of its list, int64 (n,); 0 of numbers."""
     if pa.types.is_string(column.type) or pa.types.is_binary(column.type):

@@ -293,14 +293,14 @@ class BatchHeader:
         """Each a short ASCII value, in a fixed order. A 0 is left out where most records have
         it."""
         headers = [("format", _FORMAT.encode())]
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if f.name == "watermarks":
+        for name in _FIELDS:
+            value = getattr(self, name)
+            if name == "watermarks":
                 value = pack_watermarks(self.watermarks)
-            if f.name == "topic_ids":
+            if name == "topic_ids":
                 value = ",".join(f"{name}={id}" for name, id in sorted(self.topic_ids.items()))
-            if f.name not in (*_LEFT_OUT, "again", "topic_ids") or value:
-                headers.append((f.name, str(value).encode("ascii")))
+            if value or name not in _MAY_BE_LEFT_OUT:
+                headers.append((name, str(value).encode("ascii")))
         return tuple(headers)
 
     @classmethod
@@ -311,15 +311,15 @@ class BatchHeader:
         if (found := read.text("format", "")) != _FORMAT:
             read.wrong("format", f"{shown(found)}, this version reads {_FORMAT!r}")
         values: dict[str, object] = {}
-        for f in fields(cls):
-            if f.name == "watermarks":
-                values[f.name] = _parse_watermarks(read)
-            elif f.name == "topic_ids":
-                values[f.name] = _parse_ids(read)
-            elif f.name in _TEXTS:
-                values[f.name] = read.text(f.name, "" if f.name == "again" else None)
+        for name in _FIELDS:
+            if name == "watermarks":
+                values[name] = _parse_watermarks(read)
+            elif name == "topic_ids":
+                values[name] = _parse_ids(read)
+            elif name in _TEXTS:
+                values[name] = read.text(name, "" if name == "again" else None)
             else:
-                values[f.name] = read.integer(f.name, 0 if f.name in _LEFT_OUT else None)
+                values[name] = read.integer(name, 0 if name in _LEFT_OUT else None)
         try:
             partition_of(str(values["chain"]))
             return cls(**values)  # type: ignore[arg-type]
@@ -341,6 +341,8 @@ _LEFT_OUT = (
 
 
 _TEXTS = ("chain", "schema_id", "config_hash", "again")
+_MAY_BE_LEFT_OUT = (*_LEFT_OUT, "again", "topic_ids")
+_FIELDS = tuple(f.name for f in fields(BatchHeader))
 
 
 def _parse_watermarks(read: HeaderFields) -> dict[str, int]:

@@ -193,9 +193,9 @@ class HeaderFields:
     ) -> int:
         """Decimal digits, in `[low, high]`."""
         raw = self._raw(name, None if default is None else str(default))
-        if not _DECIMAL.fullmatch(raw) or not low <= int(raw) <= high:
+        if not _DECIMAL.fullmatch(raw) or not low <= (number := int(raw)) <= high:
             self.wrong(name, f"{shown(raw)}, expected a decimal number in [{low}, {high}]")
-        return int(raw)
+        return number
 
     def _raw(self, name: str, default: str | None) -> bytes:
         if name in self._twice:
@@ -230,12 +230,12 @@ def read_rows(topic: str, value: bytes | None, *schemas: pa.Schema) -> pa.Record
             batches = list(reader)
             for batch in batches:
                 batch.validate(full=True)
-                nulls = {
-                    f.name: c.null_count
-                    for f, c in zip(batch.schema, batch.columns, strict=True)
-                    if c.null_count
-                }
-                if nulls:
+                if any(column.null_count for column in batch.columns):
+                    nulls = {
+                        f.name: c.null_count
+                        for f, c in zip(batch.schema, batch.columns, strict=True)
+                        if c.null_count
+                    }
                     raise MalformedRecord(
                         topic, "columns", f"nulls by column {shown(nulls)}, allowed are none"
                     )

@@ -67,24 +67,25 @@ class RecordColumns(Sequence[Record]):
         for record in records:
             key, value = record.key, record.value
             laid_out = (key or b"", value or b"", _headers(record))
-            ends = at + np.cumsum([len(part) for part in laid_out])
-            sizes = [-1 if part is None else len(part) for part in (key, value)]
+            value_at = at + len(laid_out[0])
+            headers_at = value_at + len(laid_out[1])
+            end = headers_at + len(laid_out[2])
             rows.append(
                 (
                     record.offset,
                     record.timestamp_ms,
                     at,
-                    sizes[0],
-                    ends[0],
-                    sizes[1],
-                    ends[1],
-                    ends[2],
+                    -1 if key is None else len(key),
+                    value_at,
+                    -1 if value is None else len(value),
+                    headers_at,
+                    end,
                     record.is_heartbeat,
                     record.batch_fault,
                 )
             )
             parts += laid_out
-            at = int(ends[2])
+            at = end
         return cls(np.frombuffer(b"".join(parts), np.uint8), np.array(rows, ENTRY))
 
     @classmethod
@@ -222,16 +223,22 @@ def _varint_bytes(value: int) -> bytearray:
 
 
 def _read_headers(data: Bytes, at: int) -> tuple[tuple[str, bytes], ...]:
-    count, at = varint(data, at, len(data))
+    count, at = _varint(data, at)
     headers = []
     for _ in range(min(count, HEADERS_MAX)):
-        size, at = varint(data, at, len(data))
+        size, at = _varint(data, at)
         name = data[at : at + size].tobytes().decode(errors="replace")
         at += size
-        size, at = varint(data, at, len(data))
+        size, at = _varint(data, at)
         headers.append((name, data[at : at + size].tobytes() if size >= 0 else b""))
         at += max(size, 0)
     return tuple(headers)
+
+
+def _varint(data: Bytes, at: int) -> tuple[int, int]:
+    """`varint`; nearly all are one byte, for which a call of a kernel is dear."""
+    byte = data.item(at) if at < len(data) else 0x80
+    return ((byte >> 1) ^ -(byte & 1), at + 1) if byte < 0x80 else varint(data, at, len(data))
 
 
 @kernel
