@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from sim_decoded import header_of
 from sim_log import Message
 from sim_scenario import BREAKER, Scenario
 from sim_violation import Violation
@@ -22,7 +23,6 @@ from stream.internal_topics import (
     OPERATOR,
     RELEASE,
     WITHHOLD,
-    BatchHeader,
     Verdict,
     Watermark,
     decode_verdict,
@@ -107,7 +107,7 @@ class BandsWatch:
     # --- what lands ---
 
     def _tally(self, at: Tallied, record: Record) -> None:
-        header = BatchHeader.from_headers(record.headers)
+        header = header_of(record.headers)
         if header.start == header.end == at.end and header.barrier > at.barrier:
             at.barrier, at.arrival_ms = (
                 header.barrier,

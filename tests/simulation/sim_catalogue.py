@@ -5,6 +5,7 @@ import json
 import random
 from typing import Any
 
+from sim_decoded import header_of, rows_of
 from sim_log import Broker, Message
 from sim_oracle import Seen, arrivals
 from sim_scenario import Scenario
@@ -12,7 +13,6 @@ from sim_site_plan import ITEMS
 from sim_violation import Violation
 
 from stream import LABEL, LATE, Record, kind_of
-from stream.internal_topics import BatchHeader, decode_examples
 
 NAME, KEY = "items", "item"
 #: Of so many rows that the site writes, one is deleted, and one is none.
@@ -56,14 +56,14 @@ class CatalogueWatch:
             self._examples(record)
 
     def _examples(self, record: Record) -> None:
-        header = BatchHeader.from_headers(record.headers)
+        header = header_of(record.headers)
         end = self.ends.get(header.chain, 0)
         if kind_of(header.chain) not in (LABEL, LATE) or not header.start <= end < header.end:
             return
         self.ends[header.chain] = header.end
         if header.chain == f"{LABEL}/0":
             self.arrival_ms = max(self.arrival_ms, header.arrival_max_ms)
-        rows = decode_examples(record.value).to_pylist() if record.value else []
+        rows = rows_of(record.value).to_pylist() if record.value else []
         self.seen = self.seen or arrivals(self.records, self.stream)
         passed_ms = self.seen[-1].arrival_ms if self.seen else 0
         for row in rows:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import pyarrow as pa
+from sim_decoded import header_of, rows_of
 from sim_kept import KeptWatch
 from sim_log import Message
 from sim_scenario import Scenario
@@ -18,12 +19,10 @@ from stream import LABEL, LATE, RETRACT, Record, kind_of
 from stream.columns.counters import CounterTotals, Sequences
 from stream.hashing import derived_key, hash_strings
 from stream.internal_topics import (
-    BatchHeader,
     CountParts,
     apply,
     apply_sequences,
     decode_counts,
-    decode_examples,
 )
 
 #: Totals may lack what was forgotten of a key (J3), and the last digits.
@@ -71,12 +70,12 @@ class CountedWatch:
     # --- what lands ---
 
     def _examples(self, p: int, record: Record) -> None:
-        header, at = BatchHeader.from_headers(record.headers), self.partitions[p]
+        header, at = header_of(record.headers), self.partitions[p]
         kind, end = kind_of(header.chain), at.ends.get(kind_of(header.chain), 0)
         if not header.start <= end < header.end:
             return
         at.ends[kind] = header.end
-        rows = decode_examples(record.value).to_pylist() if record.value else []
+        rows = rows_of(record.value).to_pylist() if record.value else []
         rows = [row for row in rows if kind == RETRACT or row["position"] >= end]
         begins = kind == LABEL and not at.arrival_ms
         if kind == LABEL:

@@ -4,6 +4,7 @@ oracle and own folds."""
 from collections import Counter
 from typing import NamedTuple
 
+from sim_decoded import header_of, rows_of
 from sim_log import Broker
 from sim_lost import Gone
 from sim_oracle import (
@@ -31,7 +32,7 @@ from labeler.labels import Emission, ExamplesEmitter, LostRange, PartitionLabele
 from labeler.labels.operator_overrides import OperatorOverrides
 from labeler.labels.verdict_index import VerdictIndex
 from stream import LABEL, LATE, Record
-from stream.internal_topics import BatchHeader, ClockOverride, decode_examples
+from stream.internal_topics import BatchHeader, ClockOverride
 from stream.log.rows import MemoryStorage, StoredRows
 
 CLASSES = ("labelled", "rejected", "duplicate", "withheld", "quarantined", "lost")
@@ -135,7 +136,7 @@ def check_together(p: int, t: Readings, watch: Watch) -> int:
     for folded in chains:
         for start, _, record in folded.records:
             if record.value:
-                rows = decode_examples(record.value).select(["position", "label"]).to_pylist()
+                rows = rows_of(record.value).select(["position", "label"]).to_pylist()
                 for row in rows:
                     if row["position"] >= start:
                         said.setdefault(row["position"], []).append(row["label"])
@@ -193,7 +194,7 @@ def check_batch(
     columns = ("position", "ts_ms", "arrival_ms", "label", "click_delay_ms", "source", "vendor")
     got: list[tuple[object, ...]] = []
     if record.value:
-        batch = decode_examples(record.value)
+        batch = rows_of(record.value)
         got = [
             g
             for g in zip(*(batch.column(c).to_pylist() for c in columns), strict=True)
@@ -252,10 +253,8 @@ def check_reading_again(
     if least == len(folded):
         return
     middle = (least + len(folded)) // 2
-    header = BatchHeader.from_headers(folded[middle].headers)
-    barrier = max(
-        (BatchHeader.from_headers(r.headers).barrier for r in folded[: middle + 1]), default=0
-    )
+    header = header_of(folded[middle].headers)
+    barrier = max((header_of(r.headers).barrier for r in folded[: middle + 1]), default=0)
     begin = (
         ResumePoint.fresh(0, 0, 0)
         if gone is None or gone.header is None
@@ -271,7 +270,7 @@ def check_reading_again(
                     f"{chain}: read again from {point.start}, batch {first + k} is not decided",
                 )
             if (again[k].value, again[k].header.to_headers()) != (record.value, record.headers):
-                written = BatchHeader.from_headers(record.headers)
+                written = header_of(record.headers)
                 names = BatchHeader.__dataclass_fields__
                 odd = {f: (getattr(written, f), getattr(again[k].header, f)) for f in names}
                 odd = {f: pair for f, pair in odd.items() if pair[0] != pair[1]}

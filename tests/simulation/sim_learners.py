@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from sim_admitted import WORDS, words_on
+from sim_decoded import header_of, rows_of
 from sim_log import Broker
 from sim_network import Process, World
 from sim_scenario import MODEL, SHARDS, TABLE, Scenario
@@ -18,7 +19,7 @@ from learners.pacing import instructions as do
 from learners.training import gradient
 from paramserver import Keys, PullRequest, PushReply, SlotMap, StartOutcome
 from stream import Record, partition_of
-from stream.internal_topics import BatchHeader, MalformedRecord, decode_examples, row_hash_sum
+from stream.internal_topics import MalformedRecord, row_hash_sum
 
 GROUP = "learners"
 POLL_MS = 150
@@ -28,7 +29,7 @@ GROUP_EVERY_MS = 400
 def as_batch(partition: int, record: Record) -> events.Batch | None:
     """None for a record that says nothing, or of a chain that has no place here (C8)."""
     try:
-        header = BatchHeader.from_headers(record.headers)
+        header = header_of(record.headers)
     except MalformedRecord:
         return None
     if partition_of(header.chain) != partition:
@@ -49,11 +50,7 @@ def as_batch(partition: int, record: Record) -> events.Batch | None:
 
 def rows_between(batch: events.Batch, start: int, end: int) -> pa.RecordBatch | None:
     """The rows of a batch that stand in `[start, end)`."""
-    return (
-        gradient.rows_between(decode_examples(batch.value), batch, start, end)
-        if batch.value
-        else None
-    )
+    return gradient.rows_between(rows_of(batch.value), batch, start, end) if batch.value else None
 
 
 class LearnerNode(Process):

@@ -4,6 +4,7 @@ the logs (L3, C1)."""
 from collections import Counter
 from typing import Any
 
+from sim_decoded import rows_of
 from sim_log import Broker
 from sim_oracle import Verdicts, first_and_last
 from sim_scenario import Scenario
@@ -11,7 +12,6 @@ from sim_violation import Violation
 from sim_watch import Watch
 
 from stream import KINDS, LABEL, LATE, RETRACT
-from stream.internal_topics import decode_examples
 
 Taken = Counter[tuple[int, int]]  # (position, label) of each row
 
@@ -21,7 +21,7 @@ def learned(watch: Watch, scenario: Scenario, p: int) -> list[tuple[int, dict[st
     found = []
     for kind, when in zip((LABEL, LATE), first_and_last(scenario.stream), strict=True):
         for start, _, record in watch.fold(f"{kind}/{p}").records:
-            rows = decode_examples(record.value).to_pylist() if record.value else []
+            rows = rows_of(record.value).to_pylist() if record.value else []
             found += [
                 (row["arrival_ms"] + when.wait_ms, row) for row in rows if row["position"] >= start
             ]
@@ -59,7 +59,7 @@ def written(watch: Watch, p: int) -> Taken:
     taken: Taken = Counter()
     folded = watch.fold(f"{RETRACT}/{p}")
     for _, _, record in folded.records:
-        rows = decode_examples(record.value).to_pylist() if record.value else []
+        rows = rows_of(record.value).to_pylist() if record.value else []
         taken.update((row["position"], row["label"]) for row in rows if row["position"] >= 0)
     return taken
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from sim_catalogue import drawn
+from sim_decoded import header_of
 from sim_log import Broker, Message
 from sim_network import Process, World
 from sim_poison import is_junk
@@ -18,7 +19,7 @@ from sim_site_plan import VENDORS, Planner
 
 from stream import BARRIER, CLOCK_MS, CONTROL, HEARTBEAT
 from stream.decoding.catalogues import HEARTBEAT_KEY
-from stream.internal_topics import BatchHeader, Verdict, encode_verdict
+from stream.internal_topics import Verdict, encode_verdict
 
 HISTORY_MS = 1_600_000_000_000
 #: No append lands later than this after its writer gave it up.
@@ -162,9 +163,9 @@ class Site(Process):
             r for r in self.broker.records(self.scenario.stream.examples, p) if not is_junk(r)
         ]
         if records:
-            header = BatchHeader.from_headers(records[-1].headers)
+            header = header_of(records[-1].headers)
             # The last record may be a repeat, which ends below the chain's end.
-            ends = max(BatchHeader.from_headers(record.headers).end for record in records)
+            ends = max(header_of(record.headers).end for record in records)
             beyond = replace(header, start=ends + (5 << 20), end=ends + (6 << 20), barrier=0)
             headers = (*beyond.to_headers(), ("forged", b"1"))
             value = records[-1].value

@@ -15,6 +15,7 @@ from sim_admitted import WORDS, AdmittedKeysByModel
 from sim_bands import BandsWatch
 from sim_catalogue import CatalogueWatch
 from sim_counted import CountedWatch
+from sim_decoded import header_of, rows_of
 from sim_governor import Leased
 from sim_log import Message
 from sim_poison import is_junk
@@ -38,7 +39,7 @@ from paramserver import (
 from paramserver.clocks import Clocks
 from paramserver.parts import Snapshot, decode_part, weights, whole
 from stream import LABEL, RETRACT, Record, kind_of, partition_of
-from stream.internal_topics import BatchHeader, decode_examples, rows_from
+from stream.internal_topics import BatchHeader, rows_from
 from stream.internal_topics.row_hash import row_hashes
 from stream.kernels import HASH_MODULUS
 
@@ -93,7 +94,7 @@ class Folded:
             (header.start, header.end, header.barrier, header.config_hash), record
         )
         if (same.value, same.headers) != (record.value, record.headers):
-            a, b = BatchHeader.from_headers(same.headers), header
+            a, b = header_of(same.headers), header
             odd = {
                 f: (getattr(a, f), getattr(b, f))
                 for f in a.__dataclass_fields__
@@ -116,7 +117,7 @@ class Folded:
     def _extend(self, header: BatchHeader, record: Record) -> None:
         self.records.append((self.end, header, record))
         if record.value:
-            rows = rows_from(decode_examples(record.value), self.floor)
+            rows = rows_from(rows_of(record.value), self.floor)
             low, high = row_hashes(rows)
             for k, (position, name) in enumerate(zip(*places(header, rows), strict=True)):
                 if position >= self.end:
@@ -178,7 +179,7 @@ class Watch:
             self.count("junk")
             return
         if message.topic == self.examples and record.header("forged") is None:
-            header = BatchHeader.from_headers(record.headers)
+            header = header_of(record.headers)
             if partition_of(header.chain) != message.partition:
                 raise Violation("C1", f"{header.chain} stands in partition {message.partition}")
             self.fold(header.chain).add(header, record)

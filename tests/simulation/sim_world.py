@@ -10,6 +10,7 @@ from sim_breaker import GROUP as BREAKERS_GROUP
 from sim_breaker import BreakerNode
 from sim_checkpointing import CheckpointerNode, ReplicaNode
 from sim_clocks_ahead import ClocksAhead
+from sim_decoded import forget
 from sim_faults import EXPULSION, Faults, plan
 from sim_fraud import FraudNode
 from sim_governor import GovernorNode
@@ -48,6 +49,7 @@ class Simulation:
     """The whole pipeline of one scenario."""
 
     def __init__(self, scenario: Scenario, loud: bool = False) -> None:
+        forget()
         self.scenario = s = scenario
         self.world = World(s.seed, loud)
         self.watch = Watch(s)
@@ -236,6 +238,14 @@ class Simulation:
     def close(self) -> None:
         for process in self.world.processes.values():
             process.crash()
+
+    def let_go(self) -> None:
+        """Part what stands in circles, once nobody asks any more: so it is gone at once, and no
+        collector need look for it."""
+        self.world.time.clear()
+        for one in (*self.world.processes.values(), self.world.network, self.watch, self.world):
+            vars(one).clear()
+        vars(self).clear()
 
     def check_shards(self) -> None:
         """I3, from parameters."""
