@@ -49,7 +49,8 @@ class Result:
 def run_seed(seed: int, loud: bool = False) -> Result:
     """Run one seed. A failure holds the invariant, the last lines of the trace, and the command
     that replays it."""
-    began = time.process_time()
+    began, collects = time.process_time(), gc.isenabled()
+    gc.disable()  # nearly all lives until the end, and is let go there
     sim = Simulation(scenario(seed), loud)
     result = Result(seed, table=sim.faults.table)
     try:
@@ -63,10 +64,13 @@ def run_seed(seed: int, loud: bool = False) -> Result:
             f"  replay: python tests/simulation/run.py --seed {seed} --trace"
         )
     sim.close()
-    result.seconds = time.process_time() - began
     result.rest_ms = sim.rest_ms
     result.counts.update(sim.watch.counts)
     result.counts.update(sim.classes)
+    sim.let_go()
+    if collects:
+        gc.enable()
+    result.seconds = time.process_time() - began
     return result
 
 

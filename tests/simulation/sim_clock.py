@@ -23,7 +23,10 @@ class VirtualTime:
         self._serial = 0
 
     def after(self, delay_ms: float, action: Action) -> None:
-        self.at(self.now_ms + max(0, int(delay_ms)), action)
+        delay_ms = int(delay_ms)
+        self._serial += 1
+        at_ms = self.now_ms + delay_ms if delay_ms > 0 else self.now_ms
+        heapq.heappush(self._queue, (at_ms, self._serial, action))
 
     def at(self, at_ms: int, action: Action) -> None:
         self._serial += 1
@@ -38,8 +41,13 @@ class VirtualTime:
         action()
         return True
 
+    def clear(self) -> None:
+        """Nothing more is to happen."""
+        self._queue.clear()
+
     def run_until(self, until_ms: int) -> None:
-        while self._queue and self._queue[0][0] <= until_ms:
+        queue = self._queue
+        while queue and queue[0][0] <= until_ms:
             self.step()
         self.now_ms = max(self.now_ms, until_ms)
 

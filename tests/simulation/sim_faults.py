@@ -269,6 +269,8 @@ class Faults:
     def passed(self, process: Process, point: str) -> None:
         """A process is at a point: strike it there, if a trap was laid for this pass. It has
         done what it was about."""
+        if not self.laid:
+            return
         for fault in [f for f in self.laid if (f.role, f.point) == (process.role, point)]:
             self.laid[fault] -= 1
             if self.laid[fault] == 0:

@@ -7,7 +7,7 @@ tables, and reads on from where they stand.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sim_log import Broker, Message
@@ -91,6 +91,11 @@ class FraudNode(Process):
         self.views = [input_name(c.impressions, p) for p in range(c.partitions)]
         self.steps = 0
         self.clicks = [input_name(c.clicks, p) for p in range(c.partitions)]
+        self.inputs = [
+            (input_name(topic, p), topic, p)
+            for topic in (c.impressions, c.clicks)
+            for p in range(c.partitions)
+        ]
 
     def boot(self) -> None:
         self.journal: Journal = self.disk.setdefault("journal", Journal())
@@ -117,30 +122,24 @@ class FraudNode(Process):
         if not records:
             return
         self.busy = True
-        step = self.filter.on_signals([(record.offset, self.heard(record)) for record in records])
+        ends = {name: position(len(self.broker.records(t, p))) for name, t, p in self.inputs}
+        heard = [(record.offset, self.heard(record, ends)) for record in records]
+        step = self.filter.on_signals(heard)
         self.steps += 1
         self.watch.recount.decides(step, self.steps)
         self.journal.flush()  # promises are out before anything is said
         self.say(step)
 
-    def heard(self, record: Record) -> Signal | None:
+    def heard(self, record: Record, ends: Mapping[str, int]) -> Signal | None:
         """What a record says; None where it says nothing, or more than its input's log holds
         (F3)."""
-        c = self.config
-        topics = [
-            (name, topic, p)
-            for topic in (c.impressions, c.clicks)
-            for p in range(c.partitions)
-            for name in (input_name(topic, p),)
-        ]
-        ends = {name: position(len(self.broker.records(topic, p))) for name, topic, p in topics}
         try:
             signal = decode_signal(record)
         except MalformedRecord:
             return None
         return (
             None
-            if contradiction(signal, record.timestamp_ms, ends, c.watermark_ahead_ms)
+            if contradiction(signal, record.timestamp_ms, ends, self.config.watermark_ahead_ms)
             else signal
         )
 

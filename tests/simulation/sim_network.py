@@ -9,6 +9,7 @@ stands still, then goes on as if nothing had been).
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from sim_clock import Action, Trace, VirtualTime
@@ -114,18 +115,15 @@ class Process:
 
     def after(self, delay_ms: float, action: Action) -> None:
         """A timer of this life: it does not fire after a crash, and fires late after a sleep."""
-        life = self.life
+        self.world.time.after(delay_ms, partial(self._fire, self.life, action))
 
-        def fire() -> None:
-            if self.life != life:
-                return
-            if self.asleep:
-                self._deferred.append(fire)
-            else:
-                action()
-                self.world.stepped()
-
-        self.world.time.after(delay_ms, fire)
+    def _fire(self, life: int, action: Action) -> None:
+        if self.life != life:
+            return
+        if self.asleep_until_ms > self.world.time.now_ms:
+            self._deferred.append(partial(self._fire, life, action))
+        else:
+            action()
 
     def fault_bursts(self) -> list[LinkFaults]:
         if not self.link_faults:
@@ -142,7 +140,6 @@ class World:
     loud: bool = False
     time: VirtualTime = field(default_factory=VirtualTime)
     processes: dict[str, Process] = field(default_factory=dict)
-    checks: list[Callable[[], None]] = field(default_factory=list)
     trap: Callable[[Process, str], None] | None = None
 
     def __post_init__(self) -> None:
@@ -166,10 +163,6 @@ class World:
     def reached(self, process: Process, point: str) -> None:
         if self.trap is not None:
             self.trap(process, point)
-
-    def stepped(self) -> None:
-        for check in self.checks:
-            check()
 
 
 Answer = Callable[[Any], None]
@@ -205,7 +198,7 @@ class Network:
                     w.hits += 1
         return delay
 
-    def _chance(self, a: Process, b: Process, what: str) -> bool:
+    def chance(self, a: Process, b: Process, what: str) -> bool:
         if not a.link_faults and not b.link_faults:
             return False
         for at in (a, b):
@@ -232,32 +225,49 @@ class Network:
         neither follows.
         """
         self.calls += 1
-        pending = [True]
+        made = Call(self, caller, callee, work, answered, unanswered)
+        self.carry(caller, callee, made.perform)
+        if self.chance(caller, callee, "repeat"):
+            self.carry(caller, callee, made.perform)
+        caller.after(deadline_ms, made.expire)
 
-        def expire() -> None:
-            if pending[0]:
-                pending[0] = False
-                unanswered()
-
-        def deliver(result: Any) -> None:
-            if pending[0]:
-                pending[0] = False
-                answered(result)
-
-        def perform() -> None:
-            result = work()
-            if self._chance(caller, callee, "lose_answer"):
-                return
-            self._carry(callee, caller, lambda: deliver(result))
-
-        self._carry(caller, callee, perform)
-        if self._chance(caller, callee, "repeat"):
-            self._carry(caller, callee, perform)
-        caller.after(deadline_ms, expire)
-
-    def _carry(self, a: Process, b: Process, arrive: Action) -> None:
+    def carry(self, a: Process, b: Process, arrive: Action) -> None:
         """One message from a to b, to this life of b (a message does not outlive the connection
         it was sent on)."""
-        if not b.alive or not self.reachable(a, b) or self._chance(a, b, "lose"):
+        if not b.alive or not self.reachable(a, b) or self.chance(a, b, "lose"):
             return
         b.after(self.latency_ms(a, b), arrive)
+
+
+class Call:
+    """One call under way: performed as often as its request arrives, heard of once."""
+
+    __slots__ = ("_answered", "_callee", "_caller", "_network", "_pending", "_unanswered", "_work")
+
+    def __init__(
+        self,
+        network: Network,
+        caller: Process,
+        callee: Process,
+        work: Callable[[], Any],
+        answered: Answer,
+        unanswered: Action,
+    ) -> None:
+        self._network, self._caller, self._callee = network, caller, callee
+        self._work, self._answered, self._unanswered = work, answered, unanswered
+        self._pending = True
+
+    def perform(self) -> None:
+        result = self._work()
+        if not self._network.chance(self._caller, self._callee, "lose_answer"):
+            self._network.carry(self._callee, self._caller, partial(self._deliver, result))
+
+    def _deliver(self, result: Any) -> None:
+        if self._pending:
+            self._pending = False
+            self._answered(result)
+
+    def expire(self) -> None:
+        if self._pending:
+            self._pending = False
+            self._unanswered()
