@@ -2,7 +2,11 @@
 
 import selectors
 import socket
+import ssl
+import sys
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
 
@@ -20,6 +24,9 @@ from stream.log.kafka_socket_patch import (
     PlainSelector,
     receive_in_large_pieces,
 )
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from secured_broker import certificates
 
 ANY = bytes(range(256)) * (VIEW_BYTES_MIN // 64)
 
@@ -135,6 +142,51 @@ def test_the_rest_of_a_response_is_received_where_it_stays():
             sending.join()
     assert taken == [body, ANY]
     assert pieces, "some were large"
+
+
+def test_nothing_that_tls_has_decrypted_is_left_lying(tmp_path, pair):
+    """What stands behind a response in the same TLS record shows on no socket: whoever waited for
+    the socket would wait for ever."""
+    certificates(tmp_path)
+    near, far = pair
+    receive_in_large_pieces()
+    parsing, taken = parser.KafkaProtocol(client_id="test"), []
+    parsing._process_response = lambda frame: taken.append(bytes(frame.read()))
+    small, large = b"a response", ANY * 3
+    bodies = [small, small, large, small]
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
+
+    def serve() -> None:
+        with context.wrap_socket(far, server_side=True) as server:
+            server.sendall(b"".join(len(body).to_bytes(4, "big") + body for body in bodies))
+            server.recv(1)  # until the other end has all
+
+    with ThreadPoolExecutor(1) as pool, selectors.DefaultSelector() as selector:
+        served = pool.submit(serve)
+        receiving = transport.KafkaSSLTransport(
+            None, near, "localhost", ssl_cafile=str(tmp_path / "ca.pem"), ssl_check_hostname=False
+        )
+        near = receiving._sock
+        selector.register(near, selectors.EVENT_READ)
+        receiving._protocol = SimpleNamespace(parser=parsing, data_received=parsing.receive_bytes)
+        while True:
+            try:
+                near.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                assert selector.select(10)
+        while len(taken) < len(bodies):
+            assert selector.select(10), f"readable, behind {len(taken)} responses"
+            data, error = receiving._sock_recv()
+            assert error is None
+            parsing.receive_bytes(data)
+            assert not near.pending()
+        assert receiving._sock_recv() == (b"", None), "nothing is there"
+        near.send(b".")
+        served.result(10)
+        near.close()
+    assert taken == bodies
 
 
 def test_an_unknown_socket_is_a_key_error_without_its_description(pair):
