@@ -6,6 +6,7 @@ import ssl
 import sys
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
@@ -162,13 +163,18 @@ def test_nothing_that_tls_has_decrypted_is_left_lying(tmp_path, pair):
             server.sendall(b"".join(len(body).to_bytes(4, "big") + body for body in bodies))
             server.recv(1)  # until the other end has all
 
-    with ThreadPoolExecutor(1) as pool, selectors.DefaultSelector() as selector:
+    with (
+        ThreadPoolExecutor(1) as pool,
+        selectors.DefaultSelector() as selector,
+        ExitStack() as stack,
+    ):
         served = pool.submit(serve)
         receiving = transport.KafkaSSLTransport(
             None, near, "localhost", ssl_cafile=str(tmp_path / "ca.pem"), ssl_check_hostname=False
         )
         near = receiving._sock
         selector.register(near, selectors.EVENT_READ)
+        stack.callback(near.close)  # before the pool waits for the other end
         receiving._protocol = SimpleNamespace(parser=parsing, data_received=parsing.receive_bytes)
         while True:
             try:
@@ -185,7 +191,6 @@ def test_nothing_that_tls_has_decrypted_is_left_lying(tmp_path, pair):
         assert receiving._sock_recv() == (b"", None), "nothing is there"
         near.send(b".")
         served.result(10)
-        near.close()
     assert taken == bodies
 
 
