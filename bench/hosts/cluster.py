@@ -2,7 +2,7 @@
 that enforces the least rights of each role, TLS and a token between shards and their callers: how
 much slower than one machine, at what CPU, and how soon after a host is killed with its disk.
 
-    python -m bench.cluster [--json] [--impressions 20000] [--rate 200] [--latency-ms 2]
+    python -m bench.cluster [--json] [--impressions 100000] [--rate 200] [--latency-ms 2]
         [--kill b,a] [--cut-s 15]
 
 `ratio_loopback`: a backlog of so many impressions learned a second, to the same roles on one
@@ -71,10 +71,6 @@ dedup_ms = 180_000
 skew_ms = 500
 age_max_ms = 600_000
 jump_max_ms = 60_000
-heartbeat_ms = 500
-signal_ms = 250
-flush_ms = 500
-batch_rows_max = 128
 categorical_features = ["event"]
 {stream}
 [fraud]
@@ -88,8 +84,8 @@ categorical = ["item"]
 [governor]
 enabled = true
 [checkpointer]
-interval_ms = 1_000
-idle_interval_ms = 1_000
+interval_ms = 2_000
+idle_interval_ms = 2_000
 entropy_max = 0
 {checkpointer}
 {more}
@@ -375,7 +371,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", action="store_true", help="one line of JSON (default: indented)")
-    parser.add_argument("--impressions", type=int, default=20_000, help="of the backlog")
+    parser.add_argument("--impressions", type=int, default=100_000, help="of the backlog")
     parser.add_argument("--rate", type=float, default=200.0, help="impressions a second beside it")
     parser.add_argument("--latency-ms", type=float, default=2.0, help="from host to host and back")
     parser.add_argument("--kill", default="b,a", help="hosts to kill, one after the other")
