@@ -71,6 +71,7 @@ dedup_ms = 180_000
 skew_ms = 500
 age_max_ms = 600_000
 jump_max_ms = 60_000
+session_timeout_ms = 45_000
 categorical_features = ["event"]
 {stream}
 [fraud]
@@ -183,7 +184,7 @@ class Cluster:
         found = dict(self.brokers.pids)
         for host in self.hosts.values():
             found |= host.pids()
-        return found
+        return {name: pid for name, pid in found.items() if not name.startswith("launcher")}
 
     def kill(self, name: str) -> int:
         self.brokers.kill(name)

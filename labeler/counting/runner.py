@@ -2,7 +2,7 @@
 (L5, F1, T2)."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -93,11 +93,15 @@ class Head:
         fraud: FraudConfig,
         log: Log,
         passed_over: PassedOver | None = None,
+        elapsed_s: Callable[[], float] = lambda: 0.0,
     ):
+        """`elapsed_s`: tells what looks at the log cost."""
         self.passed_over = passed_over or PassedOver(logger)
         self._stream, self._labeler, self._fraud, self._log = stream, labeler, fraud, log
         self._folded: FoldedSignals | None = None
-        self._search = OverrideSearch(log, stream, labeler.fold_orders_max, self.passed_over)
+        self._search = OverrideSearch(
+            log, stream, labeler.fold_orders_max, self.passed_over, elapsed_s
+        )
         self._counts_wanted = labeler.await_verdicts or labeler.count_always
         self._heartbeats = None if stream.replayed else Heartbeats(stream)
         self._owned: frozenset[int] = frozenset()
@@ -229,8 +233,8 @@ class Head:
     def _apply_clock_overrides(self, now_ms: int) -> None:
         """T3: an input is counted anew once an operator has set its times back."""
         if self._reader is not None and self._overrides_wait.over(now_ms):
-            self._overrides_wait.begin(now_ms, LOOK_AGAIN_MS)
             found = self._search.more(self._reader, {at.partition for at in self.counts}, ())
+            self._overrides_wait.begin(now_ms, max(LOOK_AGAIN_MS, self._search.rest_ms))
             for at, count in self.counts.items() if found is not None else ():
                 if found and set(overrides_of(found.clocks, *at)) - count.clocks:
                     logger.info("counting of %s[%d] begins again with times set back", *at)

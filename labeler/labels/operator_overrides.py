@@ -1,7 +1,7 @@
 """What operators said of partitions, as it stands in `quarantine` (L7, C7, T3)."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from labeler.io import SetAside, TailReader, set_asides
@@ -11,6 +11,10 @@ from stream.internal_topics import ClockOverride, MalformedRecord, PassedOver, c
 from stream.log import Log, Reader, Unavailable
 
 logger = logging.getLogger(__name__)
+
+#: After a look, the next is so many times later than that one took, and this much at most: where a
+#: broker is far or slow, labels do not wait for looks alone.
+LOOK_REST, LOOK_REST_MAX_MS = 20, 8_000
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,19 @@ class OverrideSearch:
     """Searches `quarantine` for overrides, and afterwards what has come there since. A look that
     finds nothing new costs one request. Belongs to one thread."""
 
-    def __init__(self, log: Log, stream: StreamConfig, records_max: int, passed_over: PassedOver):
-        """`records_max`: of a partition, searched at most."""
+    def __init__(
+        self,
+        log: Log,
+        stream: StreamConfig,
+        records_max: int,
+        passed_over: PassedOver,
+        elapsed_s: Callable[[], float] = lambda: 0.0,
+    ):
+        """`records_max`: of a partition, searched at most. `elapsed_s`: tells what a look costs;
+        without, it costs nothing."""
+        self._elapsed_s = elapsed_s
+        #: how long to wait before the next look, because of what the last one took, ms
+        self.rest_ms = 0
         self._log, self._stream, self._records_max = log, stream, records_max
         self._passed_over = passed_over
         self._searched: dict[int, int] = {}  # partition -> up to which offset, where times are live
@@ -104,11 +119,14 @@ class OverrideSearch:
     def _ends(self, reader: Reader, partitions: Iterable[int]) -> dict[int, int]:
         """Where `quarantine` ends, by partition; none on a replay, whose times nobody sets back."""
         places = () if self._stream.replayed else self._places(partitions)
+        began_s = self._elapsed_s()
         try:
             ends = reader.end_offsets(places) if places else {}
         except Unavailable as error:  # whoever reads or writes says so; the next look is soon
             logger.debug("operators' overrides: %s", error)
             return {}
+        took_ms = int(1_000 * (self._elapsed_s() - began_s))
+        self.rest_ms = min(LOOK_REST_MAX_MS, LOOK_REST * took_ms)
         return {at.partition: end for at, end in ends.items()}
 
     def _new(self, ends: dict[int, int]) -> dict[int, int]:

@@ -89,7 +89,9 @@ class Labelling:
         self.joined = JoinedInputs(
             stream, self.passed_over, labeler.kept_bytes_max, labeler.catalogue_bytes_max
         )
-        self._search = OverrideSearch(log, stream, labeler.fold_orders_max, self.passed_over)
+        self._search = OverrideSearch(
+            log, stream, labeler.fold_orders_max, self.passed_over, elapsed_s
+        )
         self._acknowledged: list[BatchHeader] = []
         self.tasks: dict[int, PartitionTask] = {}
         self.verdict_index: VerdictIndex | None = None
@@ -238,8 +240,8 @@ class Labelling:
         """A partition that stopped goes on once an operator has set the record aside (L7), or
         declared lost what is gone (C7); any begins again once its times are set back (T3)."""
         if self._overrides_wait.over(now_ms):
-            self._overrides_wait.begin(now_ms, OVERRIDE_POLL_MS)
             self._look_for_overrides()
+            self._overrides_wait.begin(now_ms, max(OVERRIDE_POLL_MS, self._search.rest_ms))
         for p, task in list(self.tasks.items()):
             if task.restarts and not task.outbox.in_flight:
                 self._drop(p)

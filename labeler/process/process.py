@@ -123,7 +123,7 @@ class Service:
             ):
                 one.joined.catalogues.disk = partial(_catalogue_dir, dir, strategy)
                 one.joined.counts.storage = RocksStorage(dir / f"counts-{strategy.kind}")
-        self._head = Head(stream, labeler, fraud, log, self._passed_over())
+        self._head = Head(stream, labeler, fraud, log, self._passed_over(), time.monotonic)
         self._group = Membership(
             log.group_reader(stream.topic_prefix + GROUP, dir.name if dir else ""),
             stream,
