@@ -20,7 +20,7 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache
 
 ROOT = Path(__file__).resolve().parents[2]
 _IMPORT = re.compile(
-    r"^\s*(?:from\s+([\w.]+)\s+import\s+(\(?[\w, ]*)|import\s+([\w.]+))", re.MULTILINE
+    r"^[ \t]*(?:from\s+([\w.]+)\s+import\s+(\(?[\w, ]*)|import\s+([\w.]+))", re.MULTILINE
 )
 
 
@@ -28,16 +28,29 @@ _IMPORT = re.compile(
 def imports_of(source: Path) -> frozenset[Path]:
     """The files below ROOT that a file names in its import statements; a package counts as its
     `__init__`."""
-    found = set()
+    found: set[Path] = set()
     for module, names, plain in _IMPORT.findall(source.read_text(encoding="utf-8")):
         dotted = module or plain
-        candidates = [dotted, *(f"{dotted}.{name}" for name in re.findall(r"\w+", names))]
-        for candidate in candidates:
-            path = ROOT.joinpath(*candidate.split("."))
-            found |= {
-                file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()
-            }
+        if _is_ours(dotted.partition(".")[0]):
+            found.update(_files_of(dotted))
+            for name in re.findall(r"\w+", names):
+                found.update(_files_of(f"{dotted}.{name}"))
     return frozenset(found)
+
+
+@cache
+def _is_ours(top: str) -> bool:
+    """Whether a module of this name could stand below ROOT: most imports are of libraries, and each
+    start of a process asks about some thousands of names."""
+    path = os.path.join(ROOT, top)
+    return os.path.isdir(path) or os.path.isfile(f"{path}.py")
+
+
+@cache
+def _files_of(dotted: str) -> tuple[Path, ...]:
+    base = os.path.join(ROOT, *dotted.split("."))
+    files = (f"{base}.py", os.path.join(base, "__init__.py"))
+    return tuple(Path(file) for file in files if os.path.isfile(file))
 
 
 @cache
