@@ -93,7 +93,7 @@ def _in_place_of(right: Any, wrong: Any) -> Any:
         try:
             return wrong(*args, **named)
         except _OWN_FAULTS as error:
-            if _last_file(error.__traceback__).rpartition("/")[2].startswith("sim_bugs"):
+            if _last_file(error.__traceback__).rpartition("/")[2].startswith("sim_bug"):
                 BROKEN.append(f"{right.__qualname__}: {type(error).__name__}: {error}")
             raise
 

@@ -1,6 +1,7 @@
 """The planted bugs, most of them a small patch of one method. A bug's name is that of the
 protocol's list."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
@@ -40,6 +41,7 @@ from paramserver.clocks.model_clocks import ModelClocks
 from paramserver.shard import shard as shard_module
 from stream import Chain, Fold, offset_of
 from stream.decoding import ArrivalClock
+from stream.internal_topics import ClockOverride
 
 __all__ = ["BUGS"]
 
@@ -218,6 +220,7 @@ def _clock_with(**wrong: int) -> Patch:
         maximum_ms: int = 0,
         *,
         confirm_ms: int = 0,
+        overrides: Collection[ClockOverride] = (),
     ) -> None:
         right = {
             "jump_max_ms": jump_max_ms,
@@ -225,7 +228,7 @@ def _clock_with(**wrong: int) -> Patch:
             "maximum_ms": maximum_ms,
             "confirm_ms": confirm_ms,
         }
-        made(self, **{**right, **wrong})
+        made(self, **{**right, **wrong}, overrides=overrides)
 
     return replaced(ArrivalClock.__init__, bad)
 

@@ -40,12 +40,24 @@ class Right:
     def add(self, n: int, m: int) -> int:
         return n + m
 
+    def scale(self, n: int, by: int = 1) -> int:
+        return n * by
+
 
 def test_a_bug_whose_target_has_changed_cannot_be_planted():
     with pytest.raises(TypeError, match="too many positional arguments"):
         replaced(Right.add, lambda self, n: n)
     with pytest.raises(AttributeError):
         replaced(Right.subtract, lambda self, n, m: n)
+
+
+def test_a_bug_that_is_called_with_what_it_does_not_take_fails_by_itself():
+    """Its TypeError would else count as a run that failed, and so as a bug that is caught."""
+    BROKEN.clear()
+    with replaced(Right.scale, lambda self, n: n), pytest.raises(TypeError):
+        Right().scale(2, by=3)
+    assert len(BROKEN) == 1
+    BROKEN.clear()
 
 
 def test_what_a_bug_stands_in_for_is_told_when_it_is_called():
