@@ -12,7 +12,7 @@ from paramserver.config import ParamServerConfig
         ({"lease_ms": 0}, "lease_ms = 0"),
         ({"transport": "udp"}, "transport = 'udp'"),
         ({"transport": "tcp", "host": "0.0.0.0"}, "not loopback"),
-        ({"cert": "x"}, "cert and key"),
+        ({"cert": "x"}, "cert = 'x', key = '': give both, or neither"),
         ({"message_bytes_max": 10}, "message_bytes_max = 10"),
         ({"control_threads": 1}, "control_threads = 1"),
         ({"port": 0}, "port = 0"),

@@ -311,9 +311,8 @@ def test_role_files_may_say_anything(tmp_path: Path):
 def test_a_window_shorter_than_the_filters_cells_is_refused_before_anything_starts(tmp_path: Path):
     path = tmp_path / "x.toml"
     path.write_text("[stream]\nwindow_ms = 30_000\n")
-    with pytest.raises(
-        ConfigError, match=r"fraud\.cell_ms \+ fraud\.settle_ms = 600000: allowed is at most 269500"
-    ):
+    said = r"fraud\.cell_ms \+ fraud\.settle_ms = 300000 \+ 300000: allowed is at most 269500"
+    with pytest.raises(ConfigError, match=said):
         load(path)
     assert load(path, ["run.fraud=0"]).stream.window_ms == 30_000
 

@@ -167,6 +167,6 @@ def test_killed_and_started_again(
 
 
 def test_what_it_cannot_serve_is_refused():
-    with pytest.raises(ValueError, match=r"cell_ms \+ fraud\.settle_ms = 600000"):
+    with pytest.raises(ValueError, match=r"cell_ms \+ fraud\.settle_ms = 300000 \+ 300000"):
         check(StreamConfig(window_ms=60_000), FraudConfig())
     check(StreamConfig(), FraudConfig())

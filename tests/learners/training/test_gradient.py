@@ -373,7 +373,7 @@ def test_closed_forms_do_not_load_torch() -> None:
         ({"kind": "lrr"}, "kind = 'lrr': allowed are 'lr'"),
         ({"kind": "shop.net:"}, "kind = 'shop.net:': allowed are"),
         ({"kind": "dlrm", "categorical": ("item",)}, "a dlrm needs two features"),
-        ({"cross_rank": -1}, "cross_rank = -1: allowed is 0 or more"),
+        ({"cross_rank": -1}, "cross_rank = -1: allowed is 0 to 65536"),
         ({"prior_rate": 1.0}, "prior_rate = 1.0: allowed is above 0 and below 1"),
         ({"categorical": ("a*b*c",)}, r"a cross is 'a\*b'"),
         ({"transforms": {"price": "log1p"}}, "allowed are names in numeric"),

@@ -187,7 +187,7 @@ def test_records_behind_one_whose_schema_is_unknown_wait_with_it(registry: Small
         ({"url": "http://ann:s3cret@registry:8081"}, "registry.password_file"),
         ({"timeout_ms": 0}, "timeout_ms = 0"),
         ({"unknown_ms": -1}, "unknown_ms = -1"),
-        ({"keyfile": "k.pem"}, "a key belongs to a certificate"),
+        ({"keyfile": "k.pem"}, "keyfile = 'k.pem': allowed with a certfile, whose key it is"),
     ],
 )
 def test_a_setting_that_cannot_be_is_named(changed: dict[str, Any], says: str):
