@@ -232,9 +232,10 @@ class Head:
 
     def _apply_clock_overrides(self, now_ms: int) -> None:
         """T3: an input is counted anew once an operator has set its times back."""
-        if self._reader is not None and self._overrides_wait.over(now_ms):
+        wanted = self._overrides_wait.over(now_ms) and self._search.rested
+        if self._reader is not None and wanted:
+            self._overrides_wait.begin(now_ms, LOOK_AGAIN_MS)
             found = self._search.more(self._reader, {at.partition for at in self.counts}, ())
-            self._overrides_wait.begin(now_ms, max(LOOK_AGAIN_MS, self._search.rest_ms))
             for at, count in self.counts.items() if found is not None else ():
                 if found and set(overrides_of(found.clocks, *at)) - count.clocks:
                     logger.info("counting of %s[%d] begins again with times set back", *at)

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from labeler.io import SetAside, TailReader, set_asides
+from labeler.io import LookRest, SetAside, TailReader, set_asides
 from labeler.labels.lost_range import LostRange, lost_ranges
 from stream import Partition, Record, StreamConfig
 from stream.internal_topics import ClockOverride, MalformedRecord, PassedOver, clock_overrides
@@ -12,9 +12,9 @@ from stream.log import Log, Reader, Unavailable
 
 logger = logging.getLogger(__name__)
 
-#: After a look, the next is so many times later than that one took, and this much at most: where a
-#: broker is far or slow, labels do not wait for looks alone.
-LOOK_REST, LOOK_REST_MAX_MS = 20, 8_000
+#: After a look, the next is so many times later than that one took, and this much at most: who has
+#: given a command waits for it, and few ever come.
+LOOK_REST, LOOK_REST_MAX_S = 20.0, 8.0
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,7 @@ class OverrideSearch:
     ):
         """`records_max`: of a partition, searched at most. `elapsed_s`: tells what a look costs;
         without, it costs nothing."""
-        self._elapsed_s = elapsed_s
-        #: how long to wait before the next look, because of what the last one took, ms
-        self.rest_ms = 0
+        self._rest = LookRest(LOOK_REST, LOOK_REST_MAX_S, elapsed_s)
         self._log, self._stream, self._records_max = log, stream, records_max
         self._passed_over = passed_over
         self._searched: dict[int, int] = {}  # partition -> up to which offset, where times are live
@@ -96,6 +94,11 @@ class OverrideSearch:
         found = read_overrides(tail, self._stream, wanted, self._passed_over)
         self._searched.update({at.partition: end for at, end in ends.items()})
         return found
+
+    @property
+    def rested(self) -> bool:
+        """Whether the next look may be taken, for what the last one cost."""
+        return self._rest.over
 
     def more(
         self, reader: Reader, partitions: Iterable[int], stopped: Iterable[int]
@@ -119,14 +122,12 @@ class OverrideSearch:
     def _ends(self, reader: Reader, partitions: Iterable[int]) -> dict[int, int]:
         """Where `quarantine` ends, by partition; none on a replay, whose times nobody sets back."""
         places = () if self._stream.replayed else self._places(partitions)
-        began_s = self._elapsed_s()
         try:
-            ends = reader.end_offsets(places) if places else {}
+            with self._rest.look():
+                ends = reader.end_offsets(places) if places else {}
         except Unavailable as error:  # whoever reads or writes says so; the next look is soon
             logger.debug("operators' overrides: %s", error)
             return {}
-        took_ms = int(1_000 * (self._elapsed_s() - began_s))
-        self.rest_ms = min(LOOK_REST_MAX_MS, LOOK_REST * took_ms)
         return {at.partition: end for at, end in ends.items()}
 
     def _new(self, ends: dict[int, int]) -> dict[int, int]:

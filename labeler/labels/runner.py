@@ -239,9 +239,9 @@ class Labelling:
     def _apply_overrides(self, now_ms: int) -> None:
         """A partition that stopped goes on once an operator has set the record aside (L7), or
         declared lost what is gone (C7); any begins again once its times are set back (T3)."""
-        if self._overrides_wait.over(now_ms):
+        if self._overrides_wait.over(now_ms) and self._search.rested:
+            self._overrides_wait.begin(now_ms, OVERRIDE_POLL_MS)
             self._look_for_overrides()
-            self._overrides_wait.begin(now_ms, max(OVERRIDE_POLL_MS, self._search.rest_ms))
         for p, task in list(self.tasks.items()):
             if task.restarts and not task.outbox.in_flight:
                 self._drop(p)

@@ -5,6 +5,7 @@ for certain (F3)."""
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from labeler.io import LookRest
 from labeler.labels.claimed_ends import ClaimedEnds, Ends
 from labeler.labels.verdict_records import (
     VerdictRecord,
@@ -35,7 +36,7 @@ class VerdictQueue:
         # each with when it was read, and how many looks there were before
         self._waiting: deque[tuple[VerdictRecord, int, int]] = deque()
         self._bytes = self._looked_ms = self._looks = 0
-        self._elapsed_s, self._rests_until_s = elapsed_s, 0.0
+        self._rest = LookRest(LOOK_REST, LOOK_REST_MAX_S, elapsed_s)
         self._looked = True  # since the last was put
 
     def __len__(self) -> int:
@@ -60,11 +61,10 @@ class VerdictQueue:
     def take(self, log: Ends, now_ms: int) -> list[VerdictRecord]:
         """The next ones, up to the first that is in doubt; with those set aside that contradict the
         log. Raises Unavailable."""
-        if self._wants_look(now_ms) and (began_s := self._elapsed_s()) >= self._rests_until_s:
-            self._claimed.look(log)
+        if self._wants_look(now_ms) and self._rest.over:
+            with self._rest.look():
+                self._claimed.look(log)
             self._looked, self._looked_ms, self._looks = True, now_ms, self._looks + 1
-            ended_s = self._elapsed_s()
-            self._rests_until_s = ended_s + min(LOOK_REST_MAX_S, LOOK_REST * (ended_s - began_s))
         taken: list[VerdictRecord] = []
         while self._waiting and not self._in_doubt(*self._waiting[0]):
             one, _, _ = self._waiting.popleft()

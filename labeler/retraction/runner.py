@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from labeler.config import LabelerConfig, label_config_hash
-from labeler.io import Message, Outbox, Outgoing, TailReader, Wait
+from labeler.io import LookRest, Message, Outbox, Outgoing, TailReader, Wait
 from labeler.join import ResumePoint, label_strategies
 from labeler.labels import (
     ClaimedEnds,
@@ -69,7 +69,7 @@ class Retracting:
     ):
         """`history`: where rows are looked for, `log` or one that goes on into an archive.
         `elapsed_s`: tells what looks at the log cost; without, they cost nothing."""
-        self._elapsed_s, self._rests_until_s = elapsed_s, 0.0
+        self._rest = LookRest(LOOK_REST, LOOK_REST_MAX_S, elapsed_s)
         self._stream, self._labeler, self._log = stream, labeler, log
         self._history = history or log
         #: Those whose watermarks a label waits for; without any, no verdict is obeyed and none is
@@ -143,10 +143,6 @@ class Retracting:
         """Headers of the records that reached the log since this was last asked."""
         taken, self._acknowledged = self._acknowledged, []
         return taken
-
-    @property
-    def _rests(self) -> bool:
-        return self._elapsed_s() < self._rests_until_s
 
     @property
     def in_flight(self) -> bool:
@@ -229,15 +225,13 @@ class Retracting:
     def _read(self, wait_ms: int) -> bool:
         assert self._reader is not None
         assert self._late is not None
-        if len(self._late.runs) >= RUNS_MAX or self._rests:
+        if len(self._late.runs) >= RUNS_MAX or not self._rest.over:
             return False
         records = self._reader.poll(self._stream.poll_records_max, wait_ms).get(self._verdicts, [])
         heard = read_verdicts(records)
         if self._claimed.exceeded_by(claims(heard)):
-            began_s = self._elapsed_s()
-            self._claimed.look(self._reader)
-            ended_s = self._elapsed_s()
-            self._rests_until_s = ended_s + min(LOOK_REST_MAX_S, LOOK_REST * (ended_s - began_s))
+            with self._rest.look():
+                self._claimed.look(self._reader)
         self._late.take(
             without_contradictions(heard, self._claimed.ends, self._stream.watermark_ahead_ms)
         )

@@ -217,7 +217,7 @@ def test_looks_at_a_slow_broker_are_few_and_change_nothing():
         patched.setattr(ClaimedEnds, "exceeded_by", lambda self, claims: True)
         for _ in range(200):
             retracting.run_once(slow.clock(), 0)
-            assert retracting._rests == (clock_s[0] < looked[-1] + 0.5)
+            assert retracting._rest.over != (clock_s[0] < looked[-1] + 0.5)
             clock_s[0] += 0.05
     retracting.close()
     assert len(looked) <= 1 + clock_s[0] / 0.6
