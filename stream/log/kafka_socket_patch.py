@@ -100,6 +100,8 @@ def _receive_tls(self: Any) -> tuple[memoryview, Exception | None]:
             self._protocol.data_received(into[:received])
         except errors.KafkaProtocolError as reason:
             return into[:0], reason
+        if self._sock is None:  # a response it could not place made the protocol close it
+            return into[:0], None
 
 
 def _received(self: Any) -> tuple[memoryview, int, Exception | None]:

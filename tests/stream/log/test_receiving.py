@@ -194,6 +194,19 @@ def test_nothing_that_tls_has_decrypted_is_left_lying(tmp_path, pair):
     assert taken == bodies
 
 
+def test_a_protocol_that_closes_its_connection_ends_the_receiving():
+    """It does so for a response that it cannot place; what TLS still holds is nobody's then."""
+    receive_in_large_pieces()
+    receiving = transport.KafkaSSLTransport.__new__(transport.KafkaSSLTransport)
+
+    def closes(data: memoryview) -> None:
+        receiving._sock = None
+
+    receiving._sock = SimpleNamespace(recv_into=len, pending=lambda: 1)
+    receiving._protocol = SimpleNamespace(parser=None, data_received=closes)
+    assert receiving._sock_recv() == (b"", None)
+
+
 def test_an_unknown_socket_is_a_key_error_without_its_description(pair):
     near, far = pair
     with PlainSelector() as selector:
