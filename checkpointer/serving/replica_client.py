@@ -34,6 +34,7 @@ from stream.internal_topics import MalformedRecord, PassedOver
 from stream.log import Log, LogError, OffsetOutOfRange, Reader, wall_clock_ms
 
 _log = logging.getLogger(__name__)
+#: Longest wait for an announcement, ms: no longer than until the next look at the pointers.
 _TOPIC_POLL_MS = 250
 _RECORDS_MAX = 500
 #: Pauses after a look that failed.
@@ -350,7 +351,7 @@ class Replica:
     def _follow(self, first: bool = False) -> None:
         """One look at topic and store; then load what is wanted. Raises what the store raises."""
         if self._source is not None:
-            self._hear(_TOPIC_POLL_MS if not first else 0)
+            self._hear(0 if first else min(_TOPIC_POLL_MS, self.config.poll_ms))
         failure: Exception | None = None
         if time.monotonic() >= self._look_at_s:
             self._look_at_s = time.monotonic() + self.config.poll_ms / 1_000
