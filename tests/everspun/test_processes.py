@@ -157,13 +157,13 @@ def test_a_late_verdict_is_taken_back_on_the_shard(
 
     def judged(stages: float) -> None:
         said = Watermark(breaker_input(0), T0 + int(stages * STAGE_MS), 0)
-        writer.append(verdicts, encode_verdict(said), timestamp_ms=T0)
+        writer.append(verdicts, encode_verdict(said))
 
     judged(2)
     run.write(stage(0))
     run.until(lambda: run.learned(IMPRESSIONS), "stage 0 is not learned")
     late = Verdict("late/u1", OPERATOR, REJECT, "u1", None, T0, T0 + STAGE_MS, "found late")
-    writer.append(verdicts, encode_verdict(late), timestamp_ms=T0)
+    writer.append(verdicts, encode_verdict(late))
     judged(3)
 
     def chain() -> ChainProgress | None:
