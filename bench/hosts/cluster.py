@@ -2,13 +2,14 @@
 that enforces the least rights of each role, TLS and a token between shards and their callers: how
 much slower than one machine, at what CPU, and how soon after a host is killed with its disk.
 
-    python -m bench.cluster [--json] [--impressions 100000] [--rate 200] [--latency-ms 2]
+    python -m bench.cluster [--json] [--impressions 300000] [--rate 200] [--latency-ms 2]
         [--kill b,a] [--cut-s 15]
 
 `ratio_loopback`: a backlog of so many impressions learned a second, to the same roles on one
-machine with Unix sockets and three brokers without TLS, while nothing else comes; `cpu_ratio`: CPU
-of all roles and brokers an impression, to the same. The rest is of a second cluster, whose site
-shows `--rate` impressions a second. `seconds_to_resume_max`: from the start of the killed host,
+machine with Unix sockets and three brokers without TLS, while nothing else comes, after a smaller
+one that warms both; `cpu_ratio`: CPU of all roles and brokers an impression, to the same; brokers
+compile all the way, as they do wherever they run for long. The rest is of a second cluster, whose
+site shows `--rate` impressions a second. `seconds_to_resume_max`: from the start of the killed host,
 whose broker died with it and keeps its log, to a model on the replica that is newer than at the
 kill, and every process answering. `lost` and `doubled`: impressions of all that were sent that no
 class has, or two. `second_start_refused`: of a role at a place that answers.
@@ -143,7 +144,11 @@ class Cluster:
         self.network.begin()
         os.environ["EVERSPUN_KAFKA_PASSWORD"] = secured_broker.PASSWORD
         self.brokers = secured_cluster.SecuredCluster(
-            self.dir / "kafka", tuple(access("shop")), self.network.addresses, self.network.within
+            self.dir / "kafka",
+            tuple(access("shop")),
+            self.network.addresses,
+            self.network.within,
+            compiler=(),
         )
         self._stack.callback(self.brokers.stop)
         names = (f"IP:{address}" for address in self.network.addresses.values())
@@ -277,6 +282,7 @@ def measure(chosen: argparse.Namespace, console: Console) -> dict[str, Any]:
             (),
             {n: f"127.0.0.{i}" for i, n in enumerate(HOSTS, 2)},
             lambda _: [],
+            compiler=(),
         )
         try:
             plain = on_loopback(dir / "loopback", LOOPBACK, chosen.impressions, brokers, console)
@@ -315,7 +321,9 @@ def _learned(cluster: Cluster, impressions: int, console: Console) -> Drained:
     """A backlog, while nothing else comes: as on loopback."""
     site, _ = _serving(cluster, 200.0, console)
     site.stop(60_000)
-    return drained(cluster.config, cluster.site(WRITE_RATE, 8), impressions, cluster.pids)
+    return drained(
+        cluster.config, lambda seed: cluster.site(WRITE_RATE, seed), impressions, cluster.pids
+    )
 
 
 def _of_faults(cluster: Cluster, chosen: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -400,7 +408,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", action="store_true", help="one line of JSON (default: indented)")
-    parser.add_argument("--impressions", type=int, default=100_000, help="of the backlog")
+    parser.add_argument("--impressions", type=int, default=300_000, help="of the backlog")
     parser.add_argument("--rate", type=float, default=200.0, help="impressions a second beside it")
     parser.add_argument("--latency-ms", type=float, default=2.0, help="from host to host and back")
     parser.add_argument("--kill", default="b,a", help="hosts to kill, one after the other")

@@ -21,6 +21,9 @@ from stream.monitoring import TimeLimit
 START_TIMEOUT_S = 120
 #: Asks a broker, as the administrator, how many of them there are.
 ASK_MS = 4_000
+#: Compiles little: a test is over before more pays. TLS takes several times its CPU then: what
+#: encrypts by the processor's own instructions is of the compiler that comes last.
+QUICK_START = ("-XX:TieredStopAtLevel=1",)
 PROPERTIES = """\
 process.roles=broker,controller
 node.id={number}
@@ -41,8 +44,8 @@ num.io.threads=2
 
 
 class SecuredCluster:
-    """`hosts`: name -> address; `within`: what stands before a command that runs on a host. Raises
-    BrokerError where they do not come up."""
+    """`hosts`: name -> address; `within`: what stands before a command that runs on a host;
+    `compiler`: options of Java. Raises BrokerError where they do not come up."""
 
     def __init__(
         self,
@@ -50,14 +53,15 @@ class SecuredCluster:
         users: Sequence[str],
         hosts: Mapping[str, str],
         within: Callable[[str], list[str]],
+        compiler: Sequence[str] = QUICK_START,
     ) -> None:
         self.dir, self.hosts, self._within = dir, dict(hosts), within
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         names = ",".join(f"IP:{address}" for address in hosts.values())
         secured_broker.certificates(dir, f"{secured_broker.NAMES},{names}")
         self.port, self._controller, self.login = secured_broker.free_ports(3)
-        java = ["java", "-Xms128m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
-        self._java = [*java, "-cp", f"{_resolve_jars()}/*"]
+        java = ["java", "-Xms128m", "-Xmx384m", "-XX:+UseSerialGC"]
+        self._java = [*java, *compiler, "-cp", f"{_resolve_jars()}/*"]
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[:22].replace("-", "a")
         try:
             for number, name in enumerate(hosts, 1):
