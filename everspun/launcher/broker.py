@@ -36,6 +36,8 @@ KINDS = ("auto", "kafka", "embedded")
 POM = Path(__file__).with_name("kafka_jars.xml")
 MAVEN_TIMEOUT_S = 600
 START_TIMEOUT_S = 90
+#: One that is named by its address.
+ADDRESS_TIMEOUT_S = 10
 STOP_TIMEOUT_S = 20
 _PR_SET_PDEATHSIG = 1
 BROKER_LOCK_FILE = "broker.lock"
@@ -146,7 +148,7 @@ class Broker:
                 raise BrokerError(
                     f"{self.kind} broker ended with code {self._process.returncode}:\n{tail}"
                 )
-            if answers(self.address):
+            if why_no_answer(self.address) is None:
                 return
             time.sleep(0.1)
         self.kill()
@@ -177,8 +179,10 @@ def start_broker(
     be had, else the embedded one), "kafka", "embedded", or an address `host:port`, with what a
     `client` needs to be let in there. Raises BrokerError."""
     if ":" in kind:
-        if not answers(kind, client):
-            raise BrokerError(f"broker {kind} does not answer; start it, or unset the address")
+        if (why := _why_no_answer_within(ADDRESS_TIMEOUT_S, kind, client)) is not None:
+            raise BrokerError(
+                f"broker {kind} does not answer ({why}); start it, or unset the address"
+            )
         return Broker("address", kind)
     if kind not in KINDS:
         raise BrokerError(
@@ -238,8 +242,24 @@ def console_producer(address: str, topic: str) -> list[str]:
     ]
 
 
-def answers(address: str, client: Mapping[str, Any] | None = None) -> bool:
-    """Whether a Kafka broker at this address answers a metadata request within a few seconds."""
+def _why_no_answer_within(
+    timeout_s: float, address: str, client: Mapping[str, Any] | None
+) -> str | None:
+    """None as soon as it answers. Who listens there may still be starting: others would say so for
+    ever."""
+    limit = TimeLimit(timeout_s)
+    while (why := why_no_answer(address, client)) is not None and not limit.over:
+        if isinstance(why, OSError):
+            break
+        time.sleep(0.3)
+    return None if why is None else str(why) or type(why).__name__
+
+
+def why_no_answer(
+    address: str, client: Mapping[str, Any] | None = None
+) -> OSError | ValueError | KafkaError | None:
+    """What a Kafka broker at this address answers a metadata request with, if not with metadata and
+    within a few seconds. OSError: nobody listens there."""
     host, _, port = address.split(",")[0].strip().rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
@@ -249,15 +269,15 @@ def answers(address: str, client: Mapping[str, Any] | None = None) -> bool:
             bootstrap_timeout_ms=4000,
             **(client or {}),
         )
-    except (OSError, ValueError, KafkaError):
-        return False
+    except (OSError, ValueError, KafkaError) as error:
+        return error
     try:
         admin.list_topics()
-    except KafkaError:
-        return False
+    except KafkaError as error:
+        return error
     finally:
         admin.close()
-    return True
+    return None
 
 
 # --- commands
