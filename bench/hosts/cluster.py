@@ -11,8 +11,8 @@ one that warms both; `cpu_ratio`: CPU of all roles and brokers an impression, to
 compile all the way, as they do wherever they run for long. The rest is of a second cluster, whose
 site shows `--rate` impressions a second. `seconds_to_resume_max`: from the start of the killed
 host, whose broker died with it and keeps its log, to a model on the replica that is newer than at
-the kill, and every process answering. `lost` and `doubled`: impressions of all that were sent that no
-class has, or two. `second_start_refused`: of a role at a place that answers.
+the kill, and every process answering. `lost` and `doubled`: impressions of all that were sent that
+no class has, or two. `second_start_refused`: of a role at a place that answers.
 `seconds_after_cut_max`: then the wire between two hosts is cut for a while, each pair in turn, and
 so the roles and brokers of both; from its heal to a newer model and every process answering. Takes
 about ten minutes and 8 GB; `--impressions 2000 --kill b --cut-s 0`, the smallest, four. The wires
