@@ -21,6 +21,11 @@ class CheckpointerConfig:
         "var/checkpoints",
         "directory or fsspec URL of the checkpoints; replicas and shards read it too",
     )
+    takes_over: str = option(
+        "",
+        "root of checkpoints that are gone for good, as a refusal names it: a model of the same "
+        "name begins anew (C9)",
+    )
     interval_ms: int = option(60_000, "wall time between cuts, ms; 0 = not by wall time")
     event_interval_ms: int = option(
         0, "event time between cuts, ms; 0 = not by event time. Barriers always count (E3)"

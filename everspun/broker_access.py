@@ -73,7 +73,7 @@ def access(
         ),
         "checkpointer": Access(
             writes=("checkpoints",),
-            reads=("counts", "examples", "evaluations"),
+            reads=("counts", "examples", "evaluations", "checkpoints"),
             describes=("impressions", "verdicts"),
         ),
         "governor": Access(reads=("examples", "evaluations")),

@@ -69,6 +69,12 @@ class LabelerConfig:
         50_000, "records of a partition of signals read back to find its chains' ends"
     )
 
+    takes_over: str = option(
+        "",
+        "hash key of another system, ended for good, behind whose labels and signals labelers, "
+        "fraud filter and breaker go on, as a refusal names it (C9)",
+    )
+
     retract: bool = option(True, "what verdicts cover that come after training is taken back (L3)")
     retract_horizon_ms: int = option(
         604_800_000,

@@ -22,6 +22,8 @@ CLOCK_MS = "clock_ms"
 #: Header of a barrier heartbeat, and of the empty batch that answers it (E3): the period k,
 #: decimal.
 BARRIER = "barrier"
+#: Header of what labelers, counters and breakers write: whose it is (C9).
+HASH_KEY = "hash_key"
 
 
 class Record(NamedTuple):

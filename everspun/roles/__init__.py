@@ -5,6 +5,8 @@
   before a process begins
 - `heap`: memory that a process has freed is kept for its next batch
 - `model_check`: whether the model of a config can begin at all, asked before any process is started
+- `other_system`: whether what stands in the topics is another system's (pure)
+- `owner_check`: whether the topics of a config are this system's, asked before a process begins
 - `roles`: the wiring
 - `stop_signals`: SIGTERM and SIGINT ask a process to stop, and it does, in order or not, within a
   stated time
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from everspun.roles import roles
     from everspun.roles.heap import keep_freed_memory
     from everspun.roles.model_check import check_model, check_role
+    from everspun.roles.other_system import OtherSystem
+    from everspun.roles.owner_check import look_for_other_system, refuse_other_system
     from everspun.roles.roles import examples_log, has_begun, shards_of_map
     from everspun.roles.stop_signals import CLOSING_S, end_within, stop_on_signals
     from everspun.roles.stored_state import StoredState
@@ -28,6 +32,7 @@ else:
 
 __all__ = [
     "CLOSING_S",
+    "OtherSystem",
     "StoredState",
     "check_model",
     "check_role",
@@ -35,6 +40,8 @@ __all__ = [
     "examples_log",
     "has_begun",
     "keep_freed_memory",
+    "look_for_other_system",
+    "refuse_other_system",
     "roles",
     "shards_of_map",
     "stop_on_signals",

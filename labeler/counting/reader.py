@@ -30,7 +30,7 @@ from stream.decoding import (
     decode_activity,
     judge_event_times,
 )
-from stream.hashing import session_of
+from stream.hashing import key_id, session_of
 from stream.internal_topics import ClockOverride, cuts, input_name, maximum_set_back, string_lengths
 from stream.kernels import I64, U64
 from stream.log import RecordColumns
@@ -143,6 +143,7 @@ class CountingReader:
         )
         self._bucket_ms = stream.signal_ms
         self._fraud = fraud
+        self._hash_key = key_id(stream.hash_secret)
         self._read = activity_reader(stream, topic, partition)
         self._clock = arrival_clock(stream, at.arrival_max_ms, overrides)
         #: A part of a bucket ends behind the record with which its events reach this; a record of
@@ -268,6 +269,7 @@ class CountingReader:
             rows=group(bucket.parts, self._fraud.cell_ms, self._fraud.gap_fast_ms)
             if bucket.rows
             else None,
+            hash_key=self._hash_key,
         )
         self._end = end
         if empty:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from stream import Record
+from stream import HASH_KEY, Record
 from stream.columns import TS_MS_MAX
 from stream.internal_topics import HeaderFields, MalformedRecord, read_rows, shown
 
@@ -66,6 +66,7 @@ class Signal:
     arrival_max_ms: int  # of the input at `end` (T1): where a restarted reader goes on from
     unknown: int  # records that could not be read (L5)
     rows: pa.RecordBatch | None  # SESSION_SIGNAL_SCHEMA; None = nobody did anything
+    hash_key: str = ""  # of the system that wrote it (`stream.hashing.key_id`, C9); "" = not said
 
     @property
     def key(self) -> bytes:
@@ -83,7 +84,8 @@ class Signal:
     @property
     def headers(self) -> tuple[tuple[str, bytes], ...]:
         numbers = tuple((name, str(getattr(self, name)).encode()) for name in _NUMBERS)
-        return (("chain", signal_chain(self.input).encode()), *numbers)
+        key = ((HASH_KEY, self.hash_key.encode()),) if self.hash_key else ()
+        return (("chain", signal_chain(self.input).encode()), *numbers, *key)
 
 
 def decode_signal(record: Record) -> Signal:
@@ -103,7 +105,8 @@ def decode_signal(record: Record) -> Signal:
     )
     if rows is not None:
         _check(rows)
-    return Signal(input=chain.removeprefix(_PREFIX), rows=rows, **numbers)
+    key = headers.text(HASH_KEY, "")
+    return Signal(input=chain.removeprefix(_PREFIX), rows=rows, hash_key=key, **numbers)
 
 
 def contradiction(

@@ -33,6 +33,7 @@ from labeler.labels.range_labels import RangeLabeler
 from labeler.labels.verdict_index import Ruling, VerdictIndex
 from stream import Record, StreamConfig, offset_of, position
 from stream.decoding import ArrivalClock, MissingShares
+from stream.hashing import key_id
 from stream.internal_topics import BatchHeader, examples_schema, input_name, overrides_of, schema_id
 from stream.log.rows import RowsFailed
 
@@ -81,6 +82,7 @@ class PartitionLabeler:
         self.waiting = "idle"
         self._stream, self._labeler = stream, labeler
         self._config_hash = label_config_hash(stream, labeler)
+        self._hash_key = key_id(stream.hash_secret)
         self._schema_id = schema_id(examples_schema(stream.examples_features))
         aside = [
             {a.offset for a in overrides.aside if (a.topic, a.partition) == (topic, partition)}
@@ -480,6 +482,7 @@ class PartitionLabeler:
             counts_offset=point.counts_offset,
             late_micro=point.share.late_micro,
             on_time_micro=point.share.on_time_micro,
+            hash_key=self._hash_key,
             **counts,  # type: ignore[arg-type]
         )
 

@@ -31,6 +31,7 @@ from labeler.retraction.labelled_until import LabelledUntil
 from labeler.retraction.late_verdicts import LateVerdicts, Run
 from labeler.retraction.rows import Gathered, Late, aligned, record_rows, values_of
 from stream import Partition, StreamConfig, offset_of, position, retract_chain, row_of
+from stream.hashing import key_id
 from stream.internal_topics import BatchHeader, cuts, encode_examples, row_bytes, schema_id
 from stream.log import Log, OffsetOutOfRange, Reader, SendFailed, Unavailable, Writer
 
@@ -82,6 +83,7 @@ class Retracting:
         decides = f"{labels};{labeler.retract_rows_max};{labeler.retract_share_min}"
         decides += f";{labeler.retract_horizon_ms}"
         self._config_hash = hashlib.blake2b(decides.encode(), digest_size=8).hexdigest()
+        self._hash_key = key_id(stream.hash_secret)
         self._reader: Reader | None = None
         self._writer: Writer | None = None
         self._late: LateVerdicts | None = None
@@ -370,6 +372,7 @@ class Retracting:
             arrival_max_ms=run.low_ms,
             verdicts_offset=run.point.offset,
             watermarks=run.point.watermarks,
+            hash_key=self._hash_key,
         )
         if rows is None:
             return header

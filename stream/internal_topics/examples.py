@@ -271,6 +271,7 @@ class BatchHeader:
     on_time_micro: int = 0
     # Of a `retract` chain: what is to be learned again (`stream.internal_topics.retracted.Again`)
     again: str = ""
+    hash_key: str = ""  # of the system that wrote it (`stream.hashing.key_id`, C9); "" = not said
 
     def __post_init__(self) -> None:
         if not 0 <= self.start <= self.end:
@@ -317,7 +318,7 @@ class BatchHeader:
             elif name == "topic_ids":
                 values[name] = _parse_ids(read)
             elif name in _TEXTS:
-                values[name] = read.text(name, "" if name == "again" else None)
+                values[name] = read.text(name, "" if name in _MAY_BE_LEFT_OUT else None)
             else:
                 values[name] = read.integer(name, 0 if name in _LEFT_OUT else None)
         try:
@@ -340,8 +341,8 @@ _LEFT_OUT = (
 )
 
 
-_TEXTS = ("chain", "schema_id", "config_hash", "again")
-_MAY_BE_LEFT_OUT = (*_LEFT_OUT, "again", "topic_ids")
+_TEXTS = ("chain", "schema_id", "config_hash", "again", "hash_key")
+_MAY_BE_LEFT_OUT = (*_LEFT_OUT, "again", "topic_ids", "hash_key")
 _FIELDS = tuple(f.name for f in fields(BatchHeader))
 
 

@@ -93,7 +93,7 @@ class Stranger:
                 k = self.rng.randrange(len(found))
                 yield tuple(found[:k] + found[k + 1 :])
                 yield (*found, found[k])
-                if found[k][0] not in ("again", "step", "schema_id", "config_hash"):
+                if found[k][0] not in ("again", "step", "schema_id", "config_hash", "hash_key"):
                     yield (
                         *found[:k],
                         (found[k][0], self.rng.choice((b"\xff", b"-1", b"x", b"9" * 40))),

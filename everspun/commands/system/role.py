@@ -33,6 +33,8 @@ from stream.log import receive_in_large_pieces
 AUTO_FIRST = 1 << 30
 #: Another host that does not answer within this is taken for gone, s.
 LOOK_S = 1.0
+#: Roles that write, in a group or alone, what two systems would mix up (C9).
+WRITERS = ("labeler", "fraud", "breaker", "learner", "checkpointer")
 #: Roles that hash what events name.
 HASHING = ("labeler", "fraud", "breaker", "learner", "governor", "checkpointer")
 
@@ -92,6 +94,10 @@ def run(options: argparse.Namespace) -> int:
         lock_file(folder / f"{process}.lock", f"{process} of {config.run.dir}")
     except OSError as error:
         return refuse("role", f"run.dir: {folder}: {error.strerror or error}; nothing was started")
+    if options.role in WRITERS:
+        from everspun.roles import look_for_other_system  # of shards and replicas it loads too much
+
+        look_for_other_system(config, options.role, stop)
     work: roles.Role = getattr(roles, options.role)  # a function for each of ROLES
     work(config, options.index, stop)
     return 0

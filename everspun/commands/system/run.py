@@ -3,7 +3,7 @@ SIGINT or SIGTERM."""
 
 import argparse
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from rich.console import Console
 from rich.live import Live
@@ -16,7 +16,15 @@ from everspun.hash_secret import with_secret_made
 from everspun.hosts import ALL, ROLES, Placement, beyond, parse_roles
 from everspun.launcher import ConfigWatch, Launcher, LauncherMetrics, OrderWatch, write_targets
 from everspun.log_format import set_up_logs
-from everspun.roles import StoredState, check_model, has_begun, shards_of_map, stop_on_signals
+from everspun.roles import (
+    OtherSystem,
+    StoredState,
+    check_model,
+    has_begun,
+    refuse_other_system,
+    shards_of_map,
+    stop_on_signals,
+)
 from everspun.status import (
     RECENT_EVALUATIONS,
     InputWatch,
@@ -27,7 +35,7 @@ from everspun.status import (
     input_faults,
 )
 from stream import listen, start_metrics
-from stream.log import KafkaLog, check_topics, wall_clock_ms
+from stream.log import KafkaLog, LogError, check_topics, wall_clock_ms
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,8 +64,8 @@ def run(options: argparse.Namespace) -> int:
     roles = set(ROLES) if placement.chosen is None else set(placement.chosen)
     console = shared.console()
     try:
-        config = _checked(config, console)
-    except (OSError, ValueError) as error:
+        config = _checked(config, console, roles)
+    except (OSError, ValueError, OtherSystem) as error:
         return refuse("run", error)
     if config.run.log_format != "text":
         set_up_logs(config.run.log_format, "INFO", "launcher-0", config.model.name)
@@ -105,13 +113,18 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _checked(config: Config, console: Console) -> Config:
-    """With its secret. Raises ValueError for what stops a run, and OSError."""
+def _checked(config: Config, console: Console, roles: Collection[str]) -> Config:
+    """With its secret. Raises ValueError and OtherSystem for what stops a run, and OSError."""
     for problem in (problems := check_topics(config.stream)):
         console.print(str(problem))
     if any(problem.stops for problem in problems):
         raise ConfigError("nothing was started: see above")
-    return with_secret_made(config, lambda: has_begun(config))
+    config = with_secret_made(config, lambda: has_begun(config))
+    try:
+        refuse_other_system(config, roles, KafkaLog(config.stream))
+    except (LogError, OSError) as error:
+        console.print(f"whose the topics are is not known yet, and roles ask again (C9): {error}")
+    return config
 
 
 def placed(config: Config, roles: str, host: str) -> Placement:
