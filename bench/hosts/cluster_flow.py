@@ -24,8 +24,8 @@ from secured_cluster import SecuredCluster
 
 #: Events a second of a backlog that is written, and the longest that it is waited for, s.
 WRITE_RATE, LEARN_S = 10_000.0, 240.0
-#: Impressions of a backlog before it that is not measured: brokers compile what they do often.
-WARM_MAX = 100_000
+#: Backlogs that are measured, behind one that is not: brokers compile what they do often.
+BACKLOGS = 3
 WAIT_S = 100.0
 
 
@@ -56,14 +56,14 @@ def drained(
     site: Callable[[int], Site],
     impressions: int,
     pids: Callable[[], Mapping[str, int]],
-) -> Drained:
-    """The second of two backlogs: the first warms what is compiled while it runs. `site`: of a
-    seed, one that has not begun; `pids`: name of a process -> its id. Raises TimeoutError."""
+) -> list[Drained]:
+    """Of `impressions` each. `site`: of a seed, one that has not begun; `pids`: name of a process
+    -> its id. Raises TimeoutError."""
     watch = Watch(config)
     try:
         watch.wait_for(config.stream.partitions, WAIT_S)
-        _drain(config, watch, site(91), min(impressions, WARM_MAX), pids)
-        return _drain(config, watch, site(92), impressions, pids)
+        seeds = range(91, 92 + BACKLOGS)
+        return [_drain(config, watch, site(seed), impressions, pids) for seed in seeds][1:]
     finally:
         watch.close()
 
@@ -104,7 +104,7 @@ def _all(pids: list[int], sent: signal.Signals) -> None:
 
 def on_loopback(
     dir: Path, text: str, impressions: int, brokers: SecuredCluster, console: Console
-) -> Drained:
+) -> list[Drained]:
     """The same roles on one machine: Unix sockets, brokers that let everybody in who comes by the
     administrator's door. Raises NotReady, BrokerError, TimeoutError."""
     local = LocalRun.begin(

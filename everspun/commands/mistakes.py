@@ -7,17 +7,7 @@ import tempfile
 import traceback
 from collections.abc import Sequence
 
-from checkpointer.store import Damaged
 from everspun.commands.answer import CommandAnswer
-from everspun.config import ConfigError
-from everspun.launcher import AlreadyLocked, BrokerError, RunStopped
-from everspun.local_run import NotReady
-from everspun.roles import OtherSystem
-from labeler.fraud import OtherTables
-from paramserver import NoAddress, PortRefused, PortUnreachable
-from paramserver.server import StateInUse, StateUnreadable
-from stream import PortTaken
-from stream.log import LogError, Unavailable
 
 #: Exit codes: a person's mistake or the surroundings; a fault of ours.
 MISTAKE, FAULT = 2, 70
@@ -27,14 +17,50 @@ LINE_MAX = 1_000
 #: A library that the small package does not bring -> the extra that does.
 EXTRAS = {"torch": "networks", "matplotlib": "demo", "PIL": "images"}
 
+# Classes of errors are named, not imported: what a command has not loaded has raised nothing, and
+# to load all of it takes longer than most commands.
+_CONFIG = ("everspun.config.ConfigError", "paramserver.config.NoAddress")
+_UNAVAILABLE = ("stream.log.log.Unavailable",)
+_UNREACHABLE = ("paramserver.ports.PortUnreachable",)
+_LOCKED = ("everspun.launcher.locks.AlreadyLocked",)
 #: Errors of state: in use, or of another version.
-STATE = StateInUse | StateUnreadable | Damaged | OtherTables | OtherSystem
-#: Errors that say all there is to say: no traceback stands in a role's log.
-SAID_IN_FULL = ConfigError | NoAddress | AlreadyLocked | PortTaken | ModuleNotFoundError | STATE
-#: Errors whose text is what people are told.
-SAID_BY_ITSELF = (
-    LogError | PortRefused | AlreadyLocked | BrokerError | NotReady | RunStopped | STATE
+_STATE = (
+    "paramserver.server.state_dir.StateInUse",
+    "paramserver.server.state_dir.StateUnreadable",
+    "checkpointer.store.manifest.Damaged",
+    "labeler.fraud.tables.OtherTables",
+    "everspun.roles.other_system.OtherSystem",
 )
+#: Errors that say all there is to say: no traceback stands in a role's log.
+_SAID_IN_FULL = (
+    *_CONFIG,
+    *_LOCKED,
+    *_STATE,
+    "stream.monitoring.metrics_server.PortTaken",
+    "builtins.ModuleNotFoundError",
+)
+#: Errors whose text is what people are told.
+_SAID_BY_ITSELF = (
+    *_LOCKED,
+    *_STATE,
+    "stream.log.log.LogError",
+    "paramserver.ports.PortRefused",
+    "everspun.launcher.broker.BrokerError",
+    "everspun.launcher.launcher.RunStopped",
+    "everspun.local_run.NotReady",
+)
+#: Every class that is named here.
+NAMED = frozenset((*_CONFIG, *_UNAVAILABLE, *_UNREACHABLE, *_SAID_IN_FULL, *_SAID_BY_ITSELF))
+
+
+def _is_one(error: BaseException, names: Sequence[str]) -> bool:
+    """Whether an error is of a class of these names, or of one below it."""
+    return any(f"{one.__module__}.{one.__qualname__}" in names for one in type(error).__mro__)
+
+
+def is_said_in_full(error: BaseException) -> bool:
+    """Whether its line says all there is to say of it."""
+    return _is_one(error, _SAID_IN_FULL)
 
 
 def missing_library(name: str) -> str:
@@ -45,16 +71,16 @@ def missing_library(name: str) -> str:
 
 def told(error: BaseException) -> str | None:
     """One line for an error that people or their surroundings cause; None for a fault of ours."""
-    if isinstance(error, ConfigError | NoAddress):
+    if _is_one(error, _CONFIG):
         return f"config: {error}"
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
         return missing_library(error.name)
-    if isinstance(error, Unavailable):
+    if _is_one(error, _UNAVAILABLE):
         return (
             f"{error}: is the broker of [stream] bootstrap_servers running, and is that its "
             f"address?"
         )
-    if isinstance(error, PortUnreachable):
+    if _is_one(error, _UNREACHABLE):
         return f"{error}: does `everspun run` run with this config?"
     if isinstance(error, OSError):
         return (
@@ -66,7 +92,7 @@ def told(error: BaseException) -> str | None:
         return "nobody knows this user's home folder: set HOME, or give a path without ~"
     if isinstance(error, UnicodeError):
         return f"text that is not UTF-8: {error}"
-    if isinstance(error, SAID_BY_ITSELF):
+    if _is_one(error, _SAID_BY_ITSELF):
         return str(error)
     if (
         type(error).__module__.partition(".")[0] in _OUTSIDE
@@ -85,7 +111,7 @@ def report(command: str, error: BaseException) -> int:
     """Say it on standard error; returns the exit code. A fault of ours leaves its traceback in a
     file, and so does an error of a role that runs in its log, where an engineer looks for it."""
     line = told(error)
-    if command == "role" and not isinstance(error, SAID_IN_FULL):
+    if command == "role" and not is_said_in_full(error):
         traceback.print_exception(error)
     if line is not None:
         return say(f"everspun: {line}")

@@ -13,7 +13,6 @@ from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from stream.columns.column_kinds import (
     CATEGORICAL,
@@ -482,6 +481,7 @@ def _one_of(declared: Feature, name: str, allowed: tuple[str, ...]) -> None:
 
 def is_zone(name: str) -> bool:
     """Whether the time zone is known here."""
+    import pyarrow.compute as pc  # not before a time is declared
 
     try:
         pc.hour(pa.array([0], pa.timestamp("ms", name)))

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from stream.kernels import I64, Bools
 
@@ -90,6 +89,8 @@ def offsets_of(given: pa.Array) -> pa.Array:
 
 def byte_lengths(given: pa.Array) -> I64:
     """Bytes of each string, int64 (n,); 0 of a null."""
+    import pyarrow.compute as pc  # not before something is computed
+
     lengths: I64 = pc.binary_length(given).fill_null(0).to_numpy(False).astype(np.int64)
     return lengths
 

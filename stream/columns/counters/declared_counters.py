@@ -1,14 +1,18 @@
 """The counters and sequences that a configuration declares: its part that is about them."""
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 from stream.columns.counters.counted import COUNTABLE, counter_keys, counters
-from stream.columns.counters.kept_clicks import SequenceColumns, declared_sequences
-from stream.columns.counters.values import CounterColumns
+from stream.columns.counters.kept_clicks import declared_sequences
 from stream.columns.declaration import Feature
 from stream.columns.events import Features
 from stream.columns.value_faults import STRING_BYTES_MAX
 from stream.hashing import HashKey
+
+if TYPE_CHECKING:  # they compute: whoever reads a configuration may not
+    from stream.columns.counters.sequence_columns import SequenceColumns
+    from stream.columns.counters.values import CounterColumns
 
 #: Strings of a sequence lie behind each other, and their bytes are counted with 31 bits.
 BYTES_MAX = 1 << 30
@@ -97,8 +101,10 @@ class DeclaredCounters(ABC):
         return (*self.features, *self.joined, *self.catalogue_columns)
 
     @property
-    def counter_columns(self) -> CounterColumns:
+    def counter_columns(self) -> "CounterColumns":
         """What makes the columns of counters."""
+        from stream.columns.counters.values import CounterColumns
+
         return CounterColumns(
             self.declared,
             self.counters,
@@ -108,8 +114,10 @@ class DeclaredCounters(ABC):
         )
 
     @property
-    def sequence_columns(self) -> SequenceColumns:
+    def sequence_columns(self) -> "SequenceColumns":
         """What makes the columns of sequences."""
+        from stream.columns.counters.sequence_columns import SequenceColumns
+
         return SequenceColumns(self.declared, self.counts_bucket_ms, self.kept_keys)
 
     @property

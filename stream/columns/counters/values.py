@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from stream.columns.counters.counted import Columns, CountedValues, counted_by, counted_keys
+from stream.columns.counters.counted import CountedValues, counted_by
+from stream.columns.counters.counted_rows import Columns, counted_keys
 from stream.columns.counters.fading import Fading
 from stream.columns.counters.totals import CounterTotals, KeyTotals, faded
 from stream.columns.declaration import Feature

@@ -17,7 +17,7 @@ from learners.models import Encoder
 from stream import Partition, Record
 from stream.columns import Impressions, impression_schema
 from stream.columns.counters import KeyTotals, counter_keys
-from stream.columns.counters.counted import counted_keys
+from stream.columns.counters.counted_rows import counted_keys
 from stream.internal_topics import CountRecord, encode_counts
 from stream.log import MemoryLog, topic_specs
 from stream.monitoring import Loop

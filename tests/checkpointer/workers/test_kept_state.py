@@ -33,7 +33,7 @@ from stream.columns.counters import (
     no_sequences,
     updated,
 )
-from stream.columns.counters.counted import counted_keys
+from stream.columns.counters.counted_rows import counted_keys
 from stream.log import MemoryLog, topic_specs
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memfd_create")

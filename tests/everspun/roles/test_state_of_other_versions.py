@@ -10,7 +10,7 @@ import pytest
 
 from checkpointer.archive import Archive
 from checkpointer.store import Catalogue, Damaged, NewerFormat, open_store
-from everspun.commands.mistakes import SAID_IN_FULL, told
+from everspun.commands.mistakes import is_said_in_full, told
 from everspun.config import Config, loads
 from everspun.roles import has_begun, roles
 from labeler import FraudConfig
@@ -47,7 +47,7 @@ def config(tmp_path: Path) -> Config:
 def refused(error: BaseException, *words: str) -> None:
     line = told(error)
     assert line is not None
-    assert isinstance(error, SAID_IN_FULL), "no traceback in a role's log"
+    assert is_said_in_full(error), "no traceback in a role's log"
     assert "\n" not in line
     assert not [word for word in words if word not in line], line
 

@@ -11,7 +11,7 @@ from kafka.admin import NewTopic
 
 from everspun.audit import read_all
 from everspun.launcher import Broker, BrokerError, start_broker
-from everspun.launcher.broker import answers, why_not_embedded, why_not_kafka
+from everspun.launcher.broker import why_no_answer, why_not_embedded, why_not_kafka
 from stream.config import StreamConfig
 from stream.log.kafka import KafkaGroupReader, KafkaLog
 from stream.log.kafka_admin import Probe, check_topics, create_topics, theirs
@@ -151,11 +151,11 @@ def test_a_stopped_broker_leaves_no_process_and_may_start_again(tmp_path: Path):
     for end in (broker.stop, broker.kill):
         pid = broker.pid
         assert pid is not None
-        assert answers(broker.address)
+        assert why_no_answer(broker.address) is None
         end()
         with pytest.raises(ProcessLookupError):
             os.killpg(pid, 0)
-        assert not answers(broker.address)
+        assert why_no_answer(broker.address) is not None
         broker.restart()
     broker.stop()
     with pytest.raises(BrokerError, match="not started here"):
