@@ -6,10 +6,12 @@ passed its tests, a pulled fix was not in force. Here a kernel is stale as soon 
 that its own file imports, directly or not.
 """
 
+import fcntl
 import hashlib
 import os
 import re
 import tempfile
+import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -18,6 +20,11 @@ from typing import Any, ClassVar
 from numba.core import config
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 
+from stream.monitoring.time_limit import TimeLimit
+
+#: So long a process waits for another one that compiles what it wants; then it compiles as well.
+LOCK_S = 60.0
+_LOCK_LOOK_S = 0.05
 ROOT = Path(__file__).resolve().parents[2]
 _IMPORT = re.compile(
     r"^[ \t]*(?:from\s+([\w.]+)\s+import\s+(\(?[\w, ]*)|import\s+([\w.]+))", re.MULTILINE
@@ -142,6 +149,44 @@ class _Files(CompileResultCacheImpl):  # type: ignore[misc]
     _locator_classes: ClassVar[list[type]] = [_Locator]
 
 
+class _CompileLock:
+    """Held by the process that compiles a kernel, from the look that did not find it until it is
+    stored. Without it, processes that begin together compile the same kernels each for itself; and
+    two that store code for different arguments at once give both one file (Numba's index is read,
+    changed and written). It ends with its process, and a fork does not take it along."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file: int | None = None
+
+    def take(self) -> None:
+        """Returns when it is held, and without it after LOCK_S or where files take no locks."""
+        if self._file is not None:  # compiled for other arguments before these, in vain
+            return
+        try:
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return
+        limit = TimeLimit(LOCK_S)
+        while not limit.over:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):  # another process has it
+                time.sleep(_LOCK_LOOK_S)
+            except OSError:
+                break
+            else:
+                self._file = file
+                return
+        os.close(file)
+
+    def release(self) -> None:
+        """Closing its file ends a lock."""
+        file, self._file = self._file, None
+        if file is not None:
+            os.close(file)
+
+
 class _KernelCache(FunctionCache):  # type: ignore[misc]
     """Numba reads an index whole before it looks whether the index is stale, and an index names the
     classes of arguments: one of before a class was renamed could not be read, and the kernel not be
@@ -153,6 +198,24 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]
         super().__init__(function)
         index = self._cache_file
         index._version = f"{index._version} {index._source_stamp}"
+        self._lock = _CompileLock(f"{index._index_path}.lock")
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """What was compiled for these arguments, or None: then this process is to compile it, and
+        others wait for it."""
+        found = super().load_overload(sig, target_context)
+        if found is None:
+            self._lock.take()
+            found = super().load_overload(sig, target_context)
+            if found is not None:
+                self._lock.release()
+        return found
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        finally:
+            self._lock.release()
 
 
 def keep_compiled(dispatcher: Any, function: Callable[..., object]) -> None:

@@ -1,5 +1,6 @@
 """A compiled kernel is in force only as long as everything that was compiled into it."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -163,3 +164,58 @@ def test_what_was_compiled_for_a_class_of_another_name_is_not_looked_into(rooms:
     assert tell("Limits") == "42 [1]"
     assert tell("Bounds") == "42 []"
     assert tell("Bounds") == "42 [1]"
+
+
+TOGETHER = """
+import sys, time
+from pathlib import Path
+import stream.kernels.cache as kernel_cache
+
+kernel_cache.ROOT = Path(sys.path[0])
+kernel_cache.LOCK_S = float(sys.argv[1])
+import rooms.caller
+
+print("ready", flush=True)
+sys.stdin.readline()
+found = rooms.caller.twice(20)
+stats = rooms.caller.twice.stats
+print(found, sum(stats.cache_misses.values()), sum(stats.cache_hits.values()))
+"""
+
+
+def begun(rooms: Path, lock_s: float) -> "subprocess.Popen[str]":
+    """A process that is about to call a kernel."""
+    (rooms / "together.py").write_text(TOGETHER)
+    paths = os.pathsep.join([str(rooms), str(Path(kernel_cache.__file__).parents[2])])
+    process = subprocess.Popen(
+        [sys.executable, str(rooms / "together.py"), str(lock_s)],
+        env={**os.environ, "PYTHONPATH": paths, **UNCOMPILED},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_of_processes_that_begin_together_one_compiles(rooms: Path):
+    processes = [begun(rooms, 120.0) for _ in range(3)]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    said = sorted(process.communicate(timeout=120)[0].strip() for process in processes)
+    assert said == ["42 0 1", "42 0 1", "42 1 0"]
+
+
+def test_who_compiles_for_too_long_is_not_waited_for(rooms: Path):
+    first = begun(rooms, 120.0)
+    assert first.communicate("go\n", timeout=120)[0].strip() == "42 1 0"
+    (lock,) = rooms.rglob("caller.twice*.lock")
+    for compiled in rooms.rglob("*.nb?"):
+        compiled.unlink()
+    with lock.open("r+b") as held:
+        fcntl.lockf(held, fcntl.LOCK_EX)
+        second = begun(rooms, 0.2)
+        assert second.communicate("go\n", timeout=120)[0].strip() == "42 1 0"
