@@ -249,8 +249,13 @@ def _overdue(config: Config, shot: StatusSnapshot, reports: Mapping[str, Report]
     ]
 
 
-def room(path: str, free: int, total: int) -> list[str]:
-    """A disk that is nearly full."""
+def room(path: str, free: int, total: int, read_only: bool = False) -> list[str]:
+    """A disk that is nearly full, or takes nothing."""
+    if read_only:
+        return [
+            f"the disk of {path} is mounted read-only: after errors of the disk a kernel does so; "
+            f"dmesg, findmnt -T {path}"
+        ]
     if free >= min(ROOM_BYTES_MIN, ROOM_SHARE_MIN * total):
         return []
     return [

@@ -46,7 +46,7 @@ from paramserver.wire.frames import BadFrame, Body
 from paramserver.wire.key_cache import Sent
 from paramserver.wire.payload import Payload
 from paramserver.wire.staging import slices, split
-from paramserver.wire.tls import channel_credentials, wrapped
+from paramserver.wire.tls import channel_credentials, handshake_fault, wrapped
 from paramserver.wire.token import TokenFile, with_token
 
 #: Attempts of one call at a shard that does not listen or has no thread free, with growing pauses,
@@ -147,6 +147,8 @@ class Connection:
                     raise _Status(code, detail) from error
                 late = time.monotonic() + pause >= deadline
                 if code not in _AGAIN or late or attempt == ATTEMPTS_MAX:
+                    if fault := handshake_fault(str(error)):
+                        raise PortUnreachable(f"{method} at {self.address}: {fault}") from error
                     raise PortUnreachable(f"{detail} ({code.name.lower()})") from error
             time.sleep(pause)
             pause = min(2 * pause, self.config.retry_max_ms / 1_000)

@@ -14,6 +14,28 @@ from paramserver.config import ParamServerConfig
 log = logging.getLogger(__name__)
 
 
+#: Words of the library -> what is wrong, and where to look.
+FAULTS = {
+    "certificate required": "it asks callers for a certificate: paramserver.client_certificates",
+    "unknown ca": "it does not know the authority of this caller's paramserver.cert",
+    "certificate has expired": "its certificate has expired: renew paramserver.cert there",
+    "certificate is not yet valid": "its certificate holds from later on: is a clock off?",
+    "wrong_version_number": "it speaks no TLS: paramserver.cert is for all hosts, or for none",
+    "hostname": "its certificate names another host than the one by which it is called",
+    "certificate": "its certificate is of no authority in paramserver.ca: another cluster's, or "
+    "one of them was changed",
+}
+
+
+def handshake_fault(detail: str) -> str:
+    """What is wrong with the other end, in words, where a TLS handshake failed for it; else "". It
+    is told by what libraries say of it."""
+    said = detail.casefold()
+    if not any(word in said for word in ("handshake", "alert", "certificate verify", "hostname")):
+        return ""
+    return next((told for words, told in FAULTS.items() if words in said), "")
+
+
 class ServerTls:
     """A shard's side. A pair of files that does not fit together, as while they are being renewed,
     is passed over, and the one before serves on."""

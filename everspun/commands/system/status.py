@@ -114,7 +114,8 @@ def wrong(
             continue
         disks.add(device)
         usage = shutil.disk_usage(path)
-        found += referee.room(str(path), usage.free, usage.total)
+        read_only = bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+        found += referee.room(str(path), usage.free, usage.total, read_only)
     return found
 
 

@@ -178,6 +178,7 @@ def test_a_disk_is_nearly_full_by_its_own_size():
     assert "nearly full: 10.5 MB" in referee.room("/a", 10 << 20, 1 << 40)[0]
     assert referee.room("/a", 10 << 20, 24 << 20) == []
     assert referee.room("/a", 0, 24 << 20) != []
+    assert "mounted read-only" in referee.room("/a", 40 << 30, 1 << 40, read_only=True)[0]
 
 
 # --- a stream that stops

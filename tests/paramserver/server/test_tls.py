@@ -16,6 +16,7 @@ from paramserver.config import ParamServerConfig
 from paramserver.messages import Outcome, PullRequest
 from paramserver.ports import NotAuthorized, PortUnreachable, ProgressRequest
 from paramserver.wire import ServerTls, ShardClient, token
+from paramserver.wire.tls import FAULTS, handshake_fault
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl")
 
@@ -32,13 +33,13 @@ def authority(dir: Path, name: str) -> None:
     )
 
 
-def certificate(dir: Path, name: str, by: str = "ca") -> None:
+def certificate(dir: Path, name: str, by: str = "ca", days: int = 2) -> None:
     """`<name>.pem` and `<name>.key`, for localhost."""
     openssl(dir, f"req -newkey rsa:2048 -nodes -subj /CN={name} -keyout {name}.new -out {name}.csr")
     (dir / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
     openssl(
         dir,
-        f"x509 -req -in {name}.csr -CA {by}.pem -CAkey {by}.key -CAcreateserial -days 2 "
+        f"x509 -req -in {name}.csr -CA {by}.pem -CAkey {by}.key -CAcreateserial -days {days} "
         f"-extfile names -out {name}.made",
     )
     (dir / f"{name}.new").rename(dir / f"{name}.key")
@@ -125,9 +126,48 @@ def test_a_shard_of_another_authority_is_not_believed(
         stranger = ShardClient(
             f"localhost:{secured.port}", replace(secured, ca=str(made / "other.pem"))
         )
-        with pytest.raises(PortUnreachable):
+        with pytest.raises(PortUnreachable, match=r"of no authority in paramserver\.ca"):
             stranger.call(ProgressRequest("m"))
         stranger.close()
+
+
+def test_an_expired_certificate_is_said_in_words(
+    tmp_path: Path, made: Path, secured: ParamServerConfig
+):
+    certificate(made, "old", days=-1)
+    renew(secured, made, "old", "key", "pem")
+    with served(tmp_path, secured):
+        caller = ShardClient(f"localhost:{secured.port}", secured)
+        with pytest.raises(PortUnreachable) as refused:
+            caller.call(ProgressRequest("m"))
+        caller.close()
+    told = "its certificate has expired: renew paramserver.cert there"
+    assert str(refused.value) == f"Progress at localhost:{secured.port}: {told}"
+
+
+def test_a_shard_without_tls_is_said_in_words(tmp_path: Path, secured: ParamServerConfig):
+    with served(tmp_path, replace(secured, cert="", key="", ca="")):
+        caller = ShardClient(f"localhost:{secured.port}", secured)
+        with pytest.raises(PortUnreachable, match="it speaks no TLS"):
+            caller.call(ProgressRequest("m"))
+        caller.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: certificate has expired", 2),
+        ("certificate verify failed: Hostname mismatch, not valid for 'b'", 5),
+        ("Hostname Verification Check failed.", 5),
+        ("certificate verify failed: self-signed certificate in certificate chain", 6),
+        ("[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] tlsv13 alert certificate required", 0),
+        ("[SSL: TLSV1_ALERT_UNKNOWN_CA] tlsv1 alert unknown ca", 1),
+        ("Connection refused", None),
+        ("Socket closed", None),
+    ],
+)
+def test_what_libraries_say_of_a_handshake(said: str, told: int | None):
+    assert handshake_fault(said) == ("" if told is None else list(FAULTS.values())[told])
 
 
 def test_a_certificate_is_renewed_while_the_shard_serves(
