@@ -7,6 +7,8 @@ import logging
 import mmap
 import os
 import random
+import re
+import secrets
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -33,6 +35,8 @@ from stream import Backoff
 
 log = logging.getLogger(__name__)
 
+#: What a folder and the store call the system whose they are.
+SYSTEM = re.compile("[0-9a-f]{16}")
 #: `sync` looks whether it is to stop this often.
 SYNC_LOOK_S = 0.5
 
@@ -70,6 +74,7 @@ class StateDir:
         self._wanted: dict[str, bytes] = {}  # name in the store -> what it is to say
         self._changed = threading.Condition()
         self._revision = 0
+        self._system = ""  # whose folder and store are; "" = nobody has said so yet
         self.fault = ""  # why the store was not brought up to date, "" if it is, or will be at once
         for name in os.listdir(self.path):
             if name.startswith("."):  # of a write that was killed
@@ -89,7 +94,9 @@ class StateDir:
         would begin as the same.
         """
         kept = self._kept_incarnation()
-        incarnation = next_incarnation(kept, self._stored_incarnation(), begun)
+        stored, system = self._stored_copy()
+        self._system = self._own_system(system)
+        incarnation = next_incarnation(kept, stored, begun)
         self._keep(incarnation, alone=kept is not None)
         return incarnation
 
@@ -117,20 +124,49 @@ class StateDir:
             )
         return int(text)
 
-    def _stored_incarnation(self) -> int | None:
+    def _stored_copy(self) -> tuple[int | None, str | None]:
+        """The last incarnation that the store knows of, None = of none; and the system that it
+        names, "" = none, None = it cannot be read now."""
         if self._stored is None:
-            return None
+            return None, None
         try:
             data = self._stored.read(self._incarnation_name)
         except OSError:
             if self._kept_incarnation() is None:
                 raise
-            return None  # the folder knows
+            return None, None  # the folder knows
         try:
-            return None if data is None else int(json.loads(data)["incarnation"])
-        except (KeyError, TypeError, ValueError):
+            said = {} if data is None else json.loads(data)
+            return None if data is None else int(said["incarnation"]), str(said.get("system", ""))
+        except (AttributeError, KeyError, TypeError, ValueError):
             log.warning("%s in the store cannot be read: %r", self._incarnation_name, data)
-            return None
+            return None, ""
+
+    def _own_system(self, stored: str | None) -> str:
+        """Whose folder and store are from now on (S2g): whom the store names, else whom the folder
+        does, else a new one. Of another system's folder the orders are put aside, before it is
+        called this one's."""
+        path, orders = self.path / "system", self.path / "orders.json"
+        here = path.read_bytes().decode("ascii", "replace").strip() if path.exists() else ""
+        if not SYSTEM.fullmatch(here):  # as a power cut may leave it
+            here = ""
+        if stored is None or (here and here == stored):
+            return here
+        own = stored or here or secrets.token_hex(8)
+        if here not in ("", own):
+            log.warning(
+                "%s was another system's (%s, this one's %s): its incarnation counts, its orders "
+                "do not, and are in orders-%s.json; if a volume was mounted at a wrong place, stop",
+                *(self.path, here, own, here),
+            )
+            with suppress(FileNotFoundError):
+                orders.rename(self.path / f"orders-{here}.json")
+        try:
+            if here != own:
+                write_durably(path, [own.encode()])
+        except OSError as error:  # a full disk: the next start may do
+            log.warning("%s: whose it is cannot be kept: %s", path, error)
+        return own
 
     @property
     def _incarnation_name(self) -> str:
@@ -146,7 +182,8 @@ class StateDir:
         except OSError as error:
             fault = error
         if self._stored is not None:
-            data = json.dumps({"incarnation": incarnation}).encode()
+            named = {"system": self._system} if self._system else {}
+            data = json.dumps({"incarnation": incarnation, **named}).encode()
             try:
                 self._stored.write(self._incarnation_name, data)
                 kept = True

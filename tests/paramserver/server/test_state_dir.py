@@ -1,6 +1,8 @@
 """What a shard finds again when its folder, or the store's copy, is lost or behind (S2, K5, K6)."""
 
+import json
 import shutil
+import tempfile
 import threading
 from pathlib import Path
 
@@ -123,7 +125,7 @@ def test_a_store_that_fails_delays_nothing_where_the_folder_knows(tmp_path):
     eventually(lambda: state.fault or None)
     stored.writes = None
     assert state.wait_stored(30)
-    assert stored.files["shard-0.json"] == b'{"incarnation": 2}'
+    assert json.loads(stored.files["shard-0.json"])["incarnation"] == 2
     eventually(lambda: not state.fault or None)
     stop.set()
     thread.join()
@@ -199,3 +201,71 @@ def test_a_shard_that_began_too_low_ends_and_begins_above(tmp_path: Path):
     assert "has seen 41" in str(failure[0])
     assert state.next_incarnation() == 42
     state.close()
+
+
+def order(state, stored, level):
+    state.keep_settings({"m": OperatorSettings(staleness=level)})
+    for name, data in list(state._wanted.items()):  # as `sync` does
+        stored.write(name, data)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 1), st.integers(0, 2), st.none() | st.integers(0, 9)), max_size=12
+    )
+)
+def test_wherever_a_volume_is_mounted_a_shard_obeys_its_own_orders_alone(starts):
+    """Two systems, and three volumes that either may find at its place (S2g)."""
+    systems, said, newest = [Stored(), Stored()], [None, None], [0, 0]
+    whose = {}  # volume -> the system that had it last
+    with tempfile.TemporaryDirectory() as root:
+        for system, volume, level in starts:
+            stored = systems[system]
+            if volume in whose and not stored.files:
+                continue  # a system that knows nothing takes a volume for its own
+            whose[volume] = system
+            state = StateDir(f"{root}/{volume}", 0, stored)
+            incarnation = state.next_incarnation()
+            assert incarnation > newest[system]
+            newest[system] = incarnation
+            found = state.settings().get("m")
+            assert (None if found is None else found.staleness) == said[system]
+            if level is not None:
+                order(state, stored, level)
+                said[system] = level
+            state.close()
+
+
+def test_orders_of_another_system_are_put_aside_and_named(tmp_path, caplog):
+    ours, theirs = Stored(), Stored()
+    state = StateDir(str(tmp_path / "ours"), 0, ours)
+    state.next_incarnation()
+    order(state, ours, 1)
+    state.close()
+    other = StateDir(str(tmp_path / "theirs"), 0, theirs)
+    other.next_incarnation()
+    for level in (5, 6, 7):
+        order(other, theirs, level)
+    other.close()
+
+    state = StateDir(str(tmp_path / "theirs"), 0, ours)  # mounted at a wrong place
+    state.next_incarnation()
+    assert "was another system's" in caplog.text
+    assert state.settings()["m"].staleness == 1
+    assert len(list(state.path.glob("orders-*.json"))) == 1, "nothing of theirs is lost"
+    state.close()
+
+
+def test_a_folder_and_a_store_of_an_older_version_are_taken_as_they_are(tmp_path):
+    stored = Stored()
+    state = opened(tmp_path, stored)
+    state.next_incarnation()
+    order(state, stored, 3)
+    stored.files["shard-0.json"] = b'{"incarnation": 1}'  # an older version ran in between
+    (state.path / "system").write_bytes(b"\0" * 16)
+    state.close()
+    again = opened(tmp_path, stored)
+    assert again.next_incarnation() == 2
+    assert again.settings()["m"].staleness == 3
+    assert json.loads(stored.files["shard-0.json"])["system"] == (again.path / "system").read_text()
+    again.close()
