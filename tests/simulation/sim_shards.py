@@ -60,6 +60,7 @@ class ShardNode(Process):
         self.fate = random.Random(f"state/{world.seed}/{index}")
         self.core: Shard
         self.clocks: Clocks | None = None
+        self.settings_revision = 0
 
     def boot(self) -> None:
         """A store that does not say what it must ends the process, and it is started again."""
@@ -82,7 +83,9 @@ class ShardNode(Process):
                 self.core.incarnation, SHARDS, s, lease_ms=LEASE_MS, stated_max_ms=120_000
             )
             self.clocks.remap(self.core.slot_map.epoch, self.core.slot_map.shards)
-            self.clocks.load_settings(self.kept_settings().models)
+            kept = self.kept_settings()
+            self.clocks.load_settings(kept.models)
+            self.settings_revision = kept.revision
             self.watch.leased.clear()  # a lease is lost with its clock holder (K7)
             self.sender = AllowListSender(self.clocks)
             self._tell_shards()
@@ -320,7 +323,8 @@ class ShardNode(Process):
 
     def keep_settings(self) -> None:
         assert self.clocks is not None
-        data = encode_settings(self.clocks.settings, self.kept_settings().revision + 1)
+        self.settings_revision += 1
+        data = encode_settings(self.clocks.settings, self.settings_revision)
         self.disk["orders"] = data
         self.to_store("orders.json", data)
 
