@@ -140,6 +140,8 @@ class Adder:
         batch = decode_examples(record.value) if record.value else None
         found, start = at.chains[kind].fold(header.start, header.end, header.barrier or None)
         self.dangling += found is Fold.DANGLES
+        if kind == LABEL and header.start == header.end == start:  # of a silence (J4b)
+            at.arrival_ms = max(at.arrival_ms, header.arrival_max_ms)
         if found is not Fold.EXTENDS:
             return
         if kind == LABEL:

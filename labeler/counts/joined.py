@@ -108,6 +108,10 @@ class JoinedCounts:
         """The last bucket that an impression of this arrival is given."""
         return max((arrival_ms - self._stream.wait_ms) // self._bucket_ms, 0) - 1
 
+    def bucket_at(self, arrival_ms: int) -> int:
+        """The one that it lies in: those before it wait no more for who says so (J2)."""
+        return arrival_ms // self._bucket_ms
+
     def covers(self, arrival_ms: int) -> bool:
         """Whether all that it is given is known, and still held."""
         return self._base <= self.bucket_of(arrival_ms) <= self.bucket

@@ -70,6 +70,11 @@ class Boundaries:
             deadline = int(records["arrival_ms"][int(np.searchsorted(up_to, rows))])
         return BatchRange(self.start, position(int(records["offset"][same])), rows, deadline, last)
 
+    @property
+    def first_arrival_ms(self) -> int:
+        """Of the first record at `start`; 0 while there is none."""
+        return int(self.ahead.records["arrival_ms"][0]) if len(self.ahead) else 0
+
     def known_deadline_arrival_ms(self) -> int | None:
         """A lower bound of the next range's `deadline_arrival_ms` while it is open; None = nothing
         known.

@@ -315,8 +315,11 @@ class PartitionLabeler:
             return self._wait("window")
         if self._verdict_index is not None and self._verdict_index.low_ms <= deadline_ms:
             return self._wait("verdicts")
-        if self.counts is not None and self.counts.waits(batch_range.arrival_max_ms):
-            return self._wait("counts")
+        if self.counts is not None:
+            if silence := self._silence_before(batch_range, self.counts):
+                return silence
+            if self.counts.waits(batch_range.arrival_max_ms):
+                return self._wait("counts")
         if self.catalogues is not None and self.catalogues.waits(batch_range.arrival_max_ms):
             return self._wait("catalogue")
         return self._batch(batch_range)
@@ -349,6 +352,15 @@ class PartitionLabeler:
         self.point = replace(self.point, barrier=period)
         header = self._emitter.barrier(self._header(self.point.start, barrier=period), at_ms)
         return Emission(header, b"", (), at_ms)
+
+    def _silence_before(self, batch_range: BatchRange, counts: PartitionCounts) -> Emission | None:
+        """J4b: an empty range that says until when nothing arrived, where the next one would wait
+        for itself."""
+        first_ms = self._impressions_buffer.boundaries.first_arrival_ms
+        if not self._labels.is_first or not counts.silence(first_ms, batch_range.arrival_max_ms):
+            return None
+        header = replace(self._header(self.point.start), arrival_max_ms=first_ms)
+        return Emission(header, b"", (), first_ms)
 
     def _batch(self, batch_range: BatchRange) -> Emission:
         taken = self._impressions_buffer.take(batch_range)

@@ -32,6 +32,14 @@ def not_waited_for() -> list[Patch]:
     return [replaced(PartitionCounts.waits, bad)]
 
 
+@bug("labels wait for themselves", "a silence is not said (J4b)", first=2000506, step=1 << 20)
+def waits_for_itself() -> list[Patch]:
+    def bad(self: PartitionCounts, first_ms: int, arrival_ms: int) -> bool:
+        return False
+
+    return [replaced(PartitionCounts.silence, bad)]
+
+
 @bug("bucket closed by the first partition", "the others come too late (J2)", **SEEDS)
 def closed_early() -> list[Patch]:
     low = property(

@@ -72,6 +72,8 @@ class CountedWatch:
     def _examples(self, p: int, record: Record) -> None:
         header, at = header_of(record.headers), self.partitions[p]
         kind, end = kind_of(header.chain), at.ends.get(kind_of(header.chain), 0)
+        if kind == LABEL and at.arrival_ms and header.start == header.end == end:  # J4b
+            at.arrival_ms = max(at.arrival_ms, header.arrival_max_ms)
         if not header.start <= end < header.end:
             return
         at.ends[kind] = header.end
