@@ -16,7 +16,6 @@ from paramserver.config import ParamServerConfig
 from paramserver.messages import Outcome, PullRequest
 from paramserver.ports import NotAuthorized, PortUnreachable, ProgressRequest
 from paramserver.wire import ServerTls, ShardClient, token
-from paramserver.wire.tls import FAULTS, handshake_fault
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl")
 
@@ -151,23 +150,6 @@ def test_a_shard_without_tls_is_said_in_words(tmp_path: Path, secured: ParamServ
         with pytest.raises(PortUnreachable, match="it speaks no TLS"):
             caller.call(ProgressRequest("m"))
         caller.close()
-
-
-@pytest.mark.parametrize(
-    ("said", "told"),
-    [
-        ("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: certificate has expired", 2),
-        ("certificate verify failed: Hostname mismatch, not valid for 'b'", 5),
-        ("Hostname Verification Check failed.", 5),
-        ("certificate verify failed: self-signed certificate in certificate chain", 6),
-        ("[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] tlsv13 alert certificate required", 0),
-        ("[SSL: TLSV1_ALERT_UNKNOWN_CA] tlsv1 alert unknown ca", 1),
-        ("Connection refused", None),
-        ("Socket closed", None),
-    ],
-)
-def test_what_libraries_say_of_a_handshake(said: str, told: int | None):
-    assert handshake_fault(said) == ("" if told is None else list(FAULTS.values())[told])
 
 
 def test_a_certificate_is_renewed_while_the_shard_serves(
