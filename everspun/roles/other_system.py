@@ -4,10 +4,10 @@ Two systems that were given one topic prefix by mistake would be one group of la
 learners: each would train on half the partitions, and none would say so.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from stream import HASH_KEY, Record, show_ms
+from stream import HASH_KEY, Record, label_chain, offset_of, show_ms
 
 if TYPE_CHECKING:
     from checkpointer.store import Announcement
@@ -56,6 +56,23 @@ def other_model(
         f"its own, or, if it is that system's, its checkpointer.root; "
         f"checkpointer.takes_over = {other!r} begins anew where those are gone for good"
     )
+
+
+def other_inputs(
+    vector: Mapping[str, int], ends: Mapping[int, int], topic: str, model: str, root: str
+) -> str:
+    """Why the checkpointer of a model must not begin; "" = it may. `vector`: how far its newest
+    checkpoint has learned each chain; `ends`: where each partition of impressions ends."""
+    for p, end in sorted(ends.items()):
+        learned = vector.get(label_chain(p), 0)
+        if offset_of(learned) > end:
+            return (
+                f"model {model!r} has learned {topic}[{p}] up to offset {offset_of(learned)}, by "
+                f"its newest checkpoint in checkpointer.root = {root!r}, and the topic ends at "
+                f"{end}: the checkpoints are another system's, so give this one a checkpointer.root"
+                f" or model.name of its own; or the topic was made anew, and is waited for (C7k)"
+            )
+    return ""
 
 
 def root_of(announcement: "Announcement") -> str:

@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from everspun.config import Config
-from everspun.roles.other_system import OtherSystem, other_labels, other_model, root_of
+from everspun.roles.other_system import (
+    OtherSystem,
+    other_inputs,
+    other_labels,
+    other_model,
+    root_of,
+)
 from labeler.io import TailReader
 from stream import SIGNALS_PARTITIONS, Backoff, Partition, Record
 from stream.hashing import key_id
@@ -64,6 +70,7 @@ def refuse_other_system(config: Config, roles: Collection[str], log: Log) -> Non
             _refuse(other_labels(topic, last, own, config.labeler.takes_over))
     if "checkpointer" in roles:
         _refuse(_other_model(config, log, _in_store(config)))
+        _refuse(_other_inputs(config, log))
     elif "learner" in roles:
         # A learner needs no store, and one at the same address is not asked.
         in_store = _in_store(config)
@@ -108,6 +115,23 @@ def _other_model(config: Config, log: Log, is_here: "Callable[[Announcement], bo
             size *= MORE
     finally:
         tail.close()
+
+
+def _other_inputs(config: Config, log: Log) -> str:
+    from checkpointer.store import Catalogue, open_store
+
+    topic, root, model = config.stream.impressions, config.checkpointer.root, config.model.name
+    head = Catalogue(open_store(root), model).head()
+    if head is None:
+        return ""
+    reader = log.reader()
+    try:
+        ends = reader.end_offsets([Partition(topic, p) for p in range(config.stream.partitions)])
+    finally:
+        reader.close()
+    return other_inputs(
+        head.vector, {p.partition: end for p, end in ends.items()}, topic, model, root
+    )
 
 
 def _taker(announced: "list[Announcement]", model: str) -> Callable[[list[Record]], None]:

@@ -13,6 +13,7 @@ from staged_run import STAGES, WITHOUT_TORCH, Run, stage
 from everspun.config import Config
 from everspun.hash_secret import path_of
 from everspun.roles import OtherSystem, refuse_other_system
+from stream.log import KafkaLog, create_topics
 
 pytestmark = [pytest.mark.kafka, pytest.mark.processes, pytest.mark.timeout(400)]
 
@@ -76,6 +77,10 @@ def systems_that_may_go_on(first: Run) -> None:
     refuse_other_system(another, ("learner", "checkpointer"), log)
     with pytest.raises(OtherSystem, match=MODEL):
         refuse_other_system(empty, ("checkpointer",), log)
+    elsewhere = replace(config, stream=replace(config.stream, topic_prefix="e" + first.dir.name))
+    create_topics(elsewhere.stream)
+    with pytest.raises(OtherSystem, match="the checkpoints are another system's"):
+        refuse_other_system(elsewhere, ("checkpointer",), KafkaLog(elsewhere.stream))
     gone = replace(empty.checkpointer, takes_over=config.checkpointer.root)
     refuse_other_system(replace(empty, checkpointer=gone), ("checkpointer",), log)
 

@@ -8,9 +8,15 @@ from hypothesis import strategies as st
 
 from checkpointer.store import Announcement
 from everspun.config import Config, loads
-from everspun.roles.other_system import OtherSystem, other_labels, other_model, root_of
+from everspun.roles.other_system import (
+    OtherSystem,
+    other_inputs,
+    other_labels,
+    other_model,
+    root_of,
+)
 from everspun.roles.owner_check import FIRST, refuse_other_system
-from stream import HASH_KEY, Partition, Record
+from stream import HASH_KEY, Partition, Record, label_chain, position
 from stream.hashing import key_id
 from stream.log import MemoryLog
 
@@ -73,6 +79,18 @@ def test_a_store_that_is_gone_for_good_is_named_and_passed_over():
 
 def test_the_root_is_what_stands_before_the_model():
     assert root_of(announced("1-x", "/var/a/shop")) == "/var/a/shop"
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=4))
+def test_a_checkpoint_that_has_learned_beyond_the_log_is_another_systems(
+    learned_and_ends: list[tuple[int, int]],
+):
+    vector = {label_chain(p): position(to) for p, (to, _) in enumerate(learned_and_ends)}
+    ends = {p: end for p, (_, end) in enumerate(learned_and_ends)}
+    said = other_inputs(vector, ends, "shop-impressions", "shop", "/root")
+    beyond = [p for p, (to, end) in enumerate(learned_and_ends) if to > end]
+    assert (f"has learned shop-impressions[{beyond[0]}]" in said) if beyond else said == ""
+    assert not other_inputs({}, ends, "shop-impressions", "shop", "/root")
 
 
 @dataclass
