@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 from numba.core import config
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 
-from stream.monitoring.time_limit import TimeLimit
+from stream.monitoring import TimeLimit
 
 #: So long a process waits for another one that compiles what it wants; then it compiles as well.
 LOCK_S = 60.0
