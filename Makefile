@@ -7,22 +7,25 @@ READY  := $(VENV)/.ready
 # Compiled modules are kept, whatever the shell says: each test run and each role would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-seeds test-outside quick slow planted soak check lint types proto constraints docs site clean
+.PHONY: demo test test-seeds test-others test-outside quick slow planted soak check lint types proto constraints docs site clean
 
 demo: $(READY)            ## the main job on a real log, with an audit and a report at the end
 	$(BIN)/everspun demo
 
-# Tests over brokers and processes wait for other programs: half of their time nothing computes, so three run at once,
-# each with brokers, ports and folders of its own, and the simulator's seeds, at a lower priority, beside them. On a busy
+# Tests wait for other programs, so the simulator's seeds run beside them all, at a lower priority. Those over brokers and
+# processes wait half of their time: three run at once, each with brokers, ports and folders of its own. On a busy
 # machine one may run out of time. What failed there is tried once more, alone, and must pass then. Tests of the cores get no
 # second try, and come first: roles find their kernels compiled. Those of the longest time limit begin first.
 OUTSIDE := (kafka or processes) and not soak and not slow
 OUTSIDE_FILES = $(shell grep -rlE "mark\.(kafka|processes)" tests --include="test_*.py")
 CORES   := not kafka and not processes and not soak and not slow and not simulator and not planted
 
-test: $(READY)            ## every test but slow, planted and soak: 10 to 15 minutes on 2 cores
+test: $(READY)            ## every test but slow, planted and soak: about 10 minutes on 2 cores
+	+$(MAKE) --jobs 2 --output-sync=line test-seeds test-others
+
+test-others: $(READY)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "$(CORES)"
-	+$(MAKE) --jobs 2 --output-sync=line test-seeds test-outside
+	+$(MAKE) test-outside
 
 test-seeds: $(READY)
 	nice -n 10 $(BIN)/python -m pytest -q -p no:cacheprovider -m simulator tests/simulation
