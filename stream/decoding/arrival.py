@@ -281,13 +281,15 @@ def judge_event_times(
     `age_max_ms`) for every row (T3), int8 (n,).
 
     `stamp_ms` (n,): the timestamps of the rows' records. One that stands back behind its arrival by
-    more than `skew_ms` says that the log's own clock is or was wrong: then nobody is refused who is
-    right by the timestamp, and nobody who is ahead by less than `age_max_ms`.
+    more than `skew_ms`, or ahead of it since it was not believed, says that the log's own clock is
+    or was wrong: then nobody is refused who is right by the timestamp that stands back, and nobody
+    who is ahead by less than `age_max_ms`.
     """
     ahead_ms = ts_ms - arrival_ms
     allowed_ms, behind_ms = np.full(len(ts_ms), skew_ms, np.int64), -ahead_ms
     if stamp_ms is not None:
-        allowed_ms[stamp_ms < arrival_ms - skew_ms] = max(skew_ms, age_max_ms)
+        wrong = (stamp_ms < arrival_ms - skew_ms) | (stamp_ms > arrival_ms)
+        allowed_ms[wrong] = max(skew_ms, age_max_ms)
         behind_ms = np.minimum(arrival_ms, stamp_ms) - ts_ms
     verdict = np.where(
         ahead_ms > allowed_ms, TIME_AHEAD, np.where(behind_ms > age_max_ms, TIME_BEHIND, TIME_FINE)

@@ -50,5 +50,6 @@ def record_times(record: Record) -> tuple[int, int]:
 
 
 def timely(ts_ms: int, arrival_ms: int, stamp_ms: int, c: StreamConfig) -> bool:
-    ahead = c.skew_ms if stamp_ms >= arrival_ms - c.skew_ms else max(c.skew_ms, c.age_max_ms)
+    right = arrival_ms - c.skew_ms <= stamp_ms <= arrival_ms
+    ahead = c.skew_ms if right else max(c.skew_ms, c.age_max_ms)
     return min(arrival_ms, stamp_ms) - c.age_max_ms <= ts_ms <= arrival_ms + ahead

@@ -314,3 +314,14 @@ def test_a_record_whose_timestamp_stands_back_gets_the_benefit_of_the_doubt():
         TIME_FINE,
         TIME_BEHIND,
     ]
+
+
+def test_so_does_one_whose_timestamp_jumped_and_was_not_believed():
+    arrival, stamp = np.full(4, 10_000, np.int64), np.full(4, 10_000 + DAY, np.int64)
+    ts = np.array([10_500, 10_501, 9_500, 9_499], np.int64)
+    assert judge_event_times(ts, arrival, SKEW, 500, stamp).tolist() == [
+        TIME_FINE,
+        TIME_AHEAD,
+        TIME_FINE,
+        TIME_BEHIND,
+    ]
