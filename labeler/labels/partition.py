@@ -315,11 +315,10 @@ class PartitionLabeler:
             return self._wait("window")
         if self._verdict_index is not None and self._verdict_index.low_ms <= deadline_ms:
             return self._wait("verdicts")
-        if self.counts is not None:
-            if silence := self._silence_before(batch_range, self.counts):
-                return silence
-            if self.counts.waits(batch_range.arrival_max_ms):
-                return self._wait("counts")
+        if self.counts is not None and (silence := self._silence_before(batch_range, self.counts)):
+            return silence
+        if self.counts is not None and self.counts.waits(batch_range.arrival_max_ms):
+            return self._wait("counts")
         if self.catalogues is not None and self.catalogues.waits(batch_range.arrival_max_ms):
             return self._wait("catalogue")
         return self._batch(batch_range)
@@ -354,8 +353,7 @@ class PartitionLabeler:
         return Emission(header, b"", (), at_ms)
 
     def _silence_before(self, batch_range: BatchRange, counts: PartitionCounts) -> Emission | None:
-        """J4b: an empty range that says until when nothing arrived, where the next one would wait
-        for itself."""
+        """J4b: says until when nothing arrived, where the next range would wait for itself."""
         first_ms = self._impressions_buffer.boundaries.first_arrival_ms
         if not self._labels.is_first or not counts.silence(first_ms, batch_range.arrival_max_ms):
             return None
@@ -384,9 +382,8 @@ class PartitionLabeler:
         passed_ms = batch_range.arrival_max_ms - (
             self.point.arrival_max_ms or batch_range.arrival_max_ms
         )
-        self._move(
-            batch_range, passed
-        )  # from here on the index of verdicts may have forgotten what the ruling names
+        # from here on the index of verdicts may have forgotten what the ruling names
+        self._move(batch_range, passed)
         if not is_first:
             share = self.point.share.add(
                 said.late, said.on_time, passed_ms, self._stream.late_share_half_life_ms

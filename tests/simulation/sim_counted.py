@@ -93,7 +93,8 @@ class CountedWatch:
             sign = -1 if kind == RETRACT else 1
             bucket = at.arrival_ms // size
             self.kept.add(row, bucket, sign)
-            self.rows.append(Row(bucket, row["arrival_ms"] // size, values, sign, row["label"] > 0))
+            arrived = min(bucket, row["arrival_ms"] // size)  # a late row may come before its label
+            self.rows.append(Row(bucket, arrived, values, sign, row["label"] > 0))
 
     def _counts(self, record: Record) -> None:
         found = self.parts.add(decode_counts(record), record.offset)
