@@ -94,16 +94,13 @@ class PartitionLabeler:
         self._aside = aside[0]
         self._impressions_buffer = ImpressionBuffer(stream, point)
         name = f"{self._strategy.kind}/{stream.clicks}/{partition}"
-        decides = f"{self._config_hash};{point.topic_ids.get(stream.clicks, '')}" + "".join(
-            f";{w}" for w in said[1]
-        )
-        pages = reading.pages
-        copy = ClickCopy(pages, name, decides, aside[1]) if pages is not None else None
+        decides = [self._config_hash, point.topic_ids.get(stream.clicks, ""), *map(str, said[1])]
+        pages, known = reading.pages, ";".join(decides)
+        copy = ClickCopy(pages, name, known, aside[1]) if pages is not None else None
         limits = (labeler.pending_clicks_bytes_max, labeler.click_page_rows)
         self.clicks = ClickBuffer(stream, point, copy, *limits)
-        self._clicks_intake = clicks_intake(
-            partition, stream, self.clicks.arrival_max_ms, aside[1], said[1]
-        )
+        arrival_max_ms = self.clicks.arrival_max_ms
+        self._clicks_intake = clicks_intake(partition, stream, arrival_max_ms, aside[1], said[1])
         self._labels = RangeLabeler(stream, self._strategy, self.clicks)
         self.use(verdict_index)
 
