@@ -89,6 +89,9 @@ BREAKER_FAULTS = 2
 COPY_RESTARTS = 3
 #: In every fourth seed a learner sleeps for longer than its lease, and keeps its partitions.
 EXPULSION = 1
+#: In live seeds from here on, of this remainder by 6 (some with counters), the broker stands still
+#: for longer than labels wait, and with it all heartbeats.
+NIGHTS_FROM, NIGHTS = 1_000, 4
 #: In others the fraud filter dies while its rows are on their way to the changelogs.
 CUT_SHORT = 2
 
@@ -105,6 +108,7 @@ def plan(scenario: Scenario, span_ms: int) -> list[Fault]:
         faults += _of_stores(scenario.seed, span_ms)
     faults += _of_breakers(scenario, span_ms, rng)
     faults += _of_labelers(scenario, span_ms, rng)
+    faults += _of_nights(scenario, span_ms)
     return sorted(faults, key=lambda f: f.at_ms)
 
 
@@ -225,6 +229,16 @@ def _of_labelers(scenario: Scenario, span_ms: int, rng: random.Random) -> list[F
             )
             faults.append(Fault(at, kind, "labeler", rng.randrange(2), rng.randrange(100, 1000), 0))
     return faults
+
+
+def _of_nights(scenario: Scenario, span_ms: int) -> list[Fault]:
+    """A silence of all partitions (J4b), drawn apart from the rest."""
+    s = scenario
+    if s.seed < NIGHTS_FROM or s.seed % 6 != NIGHTS or s.retention or s.clocks_ahead:
+        return []
+    rng = random.Random(f"night/{s.seed}")
+    at, for_ms = rng.randrange(span_ms // 2), s.stream.wait_last_ms + rng.randrange(2_000, 8_000)
+    return [Fault(at, "sleep", "broker", 0, for_ms, 0)]
 
 
 def _of_stores(seed: int, span_ms: int) -> list[Fault]:

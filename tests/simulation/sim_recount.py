@@ -24,6 +24,7 @@ class Recount:
         self.ends: dict[str, int] = {}
         self.counts: dict[tuple[str, str, int], list[int]] = {}  # -> [views, clicks]
         self.counted = 0  # records of `signals`
+        self.read_to = self.rows_to = 0  # offsets in it that were read, and in lives before this
         self.said: set[str] = set()  # ids of verdicts in the log
         self.watermarks: dict[str, int] = {}  # input -> the highest in the log
         self.decided: dict[
@@ -50,6 +51,7 @@ class Recount:
 
     def decides(self, step: FilterStep, number: int) -> None:
         """The filter has decided this; its watermarks carry the number."""
+        self.read_to = max(self.read_to, step.next_offset)
         for verdict in step.verdicts:
             if verdict.id not in self.said:
                 self.decided[verdict.id] = number
@@ -57,6 +59,7 @@ class Recount:
     def forgets(self) -> None:
         """The filter begins anew: what it had decided and not said, it will decide again."""
         self.decided.clear()
+        self.rows_to = self.read_to
 
     # --- counts ---
 
@@ -67,13 +70,15 @@ class Recount:
         signals: list[Record],
     ) -> None:
         """The fold position is about to be written: everything below it is counted once, and
-        said."""
+        said. While it is behind what an earlier life has read, so may rows be that are ahead."""
         if self.decided:
             raise Violation(
                 "F2",
                 f"verdict {next(iter(self.decided))} counts as said, and does not stand in the log",
             )
         self._count(signals[: step.next_offset])
+        if step.next_offset < self.rows_to:
+            return
         oldest = step.settled - FRAUD.span
         there = {key: counts[:2] for key, counts in counted.items() if key[2] >= oldest}
         expected = {k: v for k, v in self.counts.items() if k[2] >= oldest and k[0]}
