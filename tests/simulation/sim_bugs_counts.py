@@ -32,7 +32,7 @@ def not_waited_for() -> list[Patch]:
     return [replaced(PartitionCounts.waits, bad)]
 
 
-@bug("labels wait for themselves", "a silence is not said (J4b)", first=2000506, step=1 << 20)
+@bug("labels wait for themselves", "a silence is not said (J4b)", first=1006, step=12)
 def waits_for_itself() -> list[Patch]:
     def bad(self: PartitionCounts, first_ms: int, arrival_ms: int) -> bool:
         return False
