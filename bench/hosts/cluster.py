@@ -292,7 +292,7 @@ def measure(chosen: argparse.Namespace, console: Console) -> dict[str, Any]:
             brokers.stop()
         console.log(f"loopback: {_said(plain)}")
         with Cluster(dir / "learning", chosen.latency_ms, STANDING_MS) as cluster:
-            far = _learned(cluster, chosen.impressions, console)
+            kind, far = cluster.network.kind, _learned(cluster, chosen.impressions, console)
         console.log(f"cluster: {_said(far)}")
         with Cluster(dir / "faults", chosen.latency_ms, KILLED_MS) as cluster:
             found = _of_faults(cluster, chosen, console)
@@ -300,6 +300,7 @@ def measure(chosen: argparse.Namespace, console: Console) -> dict[str, Any]:
         "ratio_loopback": round(_per_second(far) / _per_second(plain), 3),
         "cpu_ratio": round(_cpu_ms_each(far) / _cpu_ms_each(plain), 3),
         **found,
+        "hosts": sorted({kind, found["hosts"]}),
         "loopback": [vars(one) for one in plain],
         "cluster": [vars(one) for one in far],
         "seconds": round(time.monotonic() - began, 1),

@@ -34,7 +34,9 @@ class Network:
     _wires: subprocess.Popen[str] | None = None
 
     def begin(self) -> None:
-        """Make the namespaces; where that is not allowed, loopback has an address for each."""
+        """Make the namespaces; where that is not allowed, loopback has an address for each. Those
+        of a run that was killed are removed."""
+        self.end()
         try:
             self._namespaces()
         except (OSError, subprocess.CalledProcessError) as error:
