@@ -47,8 +47,8 @@ planted: $(READY)         ## every planted bug must be caught within 100 seeds
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m planted tests/simulation
 
 soak: $(READY)            ## 20,000 fresh seeds of the simulator, in parts that add up: end it, and begin it again
-	$(BIN)/python tests/simulation/run.py --start 1000000 --seeds 20000 --jobs 2 --keep-going \
-		--state var/seeds.json
+	$(BIN)/python tests/simulation/run.py --start 2000000 --seeds 20000 --jobs 2 --keep-going \
+		--state tests/simulation/soaked.json
 
 check: lint types site test    ## what .ci/run runs
 

@@ -1,7 +1,8 @@
 """What a long run of seeds has come to, kept in a file so that it goes on where it was ended.
 
-One JSON object. Parts add up: a seed is counted once, under the commit that ran it, however often
-the run was ended and by however many commits it was done.
+One JSON object. Parts add up: a seed is counted once, under the commit that ran it first, however
+often the run was ended and by however many commits it was done. What failed is run again, and fails
+no more once it is put right.
 """
 
 import json
@@ -48,7 +49,8 @@ class RunState:
             raise ValueError(f"{path} holds no state of a run of seeds: {error!r}") from error
 
     def remaining(self, seeds: range) -> Iterator[int]:
-        """Those of them that no part has run yet."""
+        """Those of them that failed, and those that no part has run yet."""
+        yield from sorted(seed for seed in self.failed if seed in seeds)
         done = sorted(one for ranges in self.commits.values() for one in ranges)
         at = seeds.start
         for first, last in done:
@@ -65,10 +67,14 @@ class RunState:
         table: Counter[tuple[str, str]],
         counts: Counter[str],
     ) -> None:
-        """One seed more, run by this commit."""
-        self.commits[commit] = _with(self.commits.get(commit, []), seed)
+        """One seed more, run by this commit; one that had failed counts no second time."""
+        known = seed in self.failed
+        self.failed.pop(seed, None)
         if failure:
             self.failed[seed] = failure if len(self.failed) < TEXTS_MAX else failure[:200]
+        if known:
+            return
+        self.commits[commit] = _with(self.commits.get(commit, []), seed)
         self.cpu_s += cpu_s
         self.table.update(table)
         self.counts.update(counts)

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,19 @@ def test_parts_add_up_and_no_seed_is_run_twice(tmp_path: Path, told: list[int], 
     assert kept["table"] == {"crash | shard": 8}
     assert kept["counts"] == {"labelled": 16}
     assert "8 seeds in all parts, 1 failed, 13; 4 CPU s, 0.500 a seed" in capsys.readouterr().out
+
+
+def test_what_failed_is_run_again_and_counts_once(tmp_path: Path, told: list[int], monkeypatch):
+    state = tmp_path / "state.json"
+    command = ["--start", "12", "--seeds", "3", "--state", str(state), "--keep-going"]
+    assert runner.main(command) == 1
+    assert runner.main(command) == 1
+    assert told == [12, 13, 14, 13]
+    failing = runner.run_seed
+    monkeypatch.setattr(runner, "run_seed", lambda seed: replace(failing(seed), failure=""))
+    assert runner.main(command) == 0
+    kept = RunState.load(state)
+    assert (kept.seeds, kept.failed, kept.counts["labelled"]) == (3, {}, 6)
 
 
 def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path: Path, told: list[int], monkeypatch):
