@@ -58,7 +58,7 @@ NAMED_S, FOLLOW_S = 60.0, 180.0
 LASTS_S = 10.0
 #: How long a run that begins may still be named, and what is over: there, some rules look back for
 #: longer.
-CALM_S, CALM_BETWEEN_S = 30.0, 6.0
+CALM_S, CALM_BETWEEN_S = 30.0, 25.0
 #: Of the checkpoints' file system. The run writes some 20 MB of them.
 DISK_MB = 256
 #: What a person types where something must be decided, as status writes it.

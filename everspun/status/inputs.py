@@ -22,7 +22,7 @@ from stream.log import (
 #: A transaction that is open for longer holds its partition noticeably.
 OPEN_MAX_S = 10.0
 #: Between two looks of the launcher, each of which connects anew.
-LOOK_S = 20.0
+LOOK_S = 10.0
 
 
 def input_faults(stream: StreamConfig, now_ms: int) -> list[str]:
