@@ -245,12 +245,10 @@ def console_producer(address: str, topic: str) -> list[str]:
 def _why_no_answer_within(
     timeout_s: float, address: str, client: Mapping[str, Any] | None
 ) -> str | None:
-    """None as soon as it answers. Who listens there may still be starting: others would say so for
-    ever."""
+    """None as soon as it answers. Who listens there may still be starting; where nobody does, or
+    what was asked is wrong, that is said at once."""
     limit = TimeLimit(timeout_s)
-    while (why := why_no_answer(address, client)) is not None and not limit.over:
-        if isinstance(why, OSError):
-            break
+    while isinstance(why := why_no_answer(address, client), KafkaError) and not limit.over:
         time.sleep(0.3)
     return None if why is None else str(why) or type(why).__name__
 
@@ -259,7 +257,8 @@ def why_no_answer(
     address: str, client: Mapping[str, Any] | None = None
 ) -> OSError | ValueError | KafkaError | None:
     """What a Kafka broker at this address answers a metadata request with, if not with metadata and
-    within a few seconds. OSError: nobody listens there."""
+    within a few seconds. OSError: nobody listens there; ValueError: the address, or what a client
+    needs, is wrong."""
     host, _, port = address.split(",")[0].strip().rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()

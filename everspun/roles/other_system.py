@@ -20,9 +20,11 @@ class OtherSystem(RuntimeError):
 def other_labels(topic: str, last: Iterable[Record], own: str, taken_over: str) -> str:
     """Why a process that writes `topic` with hash key `own` must not begin; "" = it may. `last`:
     the last record of each partition. One that names no key is of an older version."""
-    keys = [(record.timestamp_ms, (record.header(HASH_KEY) or b"").decode("utf-8", "replace"))
-            for record in last]  # fmt: skip
-    others = [(at_ms, key) for at_ms, key in keys if key and key not in (own, taken_over)]
+    others = []
+    for record in last:
+        key = (record.header(HASH_KEY) or b"").decode("utf-8", "replace")
+        if key not in ("", own, taken_over):
+            others.append((record.timestamp_ms, key))
     if not others:
         return ""
     at_ms, key = max(others)

@@ -3,7 +3,7 @@
 import logging
 import random
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,7 +78,7 @@ def refuse_other_system(config: Config, roles: Collection[str], log: Log) -> Non
         _refuse(_other_model(config, log, lambda said: root_of(said) == here or in_store(said)))
 
 
-def last_records(log: Log, partitions: Iterable[Partition]) -> list[Record]:
+def last_records(log: Log, partitions: Sequence[Partition]) -> list[Record]:
     """The last record of each partition that has any. Raises LogError."""
     reader = log.reader()
     try:
