@@ -12,9 +12,8 @@ import urllib.request
 from pathlib import Path
 
 from everspun.launcher import NAME, Launcher, LauncherMetrics, write_targets
-from everspun.status import InputWatch, input_faults
+from everspun.status import InputWatch
 from stream import StreamConfig, start_metrics
-from stream.log import wall_clock_ms
 
 DEPLOYED = Path(__file__).parents[2] / "deploy" / "monitoring"
 ANSWER_S, READY_S = 5.0, 60.0
@@ -32,7 +31,7 @@ class Exported:
 
     def __init__(self, launcher: Launcher, stream: StreamConfig) -> None:
         self._launcher = launcher
-        self._inputs = InputWatch(lambda: input_faults(stream, wall_clock_ms()), launcher.note)
+        self._inputs = InputWatch.of(stream, launcher.note)
         self._metrics = LauncherMetrics(launcher.said, lambda: self._inputs.count)
         start_metrics(launcher.dir, "launcher", 0, self._metrics)
         self._stopped = threading.Event()

@@ -7,17 +7,20 @@ much slower than one machine, at what CPU, and how soon after a host is killed w
 
 `ratio_loopback`: a backlog of so many impressions learned a second, to the same roles on one
 machine with Unix sockets and three brokers without TLS, while nothing else comes; `cpu_ratio`: CPU
-of all roles and brokers an impression, to the same. Each is the median of three backlogs behind one
-that is not measured, and brokers compile all the way, as they do wherever they run for long. The
-rest is of a second cluster, whose site shows `--rate` impressions a second.
+of all roles and brokers an impression, to the same. Each is the median of three backlogs, on one
+machine of three before and three after, since a machine that is shared gets faster and slower;
+behind two that are not measured, and brokers compile all the way, as they do wherever they run for
+long. The rest is of a second cluster, whose site shows `--rate` impressions a second.
+
 `seconds_to_resume_max`: from the start of the killed host, whose broker died with it and keeps its
 log, to a model on the replica that is newer than at the kill, and every process answering. `lost`
 and `doubled`: impressions of all that were sent that no class has, or two. `second_start_refused`:
 of a role at a place that answers.
 `seconds_after_cut_max`: then the wire between two hosts is cut for a while, each pair in turn, and
-so the roles and brokers of both; from its heal to a newer model and every process answering. Takes
-about ten minutes and 8 GB; `--impressions 2000 --kill b --cut-s 0`, the smallest, four. The wires
-are a process in Python, which takes cores too.
+so the roles and brokers of both; from its heal to a newer model and every process answering.
+
+Takes about eleven minutes and 8 GB; `--impressions 2000 --kill b --cut-s 0`, the smallest, five.
+The wires are a process in Python, which takes cores too.
 """
 
 import argparse
@@ -40,7 +43,7 @@ from rich.console import Console
 from bench.failures.recovery_check import Events, read_events
 from bench.failures.recovery_site import Site
 from bench.failures.recovery_watch import Watch
-from bench.hosts.cluster_flow import WRITE_RATE, Drained, drained, on_loopback, served
+from bench.hosts.cluster_flow import USERS, WRITE_RATE, Drained, drained, on_loopback, served
 from bench.hosts.cluster_hosts import Host, Network
 from checkpointer.store import Catalogue, open_store
 from everspun import OPERATOR, SITE, Config, access, grants, load
@@ -174,9 +177,9 @@ class Cluster:
     def seen_by(self, user: str, path: Path) -> Config:
         return load(path, (f'stream.sasl_username="{user}"',))
 
-    def site(self, rate: float, seed: int) -> Site:
+    def site(self, rate: float, seed: int, **changed: Any) -> Site:
         """Another one, which has not begun."""
-        return Site(KafkaLog(self.site_stream), self.site_stream, rate, seed)
+        return Site(KafkaLog(self.site_stream), self.site_stream, rate, seed, **changed)
 
     def _text(self) -> str:
         kafka = {
@@ -279,21 +282,11 @@ def measure(chosen: argparse.Namespace, console: Console) -> dict[str, Any]:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="everspun-cluster-") as name:
         dir = Path(name)
-        brokers = secured_cluster.SecuredCluster(
-            dir / "loopback-kafka",
-            (),
-            {n: f"127.0.0.{i}" for i, n in enumerate(HOSTS, 2)},
-            lambda _: [],
-            compiler=(),
-        )
-        try:
-            plain = on_loopback(dir / "loopback", LOOPBACK, chosen.impressions, brokers, console)
-        finally:
-            brokers.stop()
-        console.log(f"loopback: {_said(plain)}")
+        plain = _on_loopback(dir / "before", chosen.impressions, console)
         with Cluster(dir / "learning", chosen.latency_ms, STANDING_MS) as cluster:
             kind, far = cluster.network.kind, _learned(cluster, chosen.impressions, console)
         console.log(f"cluster: {_said(far)}")
+        plain += _on_loopback(dir / "after", chosen.impressions, console)
         with Cluster(dir / "faults", chosen.latency_ms, KILLED_MS) as cluster:
             found = _of_faults(cluster, chosen, console)
     return {
@@ -307,6 +300,19 @@ def measure(chosen: argparse.Namespace, console: Console) -> dict[str, Any]:
         "load_1_min": round(os.getloadavg()[0], 1),
         "cpus": os.cpu_count(),
     }
+
+
+def _on_loopback(dir: Path, impressions: int, console: Console) -> list[Drained]:
+    addresses = {name: f"127.0.0.{number}" for number, name in enumerate(HOSTS, 2)}
+    brokers = secured_cluster.SecuredCluster(
+        dir / "kafka", (), addresses, lambda _: [], compiler=()
+    )
+    try:
+        found = on_loopback(dir / "system", LOOPBACK, impressions, brokers, console)
+    finally:
+        brokers.stop()
+    console.log(f"loopback: {_said(found)}")
+    return found
 
 
 def _per_second(backlogs: list[Drained]) -> float:
@@ -337,7 +343,10 @@ def _learned(cluster: Cluster, impressions: int, console: Console) -> list[Drain
     site, _ = _serving(cluster, 200.0, console)
     site.stop(60_000)
     return drained(
-        cluster.config, lambda seed: cluster.site(WRITE_RATE, seed), impressions, cluster.pids
+        cluster.config,
+        lambda seed: cluster.site(WRITE_RATE, seed, users=USERS),
+        impressions,
+        cluster.pids,
     )
 
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
@@ -21,6 +22,17 @@ def process_cpu_s(pid: int) -> float:
     return sum(int(fields[i]) for i in (11, 12, 13, 14)) * TICK_S + sum(
         process_cpu_s(child) for child in children_of(pid)
     )
+
+
+def threads_cpu_s(pid: int, names: tuple[str, ...]) -> float:
+    """User and system seconds of those threads of a process whose names begin so."""
+    found = 0.0
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if (thread / "comm").read_text().startswith(names):
+                fields = (thread / "stat").read_text().rpartition(")")[2].split()
+                found += (int(fields[11]) + int(fields[12])) * TICK_S
+    return found
 
 
 def family_memory_bytes(pid: int) -> int:

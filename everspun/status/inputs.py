@@ -8,53 +8,91 @@ from collections.abc import Callable, Mapping, Sequence
 from everspun.status.table import duration
 from stream import Partition, StreamConfig
 from stream.log import (
+    AdminClient,
     KafkaLog,
     LogError,
     OpenTransaction,
     Problem,
     Reader,
+    admin_client,
     describe_topics,
     open_transactions,
     topic_problems,
     topic_specs,
+    wall_clock_ms,
 )
 
 #: A transaction that is open for longer holds its partition noticeably.
 OPEN_MAX_S = 10.0
-#: Between two looks of the launcher, each of which connects anew.
+#: Between two looks of the launcher.
 LOOK_S = 10.0
 
 
 def input_faults(stream: StreamConfig, now_ms: int) -> list[str]:
     """All that is wrong, as far as the broker answers."""
-    inputs = (stream.impressions, stream.clicks)
-    found: list[str] = []
-    reader = KafkaLog(stream).reader()
+    look = InputLook(stream)
     try:
-        topics = describe_topics(stream, (spec.name for spec in topic_specs(stream)))
-        problems = topic_problems(stream, topics)
-        found += topic_faults(problems)
-        counts = {name: topics[name].partitions for name in inputs if name in topics}
-        found += unread(stream, reader, counts)
-        partitions = [Partition(topic, p) for topic in inputs for p in range(stream.partitions)]
-        if not any(problem.topic in inputs and problem.stops for problem in problems):
-            found += open_too_long(open_transactions(stream, partitions), now_ms)
-    except LogError as error:
-        found.append(f"no answer from {stream.bootstrap_servers}: {error}")
+        return look.faults(now_ms)
     finally:
-        reader.close()
-    return found
+        look.close()
+
+
+class InputLook:
+    """Looks at the inputs over clients that are kept while brokers answer: over TLS a connection
+    costs more than many questions. One look at a time."""
+
+    def __init__(self, stream: StreamConfig) -> None:
+        self._stream = stream
+        self._reader: Reader | None = None
+        self._admin: AdminClient | None = None
+
+    def faults(self, now_ms: int) -> list[str]:
+        """All that is wrong, as far as the broker answers."""
+        try:
+            return self._found(now_ms)
+        except LogError as error:
+            self.close()
+            return [f"no answer from {self._stream.bootstrap_servers}: {error}"]
+        except BaseException:
+            self.close()
+            raise
+
+    def _found(self, now_ms: int) -> list[str]:
+        stream = self._stream
+        self._reader = self._reader or KafkaLog(stream).reader()
+        self._admin = self._admin or admin_client(stream)
+        inputs = (stream.impressions, stream.clicks)
+        topics = describe_topics(stream, (one.name for one in topic_specs(stream)), self._admin)
+        problems = topic_problems(stream, topics)
+        found = topic_faults(problems)
+        counts = {name: topics[name].partitions for name in inputs if name in topics}
+        found += unread(stream, self._reader, counts)
+        if not any(problem.topic in inputs and problem.stops for problem in problems):
+            partitions = [Partition(topic, p) for topic in inputs for p in range(stream.partitions)]
+            found += open_too_long(open_transactions(stream, partitions, self._admin), now_ms)
+        return found
+
+    def close(self) -> None:
+        """Gives the clients up; a look after that connects anew."""
+        reader, admin, self._reader, self._admin = self._reader, self._admin, None, None
+        for client in (reader, admin):
+            if client is not None:
+                client.close()
 
 
 class InputWatch:
     """Looks again and again, from a thread of its own: a broker that is away is waited for. `ask`
-    says what is wrong now; whatever it raises is given to `on_error`, and it is asked again."""
+    says what is wrong now; whatever it raises is given to `on_error`, and it is asked again. The
+    thread calls `at_end` as it ends."""
 
     def __init__(
-        self, ask: Callable[[], Sequence[str]], on_error: Callable[[str, BaseException], None]
+        self,
+        ask: Callable[[], Sequence[str]],
+        on_error: Callable[[str, BaseException], None],
+        at_end: Callable[[], None] = lambda: None,
     ) -> None:
         self.count = 0
-        self._ask, self._on_error = ask, on_error
+        self._ask, self._on_error, self._at_end = ask, on_error, at_end
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="inputs", daemon=True)
         self._thread.start()
@@ -70,6 +108,15 @@ class InputWatch:
             except Exception as error:  # whatever it is, the next look may do
                 self._on_error("looking at the inputs", error)
             self._stopped.wait(LOOK_S)
+        self._at_end()
+
+    @classmethod
+    def of(
+        cls, stream: StreamConfig, on_error: Callable[[str, BaseException], None]
+    ) -> "InputWatch":
+        """Of these inputs."""
+        look = InputLook(stream)
+        return cls(lambda: look.faults(wall_clock_ms()), on_error, look.close)
 
 
 def unread(stream: StreamConfig, reader: Reader, counts: Mapping[str, int]) -> list[str]:

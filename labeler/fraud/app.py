@@ -26,7 +26,7 @@ from labeler.fraud.faust_app import FaustTable, make_app
 from labeler.fraud.filter import FilterStep, FraudFilter
 from labeler.fraud.metrics import FraudMetrics
 from labeler.fraud.sender import VerdictSender
-from labeler.fraud.sent_watermarks import look_at_ends, sent_watermarks
+from labeler.fraud.sent_watermarks import InputEnds, sent_watermarks
 from labeler.fraud.tables import TABLES, Tables
 from labeler.fraud_config import FraudConfig, check_room
 from labeler.io import RefetchTimer, StepSize
@@ -338,7 +338,7 @@ async def _serve(
     sender, metrics = VerdictSender(log, stream), FraudMetrics()
     start_metrics(run_dir, "fraud", index, metrics)
     app = make_app(stream, run_dir, index)
-    sent = functools.partial(sent_watermarks, log, stream)
+    sent, ends = functools.partial(sent_watermarks, log, stream), InputEnds(log)
     judge = make_judge(
         app,
         stream,
@@ -346,7 +346,7 @@ async def _serve(
         sender,
         metrics,
         failure.append,
-        LogView(sent, functools.partial(look_at_ends, log)),
+        LogView(sent, ends.look),
     )
     loop = metrics.liveness.loop("judge")  # turned by the event loop that judges
     try:
@@ -361,6 +361,7 @@ async def _serve(
         with contextlib.suppress(asyncio.CancelledError):
             await app.stop()
         await sender.close()
+        ends.close()
     if failure or app.crash_reason is not None:
         raise failure[0] if failure else app.crash_reason
 

@@ -14,8 +14,6 @@ that it belongs to, and the one before it leaves at the next write: whatever a c
 scores are those of the commit.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 import pyarrow as pa
 
@@ -46,15 +44,6 @@ ROW_SCHEMA = pa.schema(
         pa.field("click_ids", pa.int64(), nullable=False),
     ]
 )
-
-
-class Sums(NamedTuple):
-    """Of one source on one vendor, in the window and before it; whole events, without what was
-    sent again."""
-
-    views: int
-    clicks: int
-    source_clicks: int
 
 
 class Scores:
@@ -120,19 +109,22 @@ class Scores:
             if self.folded < number <= last:
                 self._fold(activity, number)
 
-    def sums(self, place: int, window: Counted, pair: int, source_clicks: int, last: int) -> Sums:
-        """What is remembered, together with the window that ends with cell `last`."""
+    def sums(self, places: I64, window: Counted, pairs: I64, last: int) -> tuple[I64, I64, I64]:
+        """Of pairs at these places: views, clicks, and clicks of the source before the window
+        alone, each int64 (n,). The first two with the window that ends with cell `last`; whole
+        events, without what was sent again."""
         kept = self._kept((last - self._config.span) - self.folded)
+        before = self._views[places], self._clicks[places], self._source_clicks[places]
+        views, clicks, source_clicks = (np.rint(one * kept).astype(np.int64) for one in before)
         together = Counted(
-            np.zeros(1, np.int64),
-            np.array([round(self._views[place] * kept) + int(window.views[pair])]),
-            np.array([round(self._clicks[place] * kept) + int(window.clicks[pair])]),
-            np.zeros(1, np.int64),
-            self._view_ids[place : place + 1] | window.view_ids[pair],
-            self._click_ids[place : place + 1] | window.click_ids[pair],
+            pairs,
+            views + window.views[pairs],
+            clicks + window.clicks[pairs],
+            np.zeros(len(pairs), np.int64),
+            self._view_ids[places] | window.view_ids[pairs],
+            self._click_ids[places] | window.click_ids[pairs],
         ).distinct()
-        all_clicks = round(self._source_clicks[place] * kept) + source_clicks
-        return Sums(int(together.views[0]), int(together.clicks[0]), all_clicks)
+        return together.views, together.clicks, source_clicks
 
     def write(self) -> None:
         """A new generation, if anything changed. Needs the last commit to be durable."""

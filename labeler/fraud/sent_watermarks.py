@@ -5,7 +5,7 @@ from labeler.io import TailReader
 from labeler.labels import ClaimedEnds, read_verdicts, without_contradictions
 from stream import Partition, Record, StreamConfig
 from stream.internal_topics import Watermark, input_name
-from stream.log import Log
+from stream.log import Log, Reader
 
 #: Records of `verdicts` read back at first, and at most: an input that is silent for longer has no
 #: floor.
@@ -46,10 +46,20 @@ def sent_watermarks(log: Log, stream: StreamConfig) -> dict[str, int]:
         tail.close()
 
 
-def look_at_ends(log: Log, claimed: ClaimedEnds) -> None:
-    """Look up how far the inputs' logs go now. Raises Unavailable."""
-    reader = log.reader()
-    try:
-        claimed.look(reader)
-    finally:
-        reader.close()
+class InputEnds:
+    """Looks up how far the inputs' logs go. Its reader is kept: a filter asks at most batches, and
+    over TLS a connection costs more than many questions. One look at a time."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._reader: Reader | None = None
+
+    def look(self, claimed: ClaimedEnds) -> None:
+        """Raises Unavailable."""
+        if self._reader is None:
+            self._reader = self._log.reader()
+        claimed.look(self._reader)
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()

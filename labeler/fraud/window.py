@@ -14,7 +14,7 @@ from labeler.fraud.rules import (
     SCORE_RULES,
     VENDOR_RULES,
     Evidence,
-    Remembered,
+    RememberedColumns,
     RuleFinding,
     VendorEvidence,
     upper_tails,
@@ -23,7 +23,7 @@ from labeler.fraud.scores import Scores
 from labeler.fraud.tables import pair_key
 from labeler.fraud.vendor_history import VendorHistory
 from labeler.fraud_config import FraudConfig
-from stream.kernels import I64, Bools
+from stream.kernels import F64, I64, Bools
 
 #: Nobody is devoted for a single click.
 DEVOTED_CLICKS_MIN = 2
@@ -70,32 +70,46 @@ class ActivityWindow:
     def judge_remembered(self, touched: I64, named: set[int], scores: Scores) -> list[Found]:
         """What the rules say of those of these pairs (rising) that are remembered and not `named`
         by another rule, by pairs' keys. Who is devoted now is remembered from here on."""
-        rules = {name: judge for name, judge in SCORE_RULES.items() if name in self.config.rules}
-        if not rules or scores.folded > self._first - 1:
+        if not SCORE_RULES.keys() & set(self.config.rules) or scores.folded > self._first - 1:
             return []  # a cell judged again: what is remembered reaches into its window already
         touched = touched[self._named[touched]]
-        found = []
         place = scores.places(self.pairs, touched)
         # History ahead of this window was written down once the verdicts of this cell stood in the
         # log. They are not found anew, with what is usual now; only who is remembered is.
         said = self.history.newest >= self._first - 1
-        for pair, at in zip(touched[place >= 0].tolist(), place[place >= 0].tolist(), strict=True):
-            if said or pair in named:
-                continue
-            source, vendor = self.pairs.names(pair)
-            sums = scores.sums(
-                at, self.sums, pair, int(self.source_clicks[self.source[pair]]), self._last
-            )
-            rate, share = self.history.click_rate(vendor), self.history.share(vendor)
-            seen = Remembered(source, vendor, *sums, click_rate=rate, vendor_share=share)
-            for name, judge in rules.items():
-                finding = judge(self.config, seen)
-                if finding is not None:
-                    found.append(Found(name, pair, source, vendor, finding))
+        found = [] if said else self._found(touched[place >= 0], place[place >= 0], named, scores)
         clicked = touched[(place < 0) & (self.sums.clicks[touched] >= DEVOTED_CLICKS_MIN)]
         if len(clicked):
             scores.remember(self.pairs, clicked[self.devoted(clicked)])
         return sorted(found, key=lambda one: (pair_key(one.source, one.vendor), one.rule))
+
+    def _found(self, pairs: I64, places: I64, named: set[int], scores: Scores) -> list[Found]:
+        """What the rules say of pairs that are remembered at these places."""
+        views, clicks, source_clicks = scores.sums(places, self.sums, pairs, self._last)
+        source_clicks += self.source_clicks[self.source[pairs]]
+        rates, shares = self._usual(self.vendor[pairs])
+        seen = RememberedColumns(views, clicks, source_clicks, rates, shares)
+        found = []
+        for name, rule in SCORE_RULES.items():
+            if name not in self.config.rules:
+                continue
+            for at in np.flatnonzero(rule.suspects(self.config, seen)).tolist():
+                pair = int(pairs[at])
+                if pair in named:
+                    continue
+                source, vendor = self.pairs.names(pair)
+                finding = rule.judge(self.config, seen.row(at, source, vendor))
+                if finding is not None:
+                    found.append(Found(name, pair, source, vendor, finding))
+        return found
+
+    def _usual(self, vendor: I64) -> tuple[F64, F64]:
+        """The click rate and the share of each of these vendors (n,), as history has them."""
+        seen, at = np.unique(vendor, return_inverse=True)
+        names = self.pairs.vendors.take(seen).to_pylist()
+        rates = np.array([self.history.click_rate(name) for name in names], np.float64)
+        shares = np.array([self.history.share(name) for name in names], np.float64)
+        return rates[at], shares[at]
 
     def devotion(self) -> tuple[int, int]:
         """Pairs with a click, and those of them that are devoted, without what verdicts cover."""
@@ -105,16 +119,14 @@ class ActivityWindow:
 
     def devoted(self, pairs: I64) -> Bools:
         """Which of these pairs are a source devoted to its vendor."""
-        config, history = self.config, self.history
-        clicks, views, vendor = self.sums.clicks[pairs], self.sums.views[pairs], self.vendor[pairs]
-        seen, at = np.unique(vendor, return_inverse=True)
-        names = self.pairs.vendors.take(seen).to_pylist()
-        share = np.array([max(history.share(name), config.share_floor) for name in names])
-        rate = np.array([history.click_rate(name) for name in names])
+        config, vendor = self.config, self.vendor[pairs]
+        clicks, views = self.sums.clicks[pairs], self.sums.views[pairs]
+        rate, share = self._usual(vendor)
         by_share, by_rate = np.empty(len(pairs)), np.empty(len(pairs))
         all_clicks = np.maximum(self.source_clicks[self.source[pairs]], clicks)
-        upper_tails(clicks, all_clicks, share[at], config.share_weight, by_share)
-        upper_tails(clicks, np.maximum(views, clicks), rate[at], config.rate_weight, by_rate)
+        share = np.maximum(share, config.share_floor)
+        upper_tails(clicks, all_clicks, share, config.share_weight, by_share)
+        upper_tails(clicks, np.maximum(views, clicks), rate, config.rate_weight, by_rate)
         devoted: Bools = (clicks >= DEVOTED_CLICKS_MIN) & (vendor != self._nameless)
         devoted &= by_share * by_rate <= config.devoted_surprise
         return devoted

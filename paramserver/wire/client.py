@@ -147,7 +147,8 @@ class Connection:
                     raise _Status(code, detail) from error
                 late = time.monotonic() + pause >= deadline
                 if code not in _AGAIN or late or attempt == ATTEMPTS_MAX:
-                    if fault := handshake_fault(str(error)):
+                    shows = self.config.client_certificates or not self.config.ca
+                    if fault := handshake_fault(str(error), shows):
                         raise PortUnreachable(f"{method} at {self.address}: {fault}") from error
                     raise PortUnreachable(f"{detail} ({code.name.lower()})") from error
             time.sleep(pause)

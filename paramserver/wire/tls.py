@@ -27,10 +27,19 @@ FAULTS = {
 }
 
 
-def handshake_fault(detail: str) -> str:
+#: A caller without a certificate is told so behind the handshake (TLS 1.3).
+CLOSED = (
+    "it closed the connection: it asks callers for certificates "
+    "(paramserver.client_certificates) and this one shows none, or it is ending"
+)
+
+
+def handshake_fault(detail: str, shows_certificate: bool = True) -> str:
     """What is wrong with the other end, in words, where a TLS handshake failed for it; else "". It
     is told by what libraries say of it."""
     said = detail.casefold()
+    if not shows_certificate and "socket closed" in said:
+        return CLOSED
     if not any(word in said for word in ("handshake", "alert", "certificate verify", "hostname")):
         return ""
     return next((told for words, told in FAULTS.items() if words in said), "")

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from stream.log.broken_batches import batch_fault
     from stream.log.kafka import KafkaLog
     from stream.log.kafka_admin import (
+        AdminClient,
+        admin_client,
         check_topics,
         client_settings,
         create_topics,
@@ -66,6 +68,7 @@ else:
 
 __all__ = [
     "NO_RECORDS",
+    "AdminClient",
     "Append",
     "CannotAuthenticate",
     "Entries",
@@ -85,6 +88,7 @@ __all__ = [
     "SendFailed",
     "Unavailable",
     "Writer",
+    "admin_client",
     "batch_fault",
     "catalogue_kept_ms",
     "check_topics",

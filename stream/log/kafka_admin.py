@@ -3,9 +3,9 @@ topics looked at and created."""
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, TypeAlias, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import ConfigResource, NewTopic
@@ -26,6 +26,7 @@ from stream.log.topics import ExistingTopic, Problem, check_topic, topic_specs
 from stream.record import Partition
 
 T = TypeVar("T")
+AdminClient: TypeAlias = KafkaAdminClient
 log = logging.getLogger(__name__)
 
 PROBE_WAIT_MS = 10
@@ -117,7 +118,7 @@ class Probe:
                 missing := [p for p in wanted if self._high(p) is None]
             ) and time.monotonic() < deadline:
                 for (topic, number), records in self._consumer.poll(
-                    timeout_ms=FETCH_WAIT_MS
+                    timeout_ms=PROBE_WAIT_MS
                 ).items():
                     ends[Partition(topic, number)] = int(records[-1].offset[-1]) + 1
         except TopicAuthorizationFailedError:
@@ -210,12 +211,14 @@ def _note_stable_offsets(consumer: KafkaConsumer, noted: dict[TopicPartition, in
 # --------------------------------------------------------------------------------------------------
 
 
-def describe_topics(config: StreamConfig, names: Iterable[str]) -> dict[str, ExistingTopic]:
+def describe_topics(
+    config: StreamConfig, names: Iterable[str], kept: AdminClient | None = None
+) -> dict[str, ExistingTopic]:
     """Those of these topics that exist, with all the settings that the broker lists. One of several
-    brokers may be starting: they are asked until the request's time is over. Raises Unavailable."""
+    brokers may be starting: they are asked until the request's time is over. `kept`: a client to
+    ask over. Raises Unavailable."""
     asked, deadline = list(names), time.monotonic() + config.request_timeout_ms / 1_000
-    admin = admin_client(config)
-    try:
+    with kept_or_new(config, kept) as admin:
         while True:
             try:
                 found, described = _described(admin, asked)
@@ -224,8 +227,6 @@ def describe_topics(config: StreamConfig, names: Iterable[str]) -> dict[str, Exi
                 if not error.retriable or time.monotonic() > deadline:
                     raise Unavailable(f"describing topics: {error}") from error
                 time.sleep(DESCRIBE_WAIT_MS / 1_000)
-    finally:
-        admin.close()
     topics = {}
     for name, t in found.items():
         settings = {key: str(one["value"]) for key, one in described["topic"][name].items()}
@@ -282,7 +283,20 @@ def topic_problems(config: StreamConfig, existing: Mapping[str, ExistingTopic]) 
     ]
 
 
-def admin_client(config: StreamConfig) -> KafkaAdminClient:
+@contextmanager
+def kept_or_new(config: StreamConfig, kept: AdminClient | None) -> Iterator[AdminClient]:
+    """A client that is kept by its caller, or a new one that is closed at the end. Raises
+    Unavailable."""
+    admin = kept or admin_client(config)
+    try:
+        yield admin
+    finally:
+        if kept is None:
+            admin.close()
+
+
+def admin_client(config: StreamConfig) -> AdminClient:
+    """Of the brokers' administration. Raises Unavailable."""
     try:
         return KafkaAdminClient(**client_settings(config))
     except KafkaError as error:

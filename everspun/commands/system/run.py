@@ -32,7 +32,6 @@ from everspun.status import (
     StatusFollower,
     UsualRate,
     configured_places,
-    input_faults,
 )
 from stream import listen, start_metrics
 from stream.log import KafkaLog, LogError, check_topics, wall_clock_ms
@@ -78,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
     rate_file = RateFile(launcher.dir)
     usual = rate_file.read()
     launcher.stream_said = usual.said
-    inputs = InputWatch(lambda: input_faults(config.stream, wall_clock_ms()), launcher.note)
+    inputs = InputWatch.of(config.stream, launcher.note)
     orders = _watch_orders(config, launcher)
     elsewhere = _elsewhere(config)
     note = f"config {options.config}, logs in {launcher.dir / 'logs'}"

@@ -1,6 +1,9 @@
 """What a rule sees, and what it says."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from stream.kernels import F64, I64
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,22 @@ class Remembered:
     source_clicks: int  # of the source, on all vendors
     click_rate: float  # share of the vendor's views that honest sources click
     vendor_share: float  # share of honest views that go to the vendor
+
+
+class RememberedColumns(NamedTuple):
+    """The same of many pairs, each (n,)."""
+
+    views: I64
+    clicks: I64
+    source_clicks: I64
+    click_rate: F64
+    vendor_share: F64
+
+    def row(self, at: int, source: str, vendor: str) -> Remembered:
+        """The one at this place."""
+        views, clicks, source_clicks = (int(column[at]) for column in self[:3])
+        rate, share = float(self.click_rate[at]), float(self.vendor_share[at])
+        return Remembered(source, vendor, views, clicks, source_clicks, rate, share)
 
 
 @dataclass(frozen=True)

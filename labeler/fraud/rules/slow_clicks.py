@@ -8,13 +8,34 @@ chance has to be smaller.
 
 from math import log10
 
-from labeler.fraud.rules.evidence import Remembered, RuleFinding
-from labeler.fraud.rules.tails import upper_tail
+import numpy as np
+
+from labeler.fraud.rules.evidence import Remembered, RememberedColumns, RuleFinding
+from labeler.fraud.rules.tails import upper_tail, upper_tails
 from labeler.fraud_config import FraudConfig
+from stream.kernels import Bools
 
 NAME = "slow_clicks"
 #: No score is above this: a chance may be too small for a float.
 SCORE_MAX = 300.0
+
+
+#: Logarithms of numpy and of the interpreter may differ by the last bit.
+EDGE = 1e-9
+
+
+def suspects(config: FraudConfig, seen: RememberedColumns) -> Bools:
+    """Of which pairs `judge` may have a finding, (n,): of all others it has none."""
+    by_share, by_rate = np.empty(len(seen.clicks)), np.empty(len(seen.clicks))
+    share = np.maximum(seen.vendor_share, config.share_floor)
+    all_clicks = np.maximum(seen.source_clicks, seen.clicks)
+    upper_tails(seen.clicks, all_clicks, share, config.share_weight, by_share)
+    views = np.maximum(seen.views, seen.clicks)
+    upper_tails(seen.clicks, views, seen.click_rate, config.rate_weight, by_rate)
+    score = np.minimum(SCORE_MAX, -np.log10(np.maximum(by_share * by_rate, 10**-SCORE_MAX)))
+    found: Bools = seen.clicks >= config.slow_clicks_min
+    found &= (by_rate <= config.clicks_rate_surprise) & (score >= config.slow_score_min - EDGE)
+    return found
 
 
 def judge(config: FraudConfig, seen: Remembered) -> RuleFinding | None:

@@ -30,9 +30,12 @@ def test_it_counts_what_is_wrong_now_and_no_error_ends_it(monkeypatch: pytest.Mo
         return answer
 
     made = threading.Event()
-    watch = InputWatch(ask, lambda doing, error: errors.append(error))
+    ended = threading.Event()
+    watch = InputWatch(ask, lambda doing, error: errors.append(error), ended.set)
     made.set()
     assert done.wait(30)
+    assert not ended.is_set()
     watch.close()
+    assert ended.wait(30)
     assert [type(error) for error in errors] == [OSError, MemoryError]
     assert counts[:5] == [0, 2, 2, 2, 0]

@@ -2,7 +2,10 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from labeler.fraud.rules import (
     PAIR_RULES,
@@ -10,6 +13,7 @@ from labeler.fraud.rules import (
     VENDOR_RULES,
     Evidence,
     Remembered,
+    RememberedColumns,
     VendorEvidence,
 )
 from labeler.fraud_config import FraudConfig
@@ -83,7 +87,7 @@ def test_a_vendor():
 
 
 def test_what_is_remembered():
-    judge = SCORE_RULES["slow_clicks"]
+    judge = SCORE_RULES["slow_clicks"].judge
     drip = Remembered(
         "s", "v", views=32, clicks=30, source_clicks=31, click_rate=0.05, vendor_share=0.02
     )
@@ -97,6 +101,21 @@ def test_what_is_remembered():
     assert (
         judge(CONFIG, replace(drip, views=5, clicks=5, source_clicks=5)) is None
     )  # too little to go by
+
+
+counts = st.integers(0, 60)
+shares = st.floats(0.0, 1.0)
+
+
+@given(st.lists(st.tuples(counts, counts, counts, shares, shares), min_size=1, max_size=30))
+def test_suspects_are_those_of_whom_there_is_a_finding(
+    rows: list[tuple[int, int, int, float, float]],
+):
+    rule = SCORE_RULES["slow_clicks"]
+    views, clicks, source_clicks, rates, shares = map(np.array, zip(*rows, strict=True))
+    seen = RememberedColumns(views, clicks, source_clicks, rates, shares)
+    found = [rule.judge(CONFIG, seen.row(at, "s", "v")) is not None for at in range(len(rows))]
+    assert rule.suspects(CONFIG, seen).tolist() == found
 
 
 @pytest.mark.parametrize("rule", PAIR_RULES)

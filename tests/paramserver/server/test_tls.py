@@ -179,7 +179,7 @@ def test_callers_show_a_certificate_where_shards_ask_for_one(
         assert service.channels is not None
         assert len(service.channels) == 1
         without = ShardClient(f"localhost:{secured.port}", secured)
-        with pytest.raises(PortUnreachable):
+        with pytest.raises(PortUnreachable, match="client_certificates"):
             without.call(ProgressRequest("m"))
         without.close()
 

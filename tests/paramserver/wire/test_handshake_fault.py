@@ -2,7 +2,7 @@
 
 import pytest
 
-from paramserver.wire.tls import FAULTS, handshake_fault
+from paramserver.wire.tls import CLOSED, FAULTS, handshake_fault
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,8 @@ from paramserver.wire.tls import FAULTS, handshake_fault
 )
 def test_what_libraries_say_of_a_handshake(said: str, told: int | None):
     assert handshake_fault(said) == ("" if told is None else list(FAULTS.values())[told])
+
+
+def test_a_closed_connection_is_explained_to_who_shows_no_certificate():
+    assert handshake_fault("Socket closed", shows_certificate=False) == CLOSED
+    assert handshake_fault("Connection refused", shows_certificate=False) == ""
