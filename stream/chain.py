@@ -21,8 +21,8 @@ class Fold(Enum):
     """What a record is to a chain that stands at E."""
 
     EXTENDS = "extends"  # start <= E < end: rows below E are trimmed, E becomes end
-    BARRIER = "barrier"  # start = end = E with a barrier above the last one (E3): E stays
-    REPEAT = "repeat"  # at or below E
+    BARRIER = "barrier"  # start = end <= E with a barrier above the last one (E3b): E stays
+    REPEAT = "repeat"  # anything else at or below E
     DANGLES = "dangles"  # start > E: ignored by everyone, and an alarm (C5)
 
 
@@ -47,7 +47,7 @@ class Chain:
             return Fold.DANGLES
         if start <= at < end:
             return Fold.EXTENDS
-        if barrier is not None and start == end == at and barrier > self.barrier:
+        if barrier is not None and start == end and barrier > self.barrier:
             return Fold.BARRIER
         return Fold.REPEAT
 

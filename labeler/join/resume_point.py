@@ -149,7 +149,8 @@ class ExamplesFold:
             )  # what lies between was in the part that is gone, or not read
         kind, _ = self._chain.fold(header.start, header.end, barrier)
         if kind in (Fold.EXTENDS, Fold.BARRIER):
-            self._header = header
+            if header.end == self._chain.end:  # a barrier may stand below E (E3b)
+                self._header = header
         elif kind is Fold.REPEAT:
             self.repeats += 1
         else:

@@ -50,8 +50,8 @@ class Position:
         chains, ends = {}, {}
         for name in names:
             stand = [p.chains[name] for p in progress.values()]
-            # A barrier at E is passed after the range that ends at E, so (end, barrier) is the
-            # order on one chain.
+            # A barrier counts at E, wherever below it stands (E3b): it is passed after the range
+            # that ends at E, so (end, barrier) is the order on one chain.
             end, barrier = min((s.end, s.barrier) for s in stand)
             chains[name] = Chain(end, barrier)
             ends[name] = sorted({s.end for s in stand})
@@ -94,7 +94,7 @@ class Position:
         if kind is Fold.EXTENDS:
             self.queue.extend(split(batch._replace(start=at, barrier=0), self.ends[batch.chain]))
         elif kind is Fold.BARRIER:
-            self.queue.append(batch)
+            self.queue.append(batch._replace(start=at, end=at))  # where shards take it (E3b)
         if kind is not Fold.DANGLES:
             self.folded.add(batch.chain)
         elif self.next_record is None and self.first and batch.chain not in self.folded:

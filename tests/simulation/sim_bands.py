@@ -108,7 +108,7 @@ class BandsWatch:
 
     def _tally(self, at: Tallied, record: Record) -> None:
         header = header_of(record.headers)
-        if header.start == header.end == at.end and header.barrier > at.barrier:
+        if header.start == header.end <= at.end and header.barrier > at.barrier:
             at.barrier, at.arrival_ms = (
                 header.barrier,
                 max(at.arrival_ms, header.ts_ms_max - self.stream.wait_ms),

@@ -108,7 +108,7 @@ class Folded:
         if header.start <= self.end < header.end:
             self.trimmed += header.start < self.end
             self._extend(header, record)
-        elif header.start == header.end == self.end and header.barrier > self.barrier:
+        elif header.start == header.end and header.barrier > self.barrier:
             self.barrier = header.barrier
             self.records.append((self.end, header, record))
         else:
@@ -296,7 +296,10 @@ class Watch:
         if request.start != at:
             raise Violation("I3", f"{where} while it stood at {at}")
         folded = self.fold(request.chain)
-        if request.end > folded.end:
+        if request.start == request.end:  # a model may begin above the barrier (E3b)
+            if request.barrier > folded.barrier:
+                raise Violation("E3", f"{where} for barrier {request.barrier}, which did not count")
+        elif request.end > folded.end:
             raise Violation("I3", f"{where}, ahead of the folded log at {folded.end}")
         if (request.rows, request.row_hash) != folded.hash_between(request.start, request.end):
             raise Violation("I3", f"{where} with other rows than the folded log")

@@ -89,6 +89,16 @@ def test_a_barrier_says_that_its_partition_has_passed():
     assert [number for number, _ in cells.settle()] == [10, 11, 12]
 
 
+def test_a_barrier_below_the_end_says_so_too():
+    """E3b: of a labeler with other batch boundaries."""
+    cells = OpenCells(CELL, SETTLE, WAIT, 1, {}, None)
+    cells.take(0, 0, *tally(0, 0, 1_000, {10: 4}))
+    header = BatchHeader("label/0", 0, 0, "s", "c", barrier=1, ts_ms_max=1_400)
+    cells.take(0, 1, header, None)
+    assert cells.low_ms == 1_400 - WAIT
+    assert cells.end(0) == 1 << 20
+
+
 def test_people_are_told_from_groups_of_them():
     """Few who look at much, and many who look at little, with the same impressions in all."""
     rng = np.random.default_rng(3)

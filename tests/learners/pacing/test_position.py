@@ -58,3 +58,32 @@ def test_a_model_begins_with_what_the_log_folds_to(begin, drawn):
         position.fold(Batch(0, "label/0", start, stop, n, n + 1, 1))
     learned = [at for one in position.queue for at in range(one.start, one.end)]
     assert learned == list(range(begin, end))
+
+
+def test_a_barrier_below_the_end_is_pushed_at_the_end():
+    """E3b: shards take a barrier at their end alone."""
+    position = sought_at(10, {0: 4})
+    records = ((10, 20, 0), (12, 12, 1), (20, 20, 1), (12, 12, 0), (20, 30, 0))
+    folds = [
+        position.fold(Batch(0, "label/0", start, end, n, n + 1, 0, barrier))
+        for n, (start, end, barrier) in enumerate(records, 4)
+    ]
+    repeats = [Fold.REPEAT] * 2
+    assert folds == [Fold.EXTENDS, Fold.BARRIER, *repeats, Fold.EXTENDS]
+    assert [(one.start, one.end, one.barrier) for one in position.queue] == [
+        (10, 20, 0),
+        (20, 20, 1),
+        (20, 30, 0),
+    ]
+
+
+def test_a_barrier_below_a_models_beginning_counts_there():
+    """A replay waits for it, also where the model began above what is replayed (E3)."""
+    position = sought_at(10, {})
+    records = ((0, 8, 0), (8, 8, 1), (8, 14, 0))
+    for n, (start, end, barrier) in enumerate(records):
+        position.fold(Batch(0, "label/0", start, end, n, n + 1, 0, barrier))
+    assert [(one.start, one.end, one.barrier) for one in position.queue] == [
+        (10, 10, 1),
+        (10, 14, 0),
+    ]
