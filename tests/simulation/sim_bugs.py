@@ -123,6 +123,22 @@ def dangling_accepted() -> list[Patch]:
 
 
 @bug(
+    "barrier counts at the chain's end alone",
+    "one that stands below, or below where a model begins, is a repeat to everyone (E3b)",
+    first=9,
+    step=48,
+)
+def barrier_at_end_alone() -> list[Patch]:
+    judge = Chain.judge
+
+    def bad(self: Chain, start: int, end: int, barrier: int | None = None) -> Fold:
+        found = judge(self, start, end, barrier)
+        return Fold.REPEAT if found is Fold.BARRIER and start < (self.end or 0) else found
+
+    return [replaced(Chain.judge, bad)]
+
+
+@bug(
     "chain goes on after a failed send",
     "the next batch is sent though the one before is in doubt (C5)",
 )
