@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from everspun.status import certificates, referee, report
     from everspun.status.catch_up import CatchUp, behind, near_retention
     from everspun.status.discovery import configured_places, scrape_all, unanswered
-    from everspun.status.follow import RECENT_EVALUATIONS, StatusFollower
+    from everspun.status.follow import RECENT_EVALUATIONS, StatusFollower, follow_rate
     from everspun.status.governed import words
     from everspun.status.inputs import InputWatch, input_faults
     from everspun.status.learning import feature_notes, learning_faults, missing_faults
@@ -57,6 +57,7 @@ __all__ = [
     "duration",
     "feature_notes",
     "fetch",
+    "follow_rate",
     "input_faults",
     "learning_faults",
     "missing_faults",

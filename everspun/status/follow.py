@@ -8,6 +8,7 @@ from everspun.status.discovery import scrape_all
 from everspun.status.quality import Quality
 from everspun.status.scraping import Report
 from everspun.status.table import StatusSnapshot, render, snapshot
+from everspun.status.usual_rate import UsualRate
 from stream import Partition
 from stream.log import Log, LogError, OffsetOutOfRange
 
@@ -16,6 +17,8 @@ EVALUATIONS_PER_LOOK = 5_000
 SAMPLES_MAX = 2_000
 #: Evaluations that a look at a run that is under way begins with.
 RECENT_EVALUATIONS = 2_000
+#: Between two looks at a run that nobody is shown, ms: each asks all processes on all hosts.
+UNSEEN_EVERY_MS = 5_000
 
 
 class StatusFollower:
@@ -77,3 +80,15 @@ class StatusFollower:
 
     def close(self) -> None:
         self._reader.close()
+
+
+def follow_rate(follower: StatusFollower, usual: UsualRate, now_ms: int, shown: bool) -> None:
+    """Tell `usual` what rows came to the labelers since the last look. While the run is `shown` to
+    somebody each call is a look; otherwise it is for the rate alone, which needs one now and then
+    and no evaluations."""
+    before = follower.samples[-1] if follower.samples else None
+    if not shown and before and 0 <= now_ms - before.now_ms < UNSEEN_EVERY_MS:
+        return
+    rows = follower.look(now_ms, evaluations=shown).stages["labeler"].records_in
+    seen = before.stages["labeler"].records_in if before else 0.0
+    usual.look(now_ms, max(0.0, rows - seen))

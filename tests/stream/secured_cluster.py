@@ -136,15 +136,16 @@ class SecuredCluster:
                 if process.poll() is not None:
                     tail = (self.dir / f"broker-{name}.log").read_bytes()[-2000:]
                     raise BrokerError(f"broker {name} ended:\n{tail.decode(errors='replace')}")
-            if self._count() == len(self.hosts):
+            if all(self._count(host) == len(self.hosts) for host in self.hosts.values()):
                 return
             time.sleep(0.5)
         raise BrokerError(f"{len(self.hosts)} brokers did not come up in {START_TIMEOUT_S} s")
 
-    def _count(self) -> int:
+    def _count(self, host: str) -> int:
+        """How many brokers there are, says the one at this address; 0 where it does not answer."""
         try:
             admin = KafkaAdminClient(
-                bootstrap_servers=self.address,
+                bootstrap_servers=f"{host}:{self.port}",
                 request_timeout_ms=ASK_MS,
                 bootstrap_timeout_ms=ASK_MS,
             )

@@ -30,8 +30,8 @@ from everspun.status import (
     InputWatch,
     RateFile,
     StatusFollower,
-    UsualRate,
     configured_places,
+    follow_rate,
 )
 from stream import listen, start_metrics
 from stream.log import KafkaLog, LogError, check_topics, wall_clock_ms
@@ -92,7 +92,9 @@ def run(options: argparse.Namespace) -> int:
         tasks: dict[str, Callable[[], object]] = {
             "exporting metrics": metrics.look,
             "writing the targets of Prometheus": lambda: write_targets(launcher.dir, elsewhere),
-            "following the run": lambda: _look(follower, usual),
+            "following the run": lambda: follow_rate(
+                follower, usual, wall_clock_ms(), shown=not options.quiet
+            ),
             changed.doing: changed.look,
             "keeping the usual rate": lambda: rate_file.write(usual, wall_clock_ms()),
         }
@@ -165,10 +167,3 @@ def _elsewhere(config: Config) -> dict[str, str]:
 def _show(live: Live, follower: StatusFollower, note: str) -> None:
     if follower.samples:
         live.update(follower.panel("everspun", note))
-
-
-def _look(follower: StatusFollower, usual: UsualRate) -> None:
-    now_ms = wall_clock_ms()
-    seen = follower.samples[-1].stages["labeler"].records_in if follower.samples else 0.0
-    rows = follower.look(now_ms).stages["labeler"].records_in
-    usual.look(now_ms, max(0.0, rows - seen))

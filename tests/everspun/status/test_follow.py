@@ -1,11 +1,12 @@
-"""Following a run whose broker is away."""
+"""Following a run: one whose broker is away, and one that nobody is shown."""
 
 import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from everspun import config as config_file
-from everspun.status.follow import StatusFollower
+from everspun.status.follow import UNSEEN_EVERY_MS, StatusFollower, follow_rate
+from everspun.status.usual_rate import UsualRate
 from stream import Partition
 from stream.log import MemoryLog, Unavailable
 from stream.log.memory import MemoryReader
@@ -59,3 +60,26 @@ def test_a_broker_that_is_away_need_not_be_asked_again_and_is_followed_once_it_i
     assert follower.answered
     assert follower.quality.rows == 3
     assert len(follower.samples) == 3
+
+
+def test_a_run_that_nobody_is_shown_is_asked_seldom_and_its_evaluations_are_not_read(
+    tmp_path: Path,
+):
+    config = config_file.loads(f"[run]\ndir = {json.dumps(str(tmp_path))}\n")
+    log = AwayAtTimes(lambda: 1_000)
+    for shown, looks in ((True, 11), (False, 3)):
+        log.asked = 0
+        follower, usual = StatusFollower(config, log), UsualRate()
+        for passed_ms in range(0, 2 * UNSEEN_EVERY_MS + 1, UNSEEN_EVERY_MS // 5):
+            follow_rate(follower, usual, 1_000_000 + passed_ms, shown)
+        assert len(follower.samples) == looks
+        assert log.asked == (looks if shown else 0)
+        assert usual.silent_ms() == 2 * UNSEEN_EVERY_MS
+
+
+def test_a_clock_that_was_set_back_does_not_end_the_looks(tmp_path: Path):
+    config = config_file.loads(f"[run]\ndir = {json.dumps(str(tmp_path))}\n")
+    follower, usual = StatusFollower(config, MemoryLog(lambda: 1_000)), UsualRate()
+    follow_rate(follower, usual, 9_000_000, shown=False)
+    follow_rate(follower, usual, 1_000_000, shown=False)
+    assert len(follower.samples) == 2
