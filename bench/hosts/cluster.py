@@ -9,7 +9,7 @@ much slower than one machine, at what CPU, and how soon after a host is killed w
 machine with Unix sockets and three brokers without TLS, while nothing else comes; `cpu_ratio`: CPU
 of all roles and brokers an impression, to the same. Each is the median of three backlogs, on one
 machine of three before and three after, since a machine that is shared gets faster and slower;
-behind two that are not measured, and brokers compile all the way, as they do wherever they run for
+behind five that are not measured, and brokers compile all the way, as they do wherever they run for
 long. The rest is of a second cluster, whose site shows `--rate` impressions a second.
 
 `seconds_to_resume_max`: from the start of the killed host, whose broker died with it and keeps its
@@ -19,7 +19,7 @@ of a role at a place that answers.
 `seconds_after_cut_max`: then the wire between two hosts is cut for a while, each pair in turn, and
 so the roles and brokers of both; from its heal to a newer model and every process answering.
 
-Takes about eleven minutes and 8 GB; `--impressions 2000 --kill b --cut-s 0`, the smallest, five.
+Takes about fourteen minutes and 8 GB; `--impressions 2000 --kill b --cut-s 0`, the smallest, five.
 The wires are a process in Python, which takes cores too.
 """
 

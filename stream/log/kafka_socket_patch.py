@@ -3,7 +3,7 @@ they stay.
 
 Its own way is 4 KB a system call, an object for each, and four more copies of what it has joined
 (kafka-python 3.0): a third of the CPU time of who reads records of a megabyte. Over TLS a piece is
-a TLS record at most, 16 KB.
+a TLS record at most, 16 KB; all that have arrived are taken at once.
 """
 
 import logging
@@ -31,6 +31,8 @@ PIECE_BYTES = 1 << 20
 BEGINNING_BYTES = 1 << 16
 #: Of a response that has begun, so much is waited for, or its end.
 READABLE_BYTES = 1 << 19
+#: What OpenSSL may hold of a TLS record of which the rest has not arrived (RFC 5246, 6.2.3).
+TLS_RECORD_BYTES_MAX = 5 + (1 << 14) + (1 << 11)
 #: A field that is read from a response is bytes of its own below this; above, it is a view of the
 #: response.
 VIEW_BYTES_MIN = 1 << 16
@@ -80,12 +82,8 @@ def _receive(self: Any) -> tuple[memoryview, Exception | None]:
     """(what has arrived, an error that ends the connection). Called when the socket is readable,
     which it is again when much of what is known to come has arrived."""
     into, received, error = _received(self)
-    frame = _frame(self)
-    missing = len(frame.missing) - received if frame is not None else 0
-    readable_from = max(1, min(missing, READABLE_BYTES))
-    if readable_from != self._readable_from and error is None:
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, readable_from)
-        self._readable_from = readable_from
+    if error is None:
+        _wait_for_much(self, received, 0)
     return into[:received], error
 
 
@@ -94,14 +92,28 @@ def _receive_tls(self: Any) -> tuple[memoryview, Exception | None]:
     there is no more of it, and the protocol is given all but the last piece here."""
     while True:
         into, received, error = _received(self)
-        if error is not None or not self._sock.pending():
+        if error is not None:
             return into[:received], error
+        if not self._sock.pending():
+            _wait_for_much(self, received, TLS_RECORD_BYTES_MAX)
+            return into[:received], None
         try:
             self._protocol.data_received(into[:received])
         except errors.KafkaProtocolError as reason:
             return into[:0], reason
         if self._sock is None:  # a response it could not place made the protocol close it
             return into[:0], None
+
+
+def _wait_for_much(self: Any, received: int, held_bytes_max: int) -> None:
+    """The socket is readable again when much of what is missing behind the piece just `received`
+    has arrived. So many of its bytes at most may be off the socket already."""
+    frame = _frame(self)
+    missing = len(frame.missing) - received - held_bytes_max if frame is not None else 0
+    readable_from = max(1, min(missing, READABLE_BYTES))
+    if readable_from != self._readable_from:
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, readable_from)
+        self._readable_from = readable_from
 
 
 def _received(self: Any) -> tuple[memoryview, int, Exception | None]:

@@ -1,10 +1,12 @@
 """kafka-python's receiving, as we have it: the same bytes, in larger pieces."""
 
+import random
 import selectors
 import socket
 import ssl
 import sys
 import tracemalloc
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,8 +20,10 @@ from kafka.protocol import parser
 from kafka.protocol.frame import KafkaBytes
 
 from stream.log.kafka_socket_patch import (
+    BEGINNING_BYTES,
     PIECE_BYTES,
     READABLE_BYTES,
+    TLS_RECORD_BYTES_MAX,
     VIEW_BYTES_MIN,
     Frame,
     PlainSelector,
@@ -145,53 +149,135 @@ def test_the_rest_of_a_response_is_received_where_it_stays():
     assert pieces, "some were large"
 
 
-def test_nothing_that_tls_has_decrypted_is_left_lying(tmp_path, pair):
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory) -> Path:
+    certificates(dir := tmp_path_factory.mktemp("keys"))
+    return dir
+
+
+class TlsReceiver:
+    """A connection over TLS: `far` is sent what `encrypted` answers, cut anywhere, and what was
+    received is taken apart into `taken`. `with` it."""
+
+    def __init__(self, keys: Path) -> None:
+        receive_in_large_pieces()
+        self.taken: list[bytes] = []
+        parsing = parser.KafkaProtocol(client_id="test")
+        parsing._process_response = lambda frame: self.taken.append(bytes(frame.read()))
+        self._stack = ExitStack()
+        server = self._stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        self.far = self._stack.enter_context(socket.create_connection(server.getsockname()))
+        near, _ = server.accept()
+        near.setblocking(False)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(keys / "server.pem", keys / "server.key")
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._server = context.wrap_bio(self._in, self._out, server_side=True)
+        self.receiving = transport.KafkaSSLTransport(
+            None, near, "localhost", ssl_cafile=str(keys / "ca.pem"), ssl_check_hostname=False
+        )
+        self.receiving._protocol = SimpleNamespace(
+            parser=parsing, data_received=parsing.receive_bytes
+        )
+        self._selector = self._stack.enter_context(selectors.DefaultSelector())
+        self._selector.register(self.receiving._sock, selectors.EVENT_READ)
+        self._stack.callback(self.receiving._sock.close)
+        while not self._shaken(self.receiving._sock):
+            self._in.write(self.far.recv(1 << 16))
+            self._shaken(self._server)
+            self.far.sendall(self._out.read())
+        self._in.write(self.far.recv(1 << 16))
+        assert self._shaken(self._server)
+        self.far.sendall(self._out.read())
+
+    @staticmethod
+    def _shaken(side: ssl.SSLSocket | ssl.SSLObject) -> bool:
+        try:
+            side.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        return True
+
+    def encrypted(self, data: bytes) -> bytes:
+        self._server.write(data)
+        return self._out.read()
+
+    def __enter__(self) -> "TlsReceiver":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def readable(self, timeout_s: float) -> bool:
+        return bool(self._selector.select(timeout_s))
+
+    def receive(self) -> None:
+        assert self.readable(10), f"behind {len(self.taken)} responses"
+        data, error = self.receiving._sock_recv()
+        assert error is None
+        self.receiving._protocol.parser.receive_bytes(data)
+        assert not self.receiving._sock.pending()
+
+
+def framed(bodies: Sequence[bytes]) -> bytes:
+    return b"".join(len(body).to_bytes(4, "big") + body for body in bodies)
+
+
+def test_nothing_that_tls_has_decrypted_is_left_lying(keys):
     """What stands behind a response in the same TLS record shows on no socket: whoever waited for
     the socket would wait for ever."""
-    certificates(tmp_path)
-    near, far = pair
-    receive_in_large_pieces()
-    parsing, taken = parser.KafkaProtocol(client_id="test"), []
-    parsing._process_response = lambda frame: taken.append(bytes(frame.read()))
     small, large = b"a response", ANY * 3
     bodies = [small, small, large, small]
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
+    with TlsReceiver(keys) as tls, ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(tls.far.sendall, tls.encrypted(framed(bodies)))
+        while len(tls.taken) < len(bodies):
+            tls.receive()
+        sent.result(10)
+        assert tls.receiving._sock_recv() == (b"", None), "nothing is there"
+    assert tls.taken == bodies
 
-    def serve() -> None:
-        with context.wrap_socket(far, server_side=True) as server:
-            server.sendall(b"".join(len(body).to_bytes(4, "big") + body for body in bodies))
-            server.recv(1)  # until the other end has all
 
-    with (
-        ThreadPoolExecutor(1) as pool,
-        selectors.DefaultSelector() as selector,
-        ExitStack() as stack,
-    ):
-        served = pool.submit(serve)
-        receiving = transport.KafkaSSLTransport(
-            None, near, "localhost", ssl_cafile=str(tmp_path / "ca.pem"), ssl_check_hostname=False
-        )
-        near = receiving._sock
-        selector.register(near, selectors.EVENT_READ)
-        stack.callback(near.close)  # before the pool waits for the other end
-        receiving._protocol = SimpleNamespace(parser=parsing, data_received=parsing.receive_bytes)
-        while True:
-            try:
-                near.do_handshake()
-                break
-            except ssl.SSLWantReadError:
-                assert selector.select(10)
-        while len(taken) < len(bodies):
-            assert selector.select(10), f"readable, behind {len(taken)} responses"
-            data, error = receiving._sock_recv()
-            assert error is None
-            parsing.receive_bytes(data)
-            assert not near.pending()
-        assert receiving._sock_recv() == (b"", None), "nothing is there"
-        near.send(b".")
-        served.result(10)
-    assert taken == bodies
+def test_little_of_much_that_is_missing_wakes_nobody_over_tls_either(keys):
+    bodies = [ANY * (READABLE_BYTES // len(ANY)), b"the next"]
+    sent = framed(bodies)
+    with TlsReceiver(keys) as tls, ThreadPoolExecutor(1) as pool:
+        tls.far.sendall(tls.encrypted(sent[:100]))
+        while not tls.receiving._protocol.parser._rbuffer:
+            tls.receive()
+        tls.far.sendall(tls.encrypted(sent[100:200]))
+        tls.receive()  # now it is known how much is missing
+        tls.far.sendall(tls.encrypted(sent[200:300]))
+        assert not tls.readable(0.05)
+        rest = pool.submit(tls.far.sendall, tls.encrypted(sent[300:]))
+        while len(tls.taken) < len(bodies):
+            tls.receive()
+        rest.result(10)
+    assert tls.taken == bodies
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_however_tls_is_cut_no_response_waits_for_ever(keys, seed):
+    """Sizes about those of a TLS record, of a piece and of what is waited for; the last byte of
+    each response may come alone."""
+    draw = random.Random(seed)
+    edges = (1, 16_384, TLS_RECORD_BYTES_MAX, BEGINNING_BYTES, READABLE_BYTES)
+
+    def size() -> int:
+        return max(1, draw.choice(edges) + draw.randint(-300, 300))
+
+    with TlsReceiver(keys) as tls:
+        bodies = [draw.randbytes(size()) for _ in range(12)]
+        for count, body in enumerate(bodies, 1):
+            sent = tls.encrypted(framed([body]))
+            while sent:
+                cut = min(size(), max(1, len(sent) - 1))
+                tls.far.sendall(sent[:cut])
+                sent = sent[cut:]
+                while tls.readable(0.0):
+                    tls.receive()
+            while len(tls.taken) < count:
+                tls.receive()
+    assert tls.taken == bodies
 
 
 def test_a_protocol_that_closes_its_connection_ends_the_receiving():
