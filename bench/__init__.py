@@ -6,6 +6,7 @@ so a bench may move; imports name it.
 - `attacks`: What should not be learned: fraud, outages of a shop's own, junk, and taking back
 - `baselines`: Other software on the same work
 - `checkpoints`: What cuts and checkpoints cost training
+- `clients`: What clients of Kafka cost who reads and writes the log
 - `end_to_end`: All roles at once
 - `failures`: Processes, machines and their surroundings that fail
 - `hosts`: One system on several hosts
