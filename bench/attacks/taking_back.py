@@ -29,12 +29,13 @@ import pyarrow as pa
 
 from bench.measuring.machine import machine
 from bench.measuring.plotting import taking_back
-from labeler.retraction import Gathered, Held, Late, record_rows, values_of
+from labeler.retraction import Gathered, Held, Late, held_columns, record_rows, values_of
 from learners import ModelConfig
 from learners.models import clip, make_model
 from learners.training import gradient, log_losses
 from learners.training import unlearning as relearning
 from paramserver.tables import Table
+from stream.columns import GrowingColumns
 from stream.internal_topics import REJECT, Again, Verdict
 
 HOUR_MS = 3_600_000
@@ -157,7 +158,8 @@ def verdicts() -> list[Verdict]:
 def retraction(trained: pa.RecordBatch) -> tuple[pa.RecordBatch, Again]:
     """The record that the labeler writes of what was trained."""
     held = [Held(said, offset, START_MS + int(1e12)) for offset, said in enumerate(verdicts())]
-    late, batches = Late(held, 0, len(held)), range(0, trained.num_rows, BATCH)
+    late = Late(GrowingColumns(held_columns, held), 0, len(held))
+    batches = range(0, trained.num_rows, BATCH)
     judged = {at: late.judge(trained.slice(at, BATCH), 0) for at in batches}
     back = trained.filter(pa.array(np.concatenate([by_run for by_run, _ in judged.values()])))
     gathered = Gathered(values_of(back), ROWS_MAX)

@@ -46,8 +46,9 @@ OVERRIDES = (
     'model.name="growth"',
     'model.categorical=["source", "item"]',
     "run.replicas=2",
-    # what is remembered of ids is full long before the first third is over
+    # what is remembered of ids and of late verdicts is full long before the first third is over
     "stream.dedup_ms=30000",
+    "labeler.retract_horizon_ms=300000",
     "checkpointer.keep=5",
     "checkpointer.interval_ms=5000",
 )

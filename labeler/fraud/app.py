@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from faust.types import TP
 
 from labeler.counting import Signal, contradiction, decode_signal
-from labeler.fraud.faust_app import FaustTable, make_app
+from labeler.fraud.faust_app import TABLE_OPTIONS, FaustTable, make_app
 from labeler.fraud.filter import FilterStep, FraudFilter
 from labeler.fraud.metrics import FraudMetrics
 from labeler.fraud.sender import VerdictSender
@@ -303,9 +303,7 @@ def make_judge(
     """Tables and agent of the app."""
     # Keys and values are JSON, Faust's default. Each table has its own options: Faust takes them
     # apart.
-    tables = {
-        name: app.Table(name, partitions=1, options={"driver": "rocksdict"}) for name in TABLES
-    }
+    tables = {name: app.Table(name, partitions=1, options=dict(TABLE_OPTIONS)) for name in TABLES}
     stores = Tables(**{name: FaustTable(table) for name, table in tables.items()})
     judge = Judge(app, stream, fraud, stores, sender, metrics, view)
     signals = app.topic(stream.signals, key_serializer="raw", value_serializer="raw", partitions=1)

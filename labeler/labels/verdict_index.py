@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from labeler.join import ResumePoint
 from labeler.labels.verdict_records import VerdictRecord, read_verdicts
 from stream import Record
-from stream.columns import FEATURE_PREFIX, slice_values
+from stream.columns import FEATURE_PREFIX, EntryColumns, GrowingColumns, slice_values
 from stream.hashing import NO_KEY, HashKey, hash_strings, session_of
 from stream.internal_topics import ALLOW, FORGET, OPERATOR, REJECT, WITHHOLD, Verdict, Watermark
 from stream.kernels import I64, U64, Bools
@@ -30,6 +30,8 @@ NO_WATERMARK = 0
 #: Watermarks and verdicts held, about 10 to 1,000 bytes each, above which an index is full: with 64
 #: partitions some 25 minutes of a live log.
 ENTRIES_MAX = 200_000
+#: Of the verdicts held, so many may be needed by nobody before they are forgotten, all at once.
+UNNEEDED_SHARE = 0.25
 
 
 class VerdictPoint(NamedTuple):
@@ -82,9 +84,9 @@ class VerdictIndex:
         self._watermarks = tuple(point.watermarks.get(name, NO_WATERMARK) for name in inputs)
         self.next_offset = point.offset
         self.bad = 0  # records that say nothing: every reader passes them over alike
-        self._held: list[_Held] = []
+        self._held: GrowingColumns[_Held] = GrowingColumns(self._columns_of)
         self._ids: set[str] = set()
-        self._columns: _Columns | None = None
+        self._features: set[str] = set()  # whose slices are named
         # where m rose: offset, m, and the watermarks after it; the first entry is the point itself
         self._step_offsets = [point.offset - 1]
         self._step_lows = [min(self._watermarks)]
@@ -117,11 +119,11 @@ class VerdictIndex:
     @property
     def verdicts(self) -> Sequence[Verdict]:
         """Those still held, in the order of the log."""
-        return [held.verdict for held in self._held]
+        return [held.verdict for held in self._held.entries]
 
     def names(self, features: Collection[str]) -> bool:
         """Whether a verdict that is held is of a slice of one of these."""
-        return bool(self._held) and not self._as_columns().features.isdisjoint(features)
+        return not self._features.isdisjoint(features)
 
     def read(self, records: Iterable[Record]) -> None:
         """The next records of `verdicts`. What is below `next_offset` has been read and is
@@ -159,28 +161,31 @@ class VerdictIndex:
         deadline_ms: I64,
         table: pa.Table,
         ids: U64 | None = None,
+        covers_from_ms: int = 0,
     ) -> Ruling:
         """Which of these impressions verdicts take out. All deadlines must have been passed
         (`low_ms`). `table` holds the feature columns (`f_<name>`) that slices are named by; a slice
         of another feature covers nothing. Its columns `source` and `vendor` decide whom a verdict
         names: hashes only find the few that it may (F3). `ids` tell which session each belongs to;
-        without them none is spared."""
+        without them none is spared. A verdict that ends at or before `covers_from_ms` decides on
+        nothing: whether it is still held depends on other partitions (`need`)."""
         n = len(ts_ms)
         withheld, allowed, forgotten = (np.zeros(n, np.bool_) for _ in range(3))
         by = np.full(n, -1, np.int64)
         unknown = self._unknown(deadline_ms)
-        if not n or not self._held:
+        if not n or not len(self._held):
             return Ruling(by >= 0, by, withheld, unknown)
         ordered = np.zeros(n, np.bool_)  # an operator has decided whether it is withheld
-        columns = self._as_columns()
-        for i in columns.candidates(source_hash, vendor_hash, ts_ms, deadline_ms):
-            held = self._held[i]
+        sources, vendors = self._held.column("source"), self._held.column("vendor")
+        near = self._overlapping(ts_ms, deadline_ms, covers_from_ms)
+        for i in self._naming(near, source_hash, vendor_hash):
+            held = self._held.entries[i]
             said = held.verdict
             covered = (ts_ms >= said.from_ms) & (ts_ms < said.to_ms) & (deadline_ms >= held.low_ms)
             if said.source is not None:
-                covered &= (source_hash == columns.source[i]) & _named(table, "source", said.source)
+                covered &= (source_hash == sources[i]) & _named(table, "source", said.source)
             if said.vendor is not None:
-                covered &= (vendor_hash == columns.vendor[i]) & _named(table, "vendor", said.vendor)
+                covered &= (vendor_hash == vendors[i]) & _named(table, "vendor", said.vendor)
             if said.spared and ids is not None:
                 covered &= ~np.isin(session_of(ids), said.spared)
             if said.feature is not None:
@@ -215,12 +220,12 @@ class VerdictIndex:
         met = next(
             (gap for gap in self._gaps if gap.low_ms <= deadline_ms < self._low_behind(gap)), None
         )
-        if self._held:
-            columns = self._as_columns()
-            alive = (columns.to_ms > covers_from_ms) & (columns.offset <= last)
+        if len(self._held):
+            offset = self._held.column("offset")
+            alive = (self._held.column("to_ms") > covers_from_ms) & (offset <= last)
             first = int(np.argmax(alive))
-            if alive[first] and (met is None or columns.offset[first] < met.first):
-                held = self._held[first]
+            if alive[first] and (met is None or offset[first] < met.first):
+                held = self._held.entries[first]
                 return VerdictPoint(held.offset, self._named(held.watermarks))
         if met is not None:  # what comes may be decided there too
             return VerdictPoint(met.first, self._named(met.watermarks))
@@ -236,10 +241,11 @@ class VerdictIndex:
         self._gaps = [gap for gap in self._gaps if deadline < self._low_behind(gap)]
         if past > 64 and past < len(self._step_lows):
             del self._step_offsets[:past], self._step_lows[:past], self._step_watermarks[:past]
-        if self._held and int(self._as_columns().to_ms.min()) <= covers_from:
-            self._held = [held for held in self._held if held.verdict.to_ms > covers_from]
-            self._ids = {held.verdict.id for held in self._held}
-            self._columns = None
+        needed = self._held.column("to_ms") > covers_from
+        if len(needed) - np.count_nonzero(needed) > UNNEEDED_SHARE * len(needed):
+            self._held.keep(needed)
+            self._ids = {held.verdict.id for held in self._held.entries}
+            self._features = {f for held in self._held.entries if (f := held.verdict.feature)}
 
     def _unknown(self, deadline_ms: I64) -> Bools:
         unknown = np.zeros(len(deadline_ms), np.bool_)
@@ -277,12 +283,41 @@ class VerdictIndex:
             return
         self._ids.add(said.id)
         self._held.append(_Held(said, offset, self.low_ms, self._watermarks))
-        self._columns = None
+        if said.feature:
+            self._features.add(said.feature)
 
-    def _as_columns(self) -> "_Columns":
-        if self._columns is None:
-            self._columns = _Columns(self._held, self._hash_key)
-        return self._columns
+    def _columns_of(self, held: Sequence[_Held]) -> EntryColumns:
+        said = [one.verdict for one in held]
+        sources, vendors = [one.source for one in said], [one.vendor for one in said]
+        return {
+            "offset": np.array([one.offset for one in held], np.int64),
+            "low_ms": np.array([one.low_ms for one in held], np.int64),
+            "from_ms": np.array([one.from_ms for one in said], np.int64),
+            "to_ms": np.array([one.to_ms for one in said], np.int64),
+            "source": self._hashed(sources),
+            "vendor": self._hashed(vendors),
+            "any_source": np.array([name is None for name in sources], np.bool_),
+            "any_vendor": np.array([name is None for name in vendors], np.bool_),
+        }
+
+    def _hashed(self, names: Sequence[str | None]) -> U64:
+        return hash_strings(pa.array([name or "" for name in names], pa.string()), self._hash_key)
+
+    def _overlapping(self, ts_ms: I64, deadline_ms: I64, covers_from_ms: int) -> I64:
+        """Verdicts that overlap the range in time, rising."""
+        to_ms, from_ms = self._held.column("to_ms"), self._held.column("from_ms")
+        overlap = (to_ms > max(int(ts_ms.min()), covers_from_ms)) & (from_ms <= ts_ms.max())
+        return np.flatnonzero(overlap & (self._held.column("low_ms") <= deadline_ms.max()))
+
+    def _naming(self, which: I64, source_hash: U64, vendor_hash: U64) -> list[int]:
+        """Those of these verdicts that name something in the range."""
+        if not len(which):
+            return []
+        column = self._held.column
+        named = column("any_source")[which] | np.isin(column("source")[which], source_hash)
+        named &= column("any_vendor")[which] | np.isin(column("vendor")[which], vendor_hash)
+        found: list[int] = which[named].tolist()
+        return found
 
 
 def _named(table: pa.Table, column: str, name: str) -> Bools | np.bool_:
@@ -300,37 +335,3 @@ def _in_slice(table: pa.Table, feature: str, value: str) -> Bools:
     values = slice_values(table.column(name).combine_chunks())
     same: Bools = pc.equal(values, value).to_numpy(zero_copy_only=False)
     return same
-
-
-class _Columns:
-    """The held verdicts as arrays, to find the few that can cover anything in a range."""
-
-    def __init__(self, held: Sequence[_Held], key: HashKey):
-        self.offset = np.array([h.offset for h in held], np.int64)
-        self.low_ms = np.array([h.low_ms for h in held], np.int64)
-        self.from_ms = np.array([h.verdict.from_ms for h in held], np.int64)
-        self.to_ms = np.array([h.verdict.to_ms for h in held], np.int64)
-        self.source = hash_strings(
-            pa.array([h.verdict.source or "" for h in held], pa.string()), key
-        )
-        self.vendor = hash_strings(
-            pa.array([h.verdict.vendor or "" for h in held], pa.string()), key
-        )
-        self.any_source = np.array([h.verdict.source is None for h in held], np.bool_)
-        self.features = frozenset(h.verdict.feature for h in held if h.verdict.feature)
-        self.any_vendor = np.array([h.verdict.vendor is None for h in held], np.bool_)
-
-    def candidates(
-        self, source_hash: U64, vendor_hash: U64, ts_ms: I64, deadline_ms: I64
-    ) -> list[int]:
-        """Indices, rising, of verdicts that overlap the range in time and name something in it."""
-        near = np.flatnonzero(
-            (self.to_ms > ts_ms.min())
-            & (self.from_ms <= ts_ms.max())
-            & (self.low_ms <= deadline_ms.max())
-        )
-        if not len(near):
-            return []
-        named = self.any_source[near] | np.isin(self.source[near], source_hash)
-        named &= self.any_vendor[near] | np.isin(self.vendor[near], vendor_hash)
-        return [int(i) for i in near[named]]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from stream.on_demand import on_demand
 
 if TYPE_CHECKING:
-    from labeler.retraction.rows import Gathered, Held, Late, record_rows, values_of
+    from labeler.retraction.rows import Gathered, Held, Late, held_columns, record_rows, values_of
     from labeler.retraction.runner import Retracting
 else:
     __getattr__ = on_demand(__name__)
@@ -24,6 +24,7 @@ __all__ = [
     "Held",
     "Late",
     "Retracting",
+    "held_columns",
     "record_rows",
     "values_of",
 ]

@@ -8,20 +8,32 @@ without late verdicts goes on too.
 Pure. One serves all partitions of a labeler.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+import numpy as np
+
 from labeler.join import ResumePoint
-from labeler.labels import NO_WATERMARK, VerdictPoint, VerdictRecord, read_verdicts
-from labeler.retraction.rows import Held
+from labeler.labels import (
+    NO_WATERMARK,
+    VerdictPoint,
+    VerdictRecord,
+    read_verdicts,
+)
+from labeler.retraction.rows import Held, Late, held_columns
 from stream import Record
+from stream.columns import GrowingColumns
 from stream.internal_topics import ALLOW, REJECT, Verdict, Watermark
 
 #: A chain that has nothing to take back gets an empty range as often, in offsets of `verdicts`.
 RUN_OFFSETS = 8_192
 #: Verdicts of a run above which each record is read rather than looked through for their names.
 NAMED_MAX = 64
+#: Of the verdicts held, so many may decide no more before they are forgotten, all at once.
+OVER_SHARE = 0.25
+_NONE: dict[str, float] = {}
 
 
 class Run(NamedTuple):
@@ -32,7 +44,7 @@ class Run(NamedTuple):
     end: int
     low_ms: int  # m: the lowest watermark of all inputs before it
     point: VerdictPoint  # where to read on from behind it (C4)
-    held: tuple[Held, ...]  # what decides on rows within the horizon, the run's own included
+    verdicts: tuple[Held, ...]  # at its offsets, that may decide
 
     @property
     def empty(self) -> bool:
@@ -42,12 +54,7 @@ class Run(NamedTuple):
     def arrived_from_ms(self) -> int:
         """Rows that arrived before it none of its rejections takes."""
         return min(
-            (
-                one.arrived_from_ms
-                for one in self.held
-                if self.first <= one.offset < self.end and one.verdict.decision == REJECT
-            ),
-            default=self.low_ms,
+            (one.arrived_from_ms for one in self.verdicts if one.rejects), default=self.low_ms
         )
 
     def may_take_of(self) -> Callable[[bytes], bool] | None:
@@ -59,8 +66,8 @@ class Run(NamedTuple):
                 for name in (one.verdict.source, one.verdict.vendor)
                 if name
             )
-            for one in self.held
-            if self.first <= one.offset < self.end and one.verdict.decision == REJECT
+            for one in self.verdicts
+            if one.rejects
         ]
         if len(named) > NAMED_MAX or not all(named):
             return None
@@ -79,13 +86,18 @@ class LateVerdicts:
     horizon_ms: int
     runs: list[Run] = field(default_factory=list)
     next_offset: int = 0
-    _kept: list[tuple[Held, Mapping[str, int]]] = field(default_factory=list)
-    _ids: set[str] = field(default_factory=set)
+    _held: GrowingColumns[Held] = field(default_factory=lambda: GrowingColumns(held_columns))
+    _ids: set[str] = field(default_factory=set)  # of those that may decide
+    # at the end of the last run: what ended by then is over, of so many verdicts
+    _over_ms: int = -(1 << 62)
+    _looked: int = 0
     _open: tuple[int, int, int] | None = None  # first, end and m of the run that is open
 
     def __post_init__(self) -> None:
         self.next_offset = self.point.offset
-        self._marks = {name: self.point.watermarks.get(name, NO_WATERMARK) for name in self.inputs}
+        self._marks: Mapping[str, int] = {
+            name: self.point.watermarks.get(name, NO_WATERMARK) for name in self.inputs
+        }
 
     @classmethod
     def at(
@@ -136,16 +148,28 @@ class LateVerdicts:
         """The first run that ends above this offset, if one has been read."""
         return next((run for run in self.runs if run.end > end), None)
 
+    def late(self, run: Run) -> Late:
+        """What decides on rows within the horizon before one of the runs, its own included."""
+        return Late(self._held, run.first, run.end, run.low_ms - self.horizon_ms)
+
     def forget(self, end: int) -> None:
         """Nobody asks for runs that end at or below this offset any more."""
         self.runs = [run for run in self.runs if run.end > end]
+        over_ms = min((run.low_ms - self.horizon_ms for run in self.runs), default=self._over_ms)
+        left = self._held.column("to_ms") > min(over_ms, self._over_ms)
+        left[self._looked :] = True
+        over = len(left) - int(np.count_nonzero(left))
+        if over > OVER_SHARE * len(left):
+            self._held.keep(left)
+            self._looked -= over
 
     def _on_watermark(self, said: Watermark) -> None:
         if self._open is not None:
             first, end, _ = self._open
             self._open = None
             self._close(first, end)
-        self._marks[said.input] = max(self._marks[said.input], said.watermark_ms)
+        if said.watermark_ms > self._marks[said.input]:
+            self._marks = {**self._marks, said.input: said.watermark_ms}
 
     def _on_verdict(self, said: Verdict, offset: int) -> None:
         low_ms = self.low_ms
@@ -154,26 +178,40 @@ class LateVerdicts:
         )
         if said.id in self._ids or not (may_be_late or said.decision == ALLOW):
             return
-        one = Held(said, offset, low_ms, said.from_ms - self.skew_ms)
         self._ids.add(said.id)
-        self._kept.append((one, dict(self._marks)))
+        arrived_from_ms = said.from_ms - self.skew_ms
+        self._held.append(Held(_small(said), offset, low_ms, arrived_from_ms, self._marks))
         if may_be_late:
             first = self._open[0] if self._open is not None else offset
             self._open = (first, offset + 1, low_ms)
 
     def _close(self, first: int, end: int) -> None:
-        """A run is over: what no later one can need is forgotten, and what is left says where to
-        read on (C4)."""
-        low_ms = self.low_ms
-        self._kept = [
-            (one, marks)
-            for one, marks in self._kept
-            if one.verdict.to_ms > low_ms - self.horizon_ms
-        ]
-        held = tuple(one for one, _ in self._kept)
-        self._ids = {one.verdict.id for one in held}
-        point = VerdictPoint(end, dict(self._marks))
-        if self._kept:
-            one, marks = self._kept[0]
-            point = VerdictPoint(one.offset, marks)
-        self.runs.append(Run(first, end, low_ms, point, held))
+        """A run is over: what no later one can need decides no more, and what is left says where
+        to read on (C4)."""
+        low_ms, held = self.low_ms, self._held.entries
+        over_ms = low_ms - self.horizon_ms
+        to_ms, offset = self._held.column("to_ms"), self._held.column("offset")
+        left = to_ms > over_ms
+        was_left = to_ms > self._over_ms
+        was_left[self._looked :] = True
+        self._ids -= {held[at].verdict.id for at in np.flatnonzero(was_left & ~left).tolist()}
+        self._over_ms, self._looked = over_ms, len(held)
+        point = VerdictPoint(end, self._marks)
+        if left.any():
+            oldest = held[int(np.argmax(left))]
+            point = VerdictPoint(oldest.offset, oldest.watermarks)
+        own = range(*np.searchsorted(offset, (first, end)).tolist())
+        verdicts = tuple(held[at] for at in own if left[at])
+        self.runs.append(Run(first, end, low_ms, point, verdicts))
+
+
+def _small(said: Verdict) -> Verdict:
+    """What decides of it, in as little memory as can be: those of a week may be held, and most name
+    the same few."""
+    rule, decision = sys.intern(said.rule), sys.intern(said.decision)
+    source, vendor = (
+        None if name is None else sys.intern(name) for name in (said.source, said.vendor)
+    )
+    return replace(
+        said, rule=rule, decision=decision, source=source, vendor=vendor, reason="", evidence=_NONE
+    )

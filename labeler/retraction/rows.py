@@ -10,6 +10,7 @@ taken once, whoever writes the record and however often.
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -17,9 +18,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stream.columns import FEATURE_PREFIX, slice_values
+from stream.columns import FEATURE_PREFIX, EntryColumns, GrowingColumns, slice_values
 from stream.internal_topics import ALLOW, FORGET, NAMED, REJECT, Again, Verdict, row_bytes
-from stream.kernels import Bools
+from stream.kernels import I64, Bools
 
 
 class Held(NamedTuple):
@@ -30,6 +31,22 @@ class Held(NamedTuple):
     offset: int
     low_ms: int
     arrived_from_ms: int = 0
+    watermarks: Mapping[str, int] = {}  # just before it
+
+    @property
+    def rejects(self) -> bool:
+        return self.verdict.decision == REJECT
+
+
+def held_columns(held: Sequence[Held]) -> EntryColumns:
+    """For `GrowingColumns` of verdicts in the order of the log."""
+    return {
+        "offset": np.array([one.offset for one in held], np.int64),
+        "from_ms": np.array([one.verdict.from_ms for one in held], np.int64),
+        "to_ms": np.array([one.verdict.to_ms for one in held], np.int64),
+        "rejects": np.array([one.rejects for one in held], np.bool_),
+        "decides": np.array([one.verdict.decision in (REJECT, ALLOW) for one in held], np.bool_),
+    }
 
 
 def covered(rows: pa.RecordBatch, said: Verdict) -> Bools:
@@ -57,56 +74,88 @@ def _plain(column: pa.Array) -> pa.Array:
 
 class Late:
     """The rejections of a run and those before it, with the allowances among them, in the order
-    of the log."""
+    of the log. To be asked before the next verdict comes."""
 
-    def __init__(self, held: Sequence[Held], first: int, end: int):
-        """The run are the verdicts at offsets `[first, end)`."""
-        self._first = first
-        self._held = [
-            one for one in held if one.offset < end and one.verdict.decision in (REJECT, ALLOW)
-        ]
-        rejections = [one.verdict for one in self._held if one.verdict.decision == REJECT]
-        self._sources = pa.array(
-            {said.source for said in rejections if said.source is not None}, pa.string()
-        )
-        self._any_source = any(said.source is None for said in rejections)
+    def __init__(
+        self, held: GrowingColumns[Held], first: int, end: int, over_ms: int = -(1 << 62)
+    ) -> None:
+        """The run are the verdicts at offsets `[first, end)`. One that ends at or before `over_ms`
+        decides no more."""
+        self._held, self._first = held, first
+        decides = held.column("decides") & (held.column("to_ms") > over_ms)
+        self._which = np.flatnonzero(decides & (held.column("offset") < end))
+
+    @property
+    def deciding(self) -> list[Held]:
+        """The run's verdicts and those before it that may still decide, in the order of the log."""
+        return [self._held.entries[at] for at in self._which.tolist()]
 
     def judge(self, rows: pa.RecordBatch, wait_ms: int) -> tuple[Bools, Bools]:
         """Which rows (n,) of a chain read at `arrival + wait_ms` the run takes, and which are
         clean after it."""
-        by_run, clean = np.zeros(rows.num_rows, np.bool_), np.ones(rows.num_rows, np.bool_)
-        at = np.arange(rows.num_rows)
-        if not self._any_source:
-            at = np.flatnonzero(
-                pc.is_in(rows.column("source"), self._sources).to_numpy(zero_copy_only=False)
-            )
-        if not len(at):
-            return by_run, clean
-        before, now = self._taken(rows.take(pa.array(at)), wait_ms)
-        by_run[at], clean[at] = now, ~(before | now)
-        return by_run, clean
+        before, now = self._taken_of(rows, wait_ms, self._all_sources)
+        return now, ~(before | now)
+
+    def taken(self, rows: pa.RecordBatch, wait_ms: int) -> Bools:
+        """The first of both: what others than the run's rejections mean is not looked at."""
+        return self._taken_of(rows, wait_ms, self._own_sources)[1]
+
+    @cached_property
+    def _all_sources(self) -> pa.Array | None:
+        return self._sources(self._which)
+
+    @cached_property
+    def _own_sources(self) -> pa.Array | None:
+        return self._sources(self._which[self._held.column("offset")[self._which] >= self._first])
+
+    def _sources(self, which: I64) -> pa.Array | None:
+        """Who is named by these rejections; None = everybody."""
+        rejects = which[self._held.column("rejects")[which]]
+        found = {self._held.entries[at].verdict.source for at in rejects.tolist()}
+        return None if None in found else pa.array(found, pa.string())
+
+    def _taken_of(
+        self, rows: pa.RecordBatch, wait_ms: int, sources: pa.Array | None
+    ) -> tuple[Bools, Bools]:
+        """(taken by an earlier one, taken by the run), of rows of these sources alone."""
+        if sources is None:
+            return self._taken(rows, wait_ms)
+        gone, now = np.zeros(rows.num_rows, np.bool_), np.zeros(rows.num_rows, np.bool_)
+        at = np.flatnonzero(pc.is_in(rows.column("source"), sources).to_numpy(zero_copy_only=False))
+        if len(at):
+            gone[at], now[at] = self._taken(rows.take(pa.array(at)), wait_ms)
+        return gone, now
 
     def _taken(self, rows: pa.RecordBatch, wait_ms: int) -> tuple[Bools, Bools]:
         """(taken by an earlier one, taken by the run)."""
         arrival_ms = rows.column("arrival_ms").to_numpy()
         deadline_ms, ts_ms = arrival_ms + wait_ms, rows.column("ts_ms").to_numpy()
         allowed, gone, now = (np.zeros(rows.num_rows, np.bool_) for _ in range(3))
+        if not rows.num_rows:
+            return gone, now
         here = set(rows.column("source").to_pylist())
-        for said, offset, low_ms, arrived_from_ms in self._held:
-            elsewhere = said.source is not None and said.source not in here
-            if elsewhere or said.from_ms > ts_ms.max() or said.to_ms <= ts_ms.min():
+        for at in self._overlapping(int(ts_ms.min()), int(ts_ms.max())).tolist():
+            one = self._held.entries[at]
+            said = one.verdict
+            if said.source is not None and said.source not in here:
                 continue
-            inside = covered(rows, said) & (arrival_ms >= arrived_from_ms)
+            inside = covered(rows, said) & (arrival_ms >= one.arrived_from_ms)
             if said.decision == ALLOW:
                 allowed |= inside
             else:
                 spared = allowed if said.rule != FORGET else np.zeros_like(allowed)
-                taken = inside & (deadline_ms < low_ms) & ~spared & ~gone & ~now
-                if offset < self._first:
+                taken = inside & (deadline_ms < one.low_ms) & ~spared & ~gone & ~now
+                if one.offset < self._first:
                     gone |= taken
                 else:
                     now |= taken
         return gone, now
+
+    def _overlapping(self, first_ms: int, last_ms: int) -> I64:
+        """Those whose interval holds one of these event times, in the order of the log."""
+        from_ms = self._held.column("from_ms")[self._which]
+        to_ms = self._held.column("to_ms")[self._which]
+        return self._which[(from_ms <= last_ms) & (to_ms > first_ms)]
 
 
 @dataclass

@@ -29,7 +29,7 @@ from labeler.labels import (
 from labeler.retraction.labelled_rows import Labelled, LabelledRows
 from labeler.retraction.labelled_until import LabelledUntil
 from labeler.retraction.late_verdicts import LateVerdicts, Run
-from labeler.retraction.rows import Gathered, Late, aligned, record_rows, values_of
+from labeler.retraction.rows import Gathered, aligned, record_rows, values_of
 from stream import Partition, StreamConfig, offset_of, position, retract_chain, row_of
 from stream.hashing import key_id
 from stream.internal_topics import BatchHeader, cuts, encode_examples, row_bytes, schema_id
@@ -309,14 +309,15 @@ class Retracting:
 
     def _taken(self, p: int, run: Run) -> pa.RecordBatch | None:
         """The rows of a partition that the run takes, in the order of the log; None without any."""
-        late, found = Late(run.held, run.first, run.end), []
+        assert self._late is not None
+        late, found = self._late.late(run), []
         rows = self._rows.get(p) or self._rows.setdefault(
             p, self._labelled_rows(p, KEPT_BYTES_MAX // len(self._owned))
         )
         for one in self._labelled(rows, run, run.arrived_from_ms, run.may_take_of()):
-            by_run, _ = late.judge(one.rows, self._waits[one.kind])
-            if by_run.any():
-                found.append(one.rows.filter(pa.array(by_run)))
+            taken = late.taken(one.rows, self._waits[one.kind])
+            if taken.any():
+                found.append(one.rows.filter(pa.array(taken)))
         if not found:
             return None
         last = found[-1].schema
@@ -328,7 +329,8 @@ class Retracting:
 
     def _gathered(self, back: pa.RecordBatch, run: Run) -> Gathered:
         """The clean rows of all partitions that have to do with those taken back."""
-        late = Late(run.held, run.first, run.end)
+        assert self._late is not None
+        late = self._late.late(run)
         bytes_max = self._stream.record_bytes_max * 3 // 4
         gathered = Gathered(values_of(back), self._labeler.retract_rows_max, bytes_max)
         for p in range(self._stream.partitions):

@@ -12,6 +12,7 @@
 - `derived`: what a model reads of a declared feature's column
 - `events`: impressions and clicks in memory
 - `feature_names`: which names features may have
+- `growing_columns`: columns of entries that come one after the other
 - `kept_options`: what counters and sequences may be declared with
 - `picture_files`: what of a picture's file no pixel needs
 - `picture_store`: files of pictures by their content, in a folder or at an fsspec URL
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
         impression_schema,
     )
     from stream.columns.feature_names import check_aliases, check_names
+    from stream.columns.growing_columns import EntryColumns, GrowingColumns
     from stream.columns.kept_options import TS_MS
     from stream.columns.picture_store import PictureStore
     from stream.columns.pictures import (
@@ -171,10 +173,12 @@ __all__ = [
     "Clicks",
     "DeclaredCatalogues",
     "DeclaredFeatures",
+    "EntryColumns",
     "Fault",
     "Feature",
     "FeatureColumn",
     "Features",
+    "GrowingColumns",
     "Impressions",
     "MalformedStream",
     "ManyDigits",

@@ -24,7 +24,7 @@ BREAKER = "breaker"
 _OPTIONAL = ("feature", "value", "spared")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """Impressions of a scope with event time in `[from_ms, to_ms)` are `decision`ed.
 

@@ -263,7 +263,7 @@ def verdict_by_reading_time() -> list[Patch]:
         before = len(self._held)
         heard(self, said, offset)
         if len(self._held) > before:
-            self._held[-1] = replace(self._held[-1], low_ms=0)
+            self._held.entries[-1] = replace(self._held.entries[-1], low_ms=0)
 
     return [replaced(VerdictIndex._on_verdict, bad)]
 

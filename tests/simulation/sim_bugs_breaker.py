@@ -15,6 +15,7 @@ from labeler.breaker.runner import Judging
 from labeler.join import LabelStrategy
 from labeler.labels import Labelling
 from labeler.labels.verdict_index import VerdictIndex
+from stream.columns import GrowingColumns
 from stream.internal_topics import RELEASE, WITHHOLD, Watermark, breaker_input
 
 SEEDS = {"first": 4, "step": 11}
@@ -68,16 +69,15 @@ def band_forgotten() -> list[Patch]:
 def release_wherever() -> list[Patch]:
     rule = VerdictIndex.rule
 
-    def bad(
-        self: VerdictIndex, source: Any, vendor: Any, ts_ms: Any, deadline_ms: Any, table: Any
-    ) -> Any:
+    def bad(self: VerdictIndex, *given: Any) -> Any:
         held = self._held
-        last = [h for h in held if h.verdict.decision == RELEASE]
-        self._held, self._columns = [h for h in held if h.verdict.decision != RELEASE] + last, None
+        last = [h for h in held.entries if h.verdict.decision == RELEASE]
+        others = [h for h in held.entries if h.verdict.decision != RELEASE]
+        self._held = GrowingColumns(held.read, others + last)
         try:
-            ruling = rule(self, source, vendor, ts_ms, deadline_ms, table)
+            ruling = rule(self, *given)
         finally:
-            self._held, self._columns = held, None
+            self._held = held
         return ruling._replace(by=np.where(ruling.by < 0, -1, 0)) if len(held) else ruling
 
     return [replaced(VerdictIndex.rule, bad)]

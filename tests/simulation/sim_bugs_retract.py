@@ -13,7 +13,7 @@ from labeler.retraction import Late, Retracting
 from labeler.retraction.late_verdicts import LateVerdicts
 from learners.training import gradient
 
-judge = Late.judge
+made = Late.__init__
 close = LateVerdicts._close
 
 
@@ -22,13 +22,11 @@ close = LateVerdicts._close
     "a row that an earlier verdict took is taken again by the next one (L3)",
 )
 def taken_twice() -> list[Patch]:
-    def bad(self: Late, rows: pa.RecordBatch, wait_ms: int) -> Any:
-        forgetful = Late(
-            [one for one in self._held if one.offset >= self._first], self._first, 1 << 62
-        )
-        return judge(forgetful, rows, wait_ms)
+    def bad(self: Late, *given: Any) -> None:
+        made(self, *given)
+        self._which = self._which[self._held.column("offset")[self._which] >= self._first]
 
-    return [replaced(Late.judge, bad)]
+    return [replaced(Late.__init__, bad)]
 
 
 @bug(

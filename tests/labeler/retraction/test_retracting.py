@@ -9,10 +9,9 @@ from dataclasses import replace
 import pytest
 
 from labeler.config import LabelerConfig
-from labeler.labels import ClaimedEnds, Labelling, VerdictPoint
-from labeler.retraction.late_verdicts import RUN_OFFSETS, LateVerdicts
+from labeler.labels import ClaimedEnds, Labelling
 from labeler.retraction.runner import Retracting
-from stream import Chain, Fold, Partition, Record, StreamConfig, offset_of, position
+from stream import Chain, Fold, Partition, StreamConfig, offset_of, position
 from stream.internal_topics import (
     ALLOW,
     REJECT,
@@ -389,81 +388,3 @@ def test_without_anybody_to_wait_for_no_verdict_is_late():
     shop.retract(labeler=replace(LABELER, await_verdicts=False))
     shop.retract(labeler=replace(LABELER, retract=False))
     assert [shop.records(p) for p in range(2)] == [[], []]
-
-
-# --- runs
-# --------------------------------------------------------------------------------------------------
-
-
-def late_verdicts(point=None, horizon_ms=10_000):
-    return LateVerdicts(["a", "b"], point or VerdictPoint(0, {}), 1_000, 0, horizon_ms)
-
-
-def records_of(*said, first=0):
-    return [Record(first + n, 0, None, encode_verdict(one)) for n, one in enumerate(said)]
-
-
-def mark(name, second):
-    return Watermark(name, ZERO + second * 1_000, 0)
-
-
-LOG = [
-    mark("a", 0),
-    mark("b", 0),
-    verdict("early", "u"),
-    mark("a", 5),
-    mark("b", 5),
-    verdict("1", "u", first_s=0, last_s=1),
-    verdict("2", "w", first_s=0, last_s=1),
-    mark("a", 6),
-    verdict("3", "u", first_s=1, last_s=2),
-    mark("b", 30),
-    verdict("4", "u", first_s=20, last_s=25),
-    mark("a", 31),
-]
-
-
-def test_a_run_ends_behind_the_last_late_verdict_before_a_watermark():
-    late = late_verdicts()
-    late.read(records_of(*LOG))
-    assert [(run.first, run.end) for run in late.runs] == [(5, 7), (8, 9)]
-    assert late.runs[0].low_ms == ZERO + 5_000
-    assert [one.verdict.id for one in late.runs[1].held] == ["1", "2", "3"]
-
-
-def test_read_on_from_a_run_the_next_ones_are_the_same():
-    for horizon_ms in (10_000, 4_500):
-        late = late_verdicts(horizon_ms=horizon_ms)
-        late.read(
-            records_of(*LOG, mark("b", 40), verdict("5", "u", first_s=1, last_s=9), mark("a", 50))
-        )
-        whole = late.runs
-        for n, run in enumerate(whole):
-            again = late_verdicts(run.point, horizon_ms)
-            again.read(
-                records_of(
-                    *LOG, mark("b", 40), verdict("5", "u", first_s=1, last_s=9), mark("a", 50)
-                )
-            )
-            rest = [one for one in again.runs if one.end > run.end]
-            assert [one.end for one in rest] == [one.end for one in whole[n + 1 :]]
-            assert [(one.low_ms, one.point, one.held) for one in rest] == [
-                (one.low_ms, one.point, one.held) for one in whole[n + 1 :]
-            ]
-
-
-def test_without_late_verdicts_a_chain_goes_on_all_the_same():
-    late = late_verdicts()
-    late.read(records_of(*[mark("a", n) for n in range(20)], first=RUN_OFFSETS - 10))
-    assert [(run.first, run.end, run.empty) for run in late.runs] == [
-        (RUN_OFFSETS, RUN_OFFSETS, True)
-    ]
-
-
-def test_what_says_nothing_is_passed_over():
-    late = late_verdicts()
-    late.read(
-        [Record(0, 0, None, b"{}"), Record(1, 0, None, None), *records_of(mark("c", 1), first=2)]
-    )
-    assert late.next_offset == 3
-    assert not late.runs

@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 
 from labeler.labels import VerdictPoint
 from labeler.retraction.late_verdicts import Run
-from labeler.retraction.rows import Gathered, Held, Late, aligned, covered, record_rows, values_of
+from labeler.retraction.rows import (
+    Gathered,
+    Held,
+    Late,
+    aligned,
+    covered,
+    held_columns,
+    record_rows,
+    values_of,
+)
+from stream.columns import GrowingColumns
 from stream.internal_topics import (
     ALLOW,
     FORGET,
@@ -50,8 +60,13 @@ def held(*verdicts, low_ms=LATE_MS):
     return [Held(said, offset, low_ms) for offset, said in enumerate(verdicts)]
 
 
+def late(verdicts, first=0, end=99):
+    return Late(GrowingColumns(held_columns, verdicts), first, end)
+
+
 def judged(verdicts, first=0, end=99, wait_ms=5):
-    by_run, clean = Late(verdicts, first, end).judge(ROWS, wait_ms)
+    by_run, clean = late(verdicts, first, end).judge(ROWS, wait_ms)
+    assert late(verdicts, first, end).taken(ROWS, wait_ms).tolist() == by_run.tolist()
     return np.flatnonzero(by_run).tolist(), np.flatnonzero(clean).tolist()
 
 
@@ -77,7 +92,7 @@ def test_rows_that_arrived_before_a_verdict_can_mean_them_are_not_taken():
 
 def test_a_run_is_looked_for_from_the_first_arrival_that_it_can_mean():
     heard = [Held(verdict(from_ms=at), n, LATE_MS, at - 3) for n, at in enumerate((5, 30, 20))]
-    run = Run(1, 3, LATE_MS, VerdictPoint(0, {}), tuple(heard))
+    run = Run(1, 3, LATE_MS, VerdictPoint(0, {}), tuple(heard[1:]))
     assert run.arrived_from_ms == 17
 
 
@@ -101,7 +116,7 @@ def test_a_record_that_a_run_takes_rows_of_is_told_by_its_bytes(rows, scopes):
     batch = pa.RecordBatch.from_arrays(columns, schema=examples_schema(()))
     verdicts = tuple(held(*(verdict(source=s, vendor=v) for s, v in scopes)))
     run = Run(0, len(verdicts), LATE_MS, VerdictPoint(0, {}), verdicts)
-    takes = Late(verdicts, 0, len(verdicts)).judge(batch, 5)[0].any()
+    takes = late(verdicts, 0, len(verdicts)).taken(batch, 5).any()
     may_take = run.may_take_of()
     if may_take is None:
         assert any(s is v is None for s, v in scopes), "it names nobody: all are read"
@@ -116,7 +131,7 @@ def test_a_record_without_the_names_of_a_run_need_not_be_read():
         (verdict(source="bob"), False),
         (verdict(source="alice", vendor="w"), False),
     ):
-        run = Run(1, 2, LATE_MS, VerdictPoint(0, {}), tuple(held(verdict(source="alice"), said)))
+        run = Run(1, 2, LATE_MS, VerdictPoint(0, {}), (Held(said, 1, LATE_MS),))
         may_take = run.may_take_of()
         assert may_take is not None
         assert may_take(value) is may
@@ -155,8 +170,7 @@ def test_withholding_takes_nothing():
 
 
 def gathered(share_min=0.0, rows_max=100, batches=1):
-    late = Late(held(verdict(source="a", vendor="v")), 0, 1)
-    by_run, clean = late.judge(ROWS, 5)
+    by_run, clean = late(held(verdict(source="a", vendor="v")), 0, 1).judge(ROWS, 5)
     back = ROWS.filter(pa.array(by_run))
     found = Gathered(values_of(back), rows_max)
     for n in reversed(range(batches)):  # partitions come in any order
