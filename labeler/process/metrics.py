@@ -70,6 +70,10 @@ class LabelerMetrics(InputMetrics):
         self._late_runs = self.gauge(
             "everspun_labeler_late_verdict_runs", "runs of late verdicts not answered yet"
         )
+        self._late_held = self.gauge(
+            "everspun_labeler_late_verdicts_held",
+            "late rejections of the last retract_horizon_ms, 0.6 KB each",
+        )
         self._late_kept_bytes = self.gauge(
             "everspun_labeler_late_verdict_kept_bytes",
             "records of examples kept for the next late verdict, bytes",
@@ -249,6 +253,7 @@ class LabelerMetrics(InputMetrics):
     def look_late(self, retracting: Retracting) -> None:
         """What is still to be taken back."""
         self._late_runs.set(retracting.waiting)
+        self._late_held.set(retracting.held)
         self._late_kept_bytes.set(retracting.kept_bytes)
         self._gone_verdicts.set(retracting.gone_verdicts)
 

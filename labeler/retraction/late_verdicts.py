@@ -118,6 +118,10 @@ class LateVerdicts:
             horizon_ms,
         )
 
+    def __len__(self) -> int:
+        """Verdicts that are held; up to a third more than may still decide."""
+        return len(self._held)
+
     @property
     def low_ms(self) -> int:
         return min(self._marks.values())

@@ -161,6 +161,11 @@ class Retracting:
         return 0 if self._late is None else sum(not run.empty for run in self._late.runs)
 
     @property
+    def held(self) -> int:
+        """Late verdicts that may still decide."""
+        return 0 if self._late is None else len(self._late)
+
+    @property
     def kept_bytes(self) -> int:
         """Of `examples`, in memory."""
         return sum(one.bytes for one in self._rows.values())

@@ -113,7 +113,8 @@ class PlainLateVerdicts:
         self.ids = {said.id for _, said, _ in self.kept}
         point = (self.kept[0][0], self.kept[0][2]) if self.kept else (end, dict(self.marks))
         own = [said.id for offset, said, _ in self.kept if first <= offset < end]
-        self.runs.append((first, end, low_ms, point, own, [said.id for _, said, _ in self.kept]))
+        deciding = [said.id for offset, said, _ in self.kept if offset < end]
+        self.runs.append((first, end, low_ms, point, own, deciding))
 
 
 def seen(late, run):
