@@ -7,10 +7,11 @@ cannot start and a topic of evaluations that holds much already.
 The first third of the time is left out, and at least three minutes: a labeler's heaps take two to
 fill where much else computes. `growth_percent_max` is, of all roles, the largest growth from the
 median of the first to the median of the last quarter of what follows (resident memory;
-`slope_percent_per_hour` is its straight line). One replica finds the lock of its place taken for
-all of the time: `others_restarted` counts restarts of all others, `named` is whether `everspun
-status` named it at the end. `status_cpu_s` is what status takes beyond importing its modules,
-`status_mib` its peak memory. Takes the time given and 3 GB.
+`slope_percent_per_hour` is its straight line; `cpu_percent_from` and `cpu_percent_to` are CPU of a
+core in both quarters). One replica finds the lock of its place taken for all of the time:
+`others_restarted` counts restarts of all others, `named` is whether `everspun status` named it at
+the end. `status_cpu_s` is what status takes beyond importing its modules, `status_mib` its peak
+memory. Takes the time given and 3 GB.
 """
 
 import argparse
@@ -22,14 +23,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bench.failures.outages import everspun_command
 from bench.failures.recovery_site import Site
-from bench.measuring.machine import machine
+from bench.measuring.machine import machine, process_cpu_s
 from everspun import READY_TIMEOUT_S, LocalRun, NotReady
 from everspun.launcher import lock_file, unlock
 from everspun.status import scrape
@@ -60,9 +62,18 @@ def resident_mib(pid: int) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
 
 
-def growth(times_s: list[float], mib: list[float]) -> dict[str, float]:
+class Look(NamedTuple):
+    """At a role: seconds since the start, resident memory, CPU seconds since its own."""
+
+    at_s: float
+    mib: float
+    cpu_s: float
+
+
+def growth(looks: Sequence[Look]) -> dict[str, float]:
     """Of one role after the warm-up, % of its mean: from first to last quarter, and by the hour
     along its line."""
+    times_s, mib = [one.at_s for one in looks], [one.mib for one in looks]
     quarter = max(1, len(mib) // 4)
     mean = statistics.fmean(mib)
     grown = statistics.median(mib[-quarter:]) - statistics.median(mib[:quarter])
@@ -71,7 +82,15 @@ def growth(times_s: list[float], mib: list[float]) -> dict[str, float]:
         "mib": round(mean, 1),
         "growth_percent": round(100 * grown / mean, 2),
         "slope_percent_per_hour": round(100 * 3_600 * slope / mean, 1),
+        "cpu_percent_from": round(cpu_percent(looks[: quarter + 1]), 1),
+        "cpu_percent_to": round(cpu_percent(looks[-quarter - 1 :]), 1),
     }
+
+
+def cpu_percent(looks: Sequence[Look]) -> float:
+    """Of a core, from the first look to the last."""
+    passed_s = looks[-1].at_s - looks[0].at_s
+    return 100 * (looks[-1].cpu_s - looks[0].cpu_s) / passed_s if passed_s else 0.0
 
 
 def fill(local: LocalRun, count: int) -> None:
@@ -107,15 +126,17 @@ def start(local: LocalRun) -> None:
         time.sleep(0.5)
 
 
-def sample(local: LocalRun, minutes: float) -> dict[str, list[tuple[float, float]]]:
-    """role -> (s, MiB) of every look after the warm-up."""
+def sample(local: LocalRun, minutes: float) -> dict[str, list[Look]]:
+    """role -> every look after the warm-up."""
     warm_s = max(20 * minutes, WARM_UP_S)
-    began, found = time.monotonic(), dict[str, list[tuple[float, float]]]()
+    began, found = time.monotonic(), dict[str, list[Look]]()
     while (passed := time.monotonic() - began) < 60 * minutes:
         for name, process in list(local.launcher.processes.items()):
             if name != CANNOT_START and passed > warm_s:
                 with contextlib.suppress(OSError):  # being started again, which is counted
-                    found.setdefault(name, []).append((passed, resident_mib(process.popen.pid)))
+                    pid = process.popen.pid
+                    look = Look(passed, resident_mib(pid), process_cpu_s(pid))
+                    found.setdefault(name, []).append(look)
         time.sleep(LOOK_S)
     return found
 
@@ -172,9 +193,7 @@ def bench(minutes: float, rate: float, evaluations: int, broker: str) -> dict[st
         site.start()
         samples = sample(local, minutes)
         said = status(local)
-        roles = {
-            name: growth(*map(list, zip(*found, strict=True))) for name, found in samples.items()
-        }
+        roles = {name: growth(looks) for name, looks in samples.items()}
         restarts = {n: p.restarts for n, p in local.launcher.processes.items()}
         refused = restarts.pop(CANNOT_START)
         site.stop(60_000)
