@@ -80,8 +80,9 @@ class Late:
         self, held: GrowingColumns[Held], first: int, end: int, over_ms: int = -(1 << 62)
     ) -> None:
         """The run are the verdicts at offsets `[first, end)`. One that ends at or before `over_ms`
-        decides no more."""
-        self._held, self._first = held, first
+        decides no more: whether it took a row of before is not known, which is not looked for
+        either (C1d)."""
+        self._held, self._first, self._over_ms = held, first, over_ms
         decides = held.column("decides") & (held.column("to_ms") > over_ms)
         self._which = np.flatnonzero(decides & (held.column("offset") < end))
 
@@ -94,11 +95,13 @@ class Late:
         """Which rows (n,) of a chain read at `arrival + wait_ms` the run takes, and which are
         clean after it."""
         before, now = self._taken_of(rows, wait_ms, self._all_sources)
-        return now, ~(before | now)
+        known = rows.column("ts_ms").to_numpy() >= self._over_ms
+        return now & known, ~(before | now) & known
 
     def taken(self, rows: pa.RecordBatch, wait_ms: int) -> Bools:
         """The first of both: what others than the run's rejections mean is not looked at."""
-        return self._taken_of(rows, wait_ms, self._own_sources)[1]
+        now = self._taken_of(rows, wait_ms, self._own_sources)[1]
+        return now & (rows.column("ts_ms").to_numpy() >= self._over_ms)
 
     @cached_property
     def _all_sources(self) -> pa.Array | None:

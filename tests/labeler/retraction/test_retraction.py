@@ -90,6 +90,18 @@ def test_rows_that_arrived_before_a_verdict_can_mean_them_are_not_taken():
     assert judged([said]) == ([1], [0, 2, 3])
 
 
+def test_of_rows_that_happened_before_the_horizon_nothing_is_known():
+    """They may have been taken by a verdict that is held no more, however late they arrived."""
+    said = held(verdict(source="a", from_ms=0, to_ms=25), verdict(source="a", from_ms=0, to_ms=99))
+    columns = GrowingColumns(held_columns, said)
+    for over_ms, now, left in ((10, [3], [2]), (25, [3], [2]), (30, [3], [2]), (31, [3], [])):
+        a_run = Late(columns, 1, 2, over_ms)
+        by_run, clean = a_run.judge(ROWS, 5)
+        assert np.flatnonzero(by_run).tolist() == now, over_ms
+        assert np.flatnonzero(clean).tolist() == left, over_ms
+        assert a_run.taken(ROWS, 5).tolist() == by_run.tolist()
+
+
 def test_a_run_is_looked_for_from_the_first_arrival_that_it_can_mean():
     heard = [Held(verdict(from_ms=at), n, LATE_MS, at - 3) for n, at in enumerate((5, 30, 20))]
     run = Run(1, 3, LATE_MS, VerdictPoint(0, {}), tuple(heard[1:]))
