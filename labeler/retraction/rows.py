@@ -101,7 +101,8 @@ class Late:
     def taken(self, rows: pa.RecordBatch, wait_ms: int) -> Bools:
         """The first of both: what others than the run's rejections mean is not looked at."""
         now = self._taken_of(rows, wait_ms, self._own_sources)[1]
-        return now & (rows.column("ts_ms").to_numpy() >= self._over_ms)
+        now &= rows.column("ts_ms").to_numpy() >= self._over_ms
+        return now
 
     @cached_property
     def _all_sources(self) -> pa.Array | None:
