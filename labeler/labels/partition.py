@@ -461,9 +461,10 @@ class PartitionLabeler:
         """What is still to come arrives at or after `arrival_max_ms`, with event times not older
         than T3 allows."""
         arrival_ms = self.point.arrival_max_ms
-        self._labels.covers_from_ms = arrival_ms - self._stream.age_max_ms
         verdict_index.need(
-            self.partition, arrival_ms + self._strategy.wait_ms, self._labels.covers_from_ms
+            self.partition,
+            arrival_ms + self._strategy.wait_ms,
+            arrival_ms - self._stream.age_max_ms,
         )
 
     def _header(self, start: int, barrier: int = 0, **counts: int) -> BatchHeader:

@@ -34,7 +34,6 @@ class RangeLabeler:
         self._first = label_strategies(stream)[0]
         self._clicks = clicks
         self.verdict_index: VerdictIndex | None = None
-        self.covers_from_ms = 0  # of the resume point before the range
         self.catalogues: PartitionCatalogues | None = None
         self._attributes = stream.catalogue_categories
 
@@ -61,7 +60,12 @@ class RangeLabeler:
         if self.catalogues is not None and self.verdict_index.names(self._attributes):
             table = self.catalogues.looked_up(impressions).table  # a slice of an attribute (L8b)
         ruling = self.verdict_index.rule(
-            *hashes, impressions.ts_ms, deadline_ms, table, impressions.id, self.covers_from_ms
+            *hashes,
+            impressions.ts_ms,
+            deadline_ms,
+            table,
+            impressions.id,
+            impressions.arrival_ms - self._stream.age_max_ms,
         )
         first = ~taken.duplicate
         by = np.where(first, ruling.by, -1)

@@ -161,14 +161,14 @@ class VerdictIndex:
         deadline_ms: I64,
         table: pa.Table,
         ids: U64 | None = None,
-        covers_from_ms: int = 0,
+        decides_from_ms: I64 | None = None,
     ) -> Ruling:
         """Which of these impressions verdicts take out. All deadlines must have been passed
         (`low_ms`). `table` holds the feature columns (`f_<name>`) that slices are named by; a slice
         of another feature covers nothing. Its columns `source` and `vendor` decide whom a verdict
         names: hashes only find the few that it may (F3). `ids` tell which session each belongs to;
-        without them none is spared. A verdict that ends at or before `covers_from_ms` decides on
-        nothing: whether it is still held depends on other partitions (`need`)."""
+        without them none is spared. A verdict that ends at or before `decides_from_ms`, (n,), does
+        not decide: of those the index may hold none (L3)."""
         n = len(ts_ms)
         withheld, allowed, forgotten = (np.zeros(n, np.bool_) for _ in range(3))
         by = np.full(n, -1, np.int64)
@@ -177,11 +177,13 @@ class VerdictIndex:
             return Ruling(by >= 0, by, withheld, unknown)
         ordered = np.zeros(n, np.bool_)  # an operator has decided whether it is withheld
         sources, vendors = self._held.column("source"), self._held.column("vendor")
-        near = self._overlapping(ts_ms, deadline_ms, covers_from_ms)
+        begins_ms = ts_ms if decides_from_ms is None else np.maximum(ts_ms, decides_from_ms)
+        near = self._overlapping(ts_ms, begins_ms, deadline_ms)
         for i in self._naming(near, source_hash, vendor_hash):
             held = self._held.entries[i]
             said = held.verdict
-            covered = (ts_ms >= said.from_ms) & (ts_ms < said.to_ms) & (deadline_ms >= held.low_ms)
+            covered = (ts_ms >= said.from_ms) & (begins_ms < said.to_ms)
+            covered &= deadline_ms >= held.low_ms
             if said.source is not None:
                 covered &= (source_hash == sources[i]) & _named(table, "source", said.source)
             if said.vendor is not None:
@@ -303,10 +305,10 @@ class VerdictIndex:
     def _hashed(self, names: Sequence[str | None]) -> U64:
         return hash_strings(pa.array([name or "" for name in names], pa.string()), self._hash_key)
 
-    def _overlapping(self, ts_ms: I64, deadline_ms: I64, covers_from_ms: int) -> I64:
+    def _overlapping(self, ts_ms: I64, begins_ms: I64, deadline_ms: I64) -> I64:
         """Verdicts that overlap the range in time, rising."""
         to_ms, from_ms = self._held.column("to_ms"), self._held.column("from_ms")
-        overlap = (to_ms > max(int(ts_ms.min()), covers_from_ms)) & (from_ms <= ts_ms.max())
+        overlap = (to_ms > begins_ms.min()) & (from_ms <= ts_ms.max())
         return np.flatnonzero(overlap & (self._held.column("low_ms") <= deadline_ms.max()))
 
     def _naming(self, which: I64, source_hash: U64, vendor_hash: U64) -> list[int]:

@@ -243,10 +243,11 @@ class Verdicts:
         """V(i): the first offset at which every input's watermark has passed the deadline (L3)."""
         return next((o for o, low in enumerate(self.lows) if low > deadline_ms), None)
 
-    def ruling(self, before: int, row: Row) -> str | None:
+    def ruling(self, before: int, row: Row, age_max_ms: int) -> str | None:
         """What the verdicts that stand before an offset decide of a row: 'allow' takes back
         'reject'; of withholding, the last word counts, an operator's before the breaker's."""
         said = [v for offset, v in self.verdicts if offset < before and covers(v, row)]
+        said = [v for v in said if v["to_ms"] > row.arrival_ms - age_max_ms]
         found = {v["decision"] for v in said}
         if "reject" in found and "allow" not in found:
             return "reject"
@@ -318,7 +319,7 @@ def truth(
         last[row.key, row.id] = row.arrival_ms
         if deadline >= read_to_ms or before is None:
             continue
-        decision = verdict_index.ruling(before, row) if verdict_index else None
+        decision = verdict_index.ruling(before, row, c.age_max_ms) if verdict_index else None
         if duplicate:
             row.cls = DUPLICATE
         elif decision == "reject":

@@ -61,8 +61,9 @@ def test_what_nobody_needs_changes_no_ruling(acts):
     source, vendor = (
         hash_strings(table.column(one).combine_chunks()) for one in table.schema.names
     )
+    decides_from_ms = np.full(len(ts_ms), covers_from_ms)
     expected, found = (
-        index.rule(source, vendor, ts_ms, ts_ms + 30, table, None, covers_from_ms)
+        index.rule(source, vendor, ts_ms, ts_ms + 30, table, None, decides_from_ms)
         for index in (once, forgetful)
     )
     for one, other in zip(expected, found, strict=True):
