@@ -8,7 +8,6 @@ without late verdicts goes on too.
 Pure. One serves all partitions of a labeler.
 """
 
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -184,7 +183,8 @@ class LateVerdicts:
             return
         self._ids.add(said.id)
         arrived_from_ms = said.from_ms - self.skew_ms
-        self._held.append(Held(_small(said), offset, low_ms, arrived_from_ms, self._marks))
+        small = replace(said, reason="", evidence=_NONE)  # those of a week may be held
+        self._held.append(Held(small, offset, low_ms, arrived_from_ms, self._marks))
         if may_be_late:
             first = self._open[0] if self._open is not None else offset
             self._open = (first, offset + 1, low_ms)
@@ -207,15 +207,3 @@ class LateVerdicts:
         own = range(*np.searchsorted(offset, (first, end)).tolist())
         verdicts = tuple(held[at] for at in own if left[at])
         self.runs.append(Run(first, end, low_ms, point, verdicts))
-
-
-def _small(said: Verdict) -> Verdict:
-    """What decides of it, in as little memory as can be: those of a week may be held, and most name
-    the same few."""
-    rule, decision = sys.intern(said.rule), sys.intern(said.decision)
-    source, vendor = (
-        None if name is None else sys.intern(name) for name in (said.source, said.vendor)
-    )
-    return replace(
-        said, rule=rule, decision=decision, source=source, vendor=vendor, reason="", evidence=_NONE
-    )
