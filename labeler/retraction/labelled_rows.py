@@ -88,6 +88,11 @@ class LabelledRows:
                 continue  # nobody learned a row of it
             yield Labelled(one.kind, self._at.partition, one.offset, one.arrival_max_ms, rows)
 
+    def forget(self, before_ms: int) -> None:
+        """Nobody asks for rows that arrived before that any more."""
+        while self._kept and self._kept[0].arrival_max_ms < before_ms:
+            self._drop()
+
     def _begin(self, from_ms: int, end: int) -> None:
         """Read anew, from there on."""
         self._forget()
@@ -130,9 +135,12 @@ class LabelledRows:
         self._kept.append(one)
         self.bytes += len(one.value)
         while self.bytes > self._bytes_max:
-            gone = self._kept.popleft()
-            self.bytes -= len(gone.value)
-            self._covers_ms = max(self._covers_ms, gone.arrival_max_ms + 1)
+            self._drop()
+
+    def _drop(self) -> None:
+        gone = self._kept.popleft()
+        self.bytes -= len(gone.value)
+        self._covers_ms = max(self._covers_ms, gone.arrival_max_ms + 1)
 
 
 def _records(

@@ -319,6 +319,7 @@ class Retracting:
         rows = self._rows.get(p) or self._rows.setdefault(
             p, self._labelled_rows(p, KEPT_BYTES_MAX // len(self._owned))
         )
+        rows.forget(run.low_ms - self._labeler.retract_horizon_ms)
         for one in self._labelled(rows, run, run.arrived_from_ms, run.may_take_of()):
             taken = late.taken(one.rows, self._waits[one.kind])
             if taken.any():

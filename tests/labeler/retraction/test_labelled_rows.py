@@ -108,10 +108,24 @@ def test_what_is_kept_says_the_same_as_the_log(bytes_max: int, places: list[int]
                 append(log, "late/0", n - 6, n + 1, 10 * n - 60)
             if n % 11 == 10:
                 append(log, "label/0", n - 3, n - 2, 10 * (n - 3))
+        if place % 3 == 0:
+            keeps.forget(10 * place)
         said = [(one.kind, one.offset, one.rows) for one in keeps.since(10 * place)]
         fresh = LabelledRows(log, EXAMPLES, READINGS, 7)
         assert said == [(one.kind, one.offset, one.rows) for one in fresh.since(10 * place)]
         assert keeps.bytes <= bytes_max
+
+
+def test_what_nobody_asks_for_any_more_is_not_kept(log: MemoryLog):
+    rows = LabelledRows(log, EXAMPLES, READINGS, 100, 1 << 30)
+    every = list(rows.since(0))
+    before = rows.bytes
+    rows.forget(3_000)
+    assert 0 < rows.bytes < before
+    rows._reader.poll = None  # type: ignore[assignment,method-assign]
+    assert list(rows.since(3_000)) == [one for one in every if one.arrival_max_ms >= 3_000]
+    rows.forget(1 << 40)
+    assert rows.bytes == 0
 
 
 def test_what_is_kept_is_read_once(log: MemoryLog):
