@@ -6,6 +6,7 @@
 - `delayed_traffic`: Simulated traffic whose every click is known, with a given share of late
   ones, through the labeling core
 - `event_formats`: What it costs to decode an event, by the form in which a site sends it
+- `held_verdicts`: What one more verdict costs a labeler, by how many it holds
 - `kept`: What counters and sequences cost an impression in the labeler, CPU time, one thread
 - `kept_keys`: What counters, sequences and a catalogue of many keys cost where memory is bounded
 - `kept_rows`: Rows of a shop, as labelled and as they arrive

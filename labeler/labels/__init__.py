@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from labeler.labels.operator_overrides import OverrideSearch
     from labeler.labels.partition import PartitionLabeler
     from labeler.labels.runner import Labelling
-    from labeler.labels.verdict_index import NO_WATERMARK, VerdictPoint
+    from labeler.labels.verdict_index import NO_WATERMARK, VerdictIndex, VerdictPoint
     from labeler.labels.verdict_records import (
         VerdictRecord,
         claims,
@@ -64,6 +64,7 @@ __all__ = [
     "PartitionStop",
     "Passed",
     "Reading",
+    "VerdictIndex",
     "VerdictPoint",
     "VerdictRecord",
     "awaited_inputs",

@@ -72,7 +72,7 @@ class LabelerMetrics(InputMetrics):
         )
         self._late_held = self.gauge(
             "everspun_labeler_late_verdicts_held",
-            "late rejections of the last retract_horizon_ms, 0.6 KB each",
+            "late rejections and allowances of the last retract_horizon_ms, 0.5 KB each",
         )
         self._late_kept_bytes = self.gauge(
             "everspun_labeler_late_verdict_kept_bytes",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from stream.on_demand import on_demand
 
 if TYPE_CHECKING:
+    from labeler.retraction.late_verdicts import LateVerdicts
     from labeler.retraction.rows import Gathered, Held, Late, held_columns, record_rows, values_of
     from labeler.retraction.runner import Retracting
 else:
@@ -23,6 +24,7 @@ __all__ = [
     "Gathered",
     "Held",
     "Late",
+    "LateVerdicts",
     "Retracting",
     "held_columns",
     "record_rows",

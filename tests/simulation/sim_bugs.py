@@ -31,8 +31,7 @@ from labeler.counting.heartbeats import Heartbeats
 from labeler.fraud import FraudFilter, activity_pages
 from labeler.io import Outbox
 from labeler.join import ResumePoint
-from labeler.labels import Labelling
-from labeler.labels.verdict_index import VerdictIndex
+from labeler.labels import Labelling, VerdictIndex
 from learners.pacing import Pacer, Position
 from learners.pacing.start_scheduler import StartScheduler
 from paramserver import Outcome, PushReply

@@ -13,8 +13,7 @@ from labeler.breaker.cells import OpenCells
 from labeler.breaker.early_join import TallyEmitter
 from labeler.breaker.runner import Judging
 from labeler.join import LabelStrategy
-from labeler.labels import Labelling
-from labeler.labels.verdict_index import VerdictIndex
+from labeler.labels import Labelling, VerdictIndex
 from stream.columns import GrowingColumns
 from stream.internal_topics import RELEASE, WITHHOLD, Watermark, breaker_input
 

@@ -9,8 +9,7 @@ import pyarrow as pa
 from sim_bug import Patch, bug, replaced
 
 from labeler.labels import VerdictPoint, VerdictRecord
-from labeler.retraction import Late, Retracting
-from labeler.retraction.late_verdicts import LateVerdicts
+from labeler.retraction import Late, LateVerdicts, Retracting
 from learners.training import gradient
 
 made = Late.__init__

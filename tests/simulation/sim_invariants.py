@@ -28,9 +28,15 @@ from labeler import LabelerConfig
 from labeler.catalogues import CatalogueBegin, JoinedCatalogues
 from labeler.counts import JoinedCounts
 from labeler.join import LabelStrategy, ResumePoint, label_strategies
-from labeler.labels import Emission, ExamplesEmitter, LostRange, PartitionLabeler, Reading
+from labeler.labels import (
+    Emission,
+    ExamplesEmitter,
+    LostRange,
+    PartitionLabeler,
+    Reading,
+    VerdictIndex,
+)
 from labeler.labels.operator_overrides import OperatorOverrides
-from labeler.labels.verdict_index import VerdictIndex
 from stream import LABEL, LATE, Record
 from stream.internal_topics import BatchHeader, ClockOverride
 from stream.log.rows import MemoryStorage, StoredRows

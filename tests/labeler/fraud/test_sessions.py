@@ -22,8 +22,7 @@ from labeler.fraud.sessions import (
 )
 from labeler.fraud.tables import dict_tables
 from labeler.fraud_config import FraudConfig
-from labeler.labels import VerdictPoint
-from labeler.labels.verdict_index import VerdictIndex
+from labeler.labels import VerdictIndex, VerdictPoint
 from stream import Record
 from stream.hashing import hash_pair, hash_strings, session_of
 from stream.internal_topics import Verdict, Watermark, decode_verdict, encode_verdict
