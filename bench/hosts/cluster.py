@@ -20,7 +20,7 @@ of a role at a place that answers.
 so the roles and brokers of both; from its heal to a newer model and every process answering.
 
 Takes about fourteen minutes and 8 GB; `--impressions 2000 --kill b --cut-s 0`, the smallest, five.
-The wires are a process in Python, which takes cores too.
+The wires are a process of their own, which takes cores too.
 """
 
 import argparse
