@@ -3,7 +3,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain, pairwise
 
@@ -91,13 +91,13 @@ def rejected_records(
     partition: int,
     impressions: Impressions,
     by: npt.NDArray[np.int64],
-    verdicts: Sequence[Verdict],
+    verdict: Callable[[int], Verdict],
     bytes_max: int,
 ) -> list[SideRecord]:
     """One record a verdict: its rule, reason and evidence, and the impressions that it took out of
     the range. Several, of rows that follow each other, where one would be longer than `bytes_max`.
 
-    `by[i]` is the index of impression i's verdict, -1 = none.
+    `by[i]` is the index of impression i's verdict, -1 = none; `verdict` answers it.
     """
     out: list[SideRecord] = []
     for index in np.unique(by[by >= 0]):
@@ -107,7 +107,7 @@ def rejected_records(
             np.zeros(len(rows), np.int64),
         )
         for start, end in pairwise(cuts(_ESCAPED * size + _ROW_BYTES, len(rows), bytes_max)):
-            out.append(_rejected(topic, partition, rows.slice(start, end), verdicts[index]))
+            out.append(_rejected(topic, partition, rows.slice(start, end), verdict(int(index))))
     return out
 
 

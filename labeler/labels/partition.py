@@ -426,8 +426,7 @@ class PartitionLabeler:
         out = quarantine_records(self._stream.impressions, self.partition, taken.bad, bytes_max)
         out += quarantine_records(self._stream.clicks, self.partition, passed.bad, bytes_max)
         if self._verdict_index is not None and ruling.rejected.any():
-            verdicts = self._verdict_index.verdicts
-            rejected = (taken.impressions, ruling.by, verdicts)
+            rejected = (taken.impressions, ruling.by, self._verdict_index.verdict)
             out += rejected_records(self._stream.impressions, self.partition, *rejected, bytes_max)
         return tuple(out)
 

@@ -42,7 +42,7 @@ class VerdictPoint(NamedTuple):
 
 
 class Ruling(NamedTuple):
-    """Per impression: is it rejected, by which verdict (index into `VerdictIndex.verdicts`, or -1),
+    """Per impression: is it rejected, by which verdict (index of `VerdictIndex.verdict`, or -1),
     is it withheld; is what was to decide on it gone (C7)."""
 
     rejected: Bools
@@ -116,10 +116,9 @@ class VerdictIndex:
     def watermarks(self) -> Mapping[str, int]:
         return self._named(self._watermarks)
 
-    @property
-    def verdicts(self) -> Sequence[Verdict]:
-        """Those still held, in the order of the log."""
-        return [held.verdict for held in self._held.entries]
+    def verdict(self, index: int) -> Verdict:
+        """Of those that are held, in the order of the log; `Ruling.by` names them so."""
+        return self._held.entries[index].verdict
 
     def names(self, features: Collection[str]) -> bool:
         """Whether a verdict that is held is of a slice of one of these."""

@@ -180,7 +180,9 @@ def test_of_a_large_bad_record_the_beginning_is_kept_and_its_name():
 def test_rejections_are_split_by_rows():
     events, _ = decode_impressions([view(0, 50, 800)], 0, np.full(1, ZERO), STREAM)
     verdict = Verdict("i", "r", "reject", "s", None, ZERO, ZERO + 1, "why")
-    sides = rejected_records("impressions", 0, events, np.zeros(50, np.int64), [verdict], 60_000)
+    sides = rejected_records(
+        "impressions", 0, events, np.zeros(50, np.int64), lambda _: verdict, 60_000
+    )
     assert len(sides) > 1
     assert all(len(side.value) < 70_000 for side in sides)
     assert len({side.key for side in sides}) == len(sides)

@@ -69,6 +69,6 @@ def test_what_nobody_needs_changes_no_ruling(acts):
     for one, other in zip(expected, found, strict=True):
         if one.dtype == np.bool_:
             assert one.tolist() == other.tolist()
-    assert [once.verdicts[at].id if at >= 0 else "" for at in expected.by] == [
-        forgetful.verdicts[at].id if at >= 0 else "" for at in found.by
+    assert [once.verdict(at).id if at >= 0 else "" for at in expected.by] == [
+        forgetful.verdict(at).id if at >= 0 else "" for at in found.by
     ]
