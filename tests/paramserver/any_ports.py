@@ -27,6 +27,7 @@ from paramserver.server import LocalClock, LocalShard
 from paramserver.shard import Shard
 from paramserver.slots import SlotMap
 from paramserver.wire import connect
+from stream.monitoring import TimeLimit
 
 SHARDS = 2
 MAP = SlotMap.even(SHARDS)
@@ -56,10 +57,10 @@ class Ports:
         """Join, and wait until a start would be admitted: every shard knows the epoch."""
         joined = self.clock.join("clicks", learner)
         probe = StartRequest("clicks", joined.epoch, "probe", 0, 1)
-        deadline = time.monotonic() + 10
+        limit = TimeLimit(10)
         while self.clock.start(probe).outcome is not StartOutcome.ADMITTED:
             self.tell()
-            assert time.monotonic() < deadline, "a joined learner was never admitted"
+            assert not limit.over, "a joined learner was never admitted"
             time.sleep(0.002)
         assert self.clock.ended("clicks", joined.epoch, self.clock.start(probe).clock)
         assert self.clock.park("clicks", joined.epoch)
@@ -83,13 +84,13 @@ def local_ports(tmp_path: Path) -> Iterator[Ports]:
 
 def wait_for(shard: ShardPort) -> None:
     """A server answers once its kernels are loaded, which the first one may have to compile."""
-    deadline = time.monotonic() + 60
+    limit = TimeLimit(60)
     while True:
         try:
             shard.progress("clicks")
             return
         except PortUnreachable:
-            assert time.monotonic() < deadline, "a shard did not come up"
+            assert not limit.over, "a shard did not come up"
 
 
 def grpc_ports(tmp_path: Path) -> Iterator[Ports]:

@@ -18,6 +18,7 @@ from checkpointer.process.learned_to_served import (
 )
 from checkpointer.process.served_watch import ServedWatch
 from paramserver import PortUnreachable
+from stream.monitoring import TimeLimit
 
 
 def test_a_state_waits_until_a_checkpoint_at_or_above_it_answers():
@@ -117,9 +118,9 @@ def count_of(metrics):
 
 
 def until(holds):
-    end = time.monotonic() + 20
+    limit = TimeLimit(20)
     while not holds():
-        assert time.monotonic() < end
+        assert not limit.over
         time.sleep(0.01)
 
 

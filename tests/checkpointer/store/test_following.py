@@ -17,6 +17,7 @@ from checkpointer.serving import Replica, ReplicaServer
 from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.fsspec_store import Directory
 from stream import Backoff
+from stream.monitoring import TimeLimit
 
 ROWS = [{"source": "u1", "item": "i1"}]
 FAST = ServingConfig(poll_ms=5, retry_ms=10_000, store_timeout_ms=200)
@@ -218,10 +219,8 @@ def test_connections_that_trickle_are_bounded_and_end(root, catalogue, train):
         slow = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(20)]
         wait(lambda: sample(replica, "everspun_replica_connections_refused_total") >= 12)
         assert len(server._connections) <= 8
-        until = time.monotonic() + 60
-        while (
-            server._connections and time.monotonic() < until
-        ):  # a byte now and then keeps none of them open
+        limit = TimeLimit(60)
+        while server._connections and not limit.over:  # a byte now and then keeps none of them open
             for one in slow:
                 with contextlib.suppress(OSError):
                     one.send(b"G")

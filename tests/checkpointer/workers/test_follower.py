@@ -16,6 +16,7 @@ from checkpointer.workers import FedReplica, follower
 from checkpointer.workers.board import Board, StopLevel
 from checkpointer.workers.fed_replica import Feed
 from checkpointer.workers.supervisor import Site, Supervisor
+from stream.monitoring import TimeLimit
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memfd_create")
 CONFIG = ServingConfig(poll_ms=5, workers=1, transfer_timeout_ms=1)
@@ -46,9 +47,9 @@ class Beating:
         return (self.board.silent_s(self.board.follower) or 0.0) > SILENT_S
 
     def wait(self, condition: Callable[[], object]) -> None:
-        end_s = time.monotonic() + 60.0
+        limit = TimeLimit(60.0)
         while not condition():
-            assert time.monotonic() < end_s
+            assert not limit.over
             time.sleep(0.005)
 
     def close(self) -> None:

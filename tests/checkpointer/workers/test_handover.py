@@ -2,7 +2,6 @@
 
 import socket
 import sys
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +13,7 @@ from checkpointer.workers import FedReplica
 from checkpointer.workers.board import Board
 from checkpointer.workers.fed_replica import Feed
 from checkpointer.workers.follower import Handover
+from stream.monitoring import TimeLimit
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memfd_create")
 ROWS = [{"source": "u1", "item": "i1"}, {"source": "u2", "item": "i2"}]
@@ -43,9 +43,9 @@ class Handing:
         return replica, Feed(address, self.board, self.board.workers[number], replica)
 
     def until(self, feeds: list[Feed], condition) -> None:
-        end_s = time.monotonic() + WAIT_S
+        limit = TimeLimit(WAIT_S)
         while not condition():
-            assert time.monotonic() < end_s
+            assert not limit.over
             self.handover.accept()
             for feed in feeds:
                 feed.turn(0.01)

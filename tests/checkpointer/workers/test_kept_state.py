@@ -5,7 +5,6 @@ import json
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from stream.columns.counters import (
 )
 from stream.columns.counters.counted_rows import counted_keys
 from stream.log import MemoryLog, topic_specs
+from stream.monitoring import TimeLimit
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memfd_create")
 CONFIG = loads(
@@ -176,9 +176,9 @@ class Fleet:
 
     def until_same(self) -> None:
         newest = (self.number, BUCKET + self.number, -self.number / 1_000)
-        end_s = time.monotonic() + WAIT_S
+        limit = TimeLimit(WAIT_S)
         while set(self.states()) != {newest}:
-            assert time.monotonic() < end_s, self.states()
+            assert not limit.over, self.states()
             self.handover.accept()
             for replica in (self.alone, self.follows):
                 replica.fills._counts._look_at_ms = 0  # a bucket is over

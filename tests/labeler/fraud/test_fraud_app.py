@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from labeler.fraud_config import FraudConfig
 from stream import Partition, StreamConfig
 from stream.internal_topics import Verdict, Watermark, decode_verdict
 from stream.log import KafkaLog, create_topics
+from stream.monitoring import TimeLimit
 
 MINUTE = 60_000
 T0 = 1_000 * 60 * MINUTE
@@ -95,11 +95,11 @@ def wait_for(log: KafkaLog, stream: StreamConfig, watermark_ms: int) -> list[Ver
     reader.assign([partition])
     reader.seek(partition, 0)
     read: list[Verdict | Watermark] = []
-    until = time.monotonic() + DEADLINE_S
-    while time.monotonic() < until:
+    limit = TimeLimit(DEADLINE_S)
+    while not limit.over:
         for record in reader.poll(1_000, 500).get(partition, []):
             assert record.value is not None
-            until = time.monotonic() + DEADLINE_S
+            limit = TimeLimit(DEADLINE_S)
             read.append(decode_verdict(record.value))
         low = {r.input for r in read if isinstance(r, Watermark) and r.watermark_ms >= watermark_ms}
         if len(low) == 2:

@@ -22,6 +22,7 @@ from paramserver.shard import Shard
 from stream import Partition, StreamConfig
 from stream.internal_topics import BatchHeader, encode_examples, examples_schema, row_hash_sum
 from stream.log import MemoryLog
+from stream.monitoring import TimeLimit
 
 STREAM = StreamConfig(partitions=2)
 MODEL = make_model(ModelConfig(prior_rate=0.5))
@@ -181,14 +182,14 @@ class System:
         return worker
 
     def until(self, ends: dict[str, int]) -> None:
-        give_up = time.monotonic() + 20
+        limit = TimeLimit(20)
         while any(
             shard.progress("clicks").progress.chains[c].end < e
             for shard in self.shards
             for c, e in ends.items()
         ):
             assert not self.failures, self.failures
-            assert time.monotonic() < give_up, [s.progress("clicks") for s in self.shards]
+            assert not limit.over, [s.progress("clicks") for s in self.shards]
             time.sleep(0.005)
 
     def evaluations(self) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from paramserver.process.slot_map_thread import SlotMapThread
 from paramserver.server import Metrics, ShardService
 from paramserver.shard import Shard, SlotMapUpdater, Standby, StandbyReader
 from paramserver.slots import SlotMap
+from stream.monitoring import TimeLimit
 
 SPEC = ModelSpec("m", "1", (TableSpec("t", 1, "sgd", {"rate": 1.0}),), DenseSpec({}))
 OLD, EPOCH = SlotMap.even(1), Epoch(1, 1)
@@ -75,9 +76,9 @@ class System:
         return HeadCut(self.head_map, self.cuts[-1][0], chain)
 
     def until(self, done):
-        until = time.monotonic() + 10
+        limit = TimeLimit(10)
         while not done():
-            assert time.monotonic() < until
+            assert not limit.over
             time.sleep(0.002)
 
     def prepared(self, slot_map=NEW):

@@ -24,6 +24,7 @@ from paramserver.ports import PortUnreachable
 from paramserver.process import run
 from paramserver.server.state_dir import StateDir, StateInUse
 from paramserver.wire import connect
+from stream.monitoring import TimeLimit
 
 PROCESS = """
     import sys
@@ -46,8 +47,8 @@ def spawn(index: int, run_dir: Path) -> subprocess.Popen[bytes]:
 
 def eventually(ask, seconds: float = 30.0):
     """The first answer that is not None; Unreachable counts as none."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    limit = TimeLimit(seconds)
+    while not limit.over:
         try:
             answer = ask()
         except PortUnreachable:

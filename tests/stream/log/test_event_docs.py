@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from stream.decoding import decode_clicks, decode_impressions
 from stream.hashing import partition_of_key
 from stream.log.kafka import KafkaLog
 from stream.log.kafka_admin import create_topics
+from stream.monitoring import TimeLimit
 from stream.record import Partition, Record
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
@@ -140,8 +140,8 @@ def test_kafkas_console_producer_is_understood(
     reader.assign(partitions)
     for partition in partitions:
         reader.seek(partition, 0)
-    seen, deadline = 0, time.monotonic() + 20
-    while seen < 8 and time.monotonic() < deadline:
+    seen, limit = 0, TimeLimit(20)
+    while seen < 8 and not limit.over:
         for partition, records in reader.poll(100, 200).items():
             arrivals = np.array([r.timestamp_ms for r in records])
             events, bad = decode_impressions(records, partition.partition, arrivals, config)

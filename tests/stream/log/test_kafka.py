@@ -17,6 +17,7 @@ from stream.log.kafka import KafkaGroupReader, KafkaLog
 from stream.log.kafka_admin import Probe, check_topics, create_topics, theirs
 from stream.log.log import SendFailed, Unavailable
 from stream.log.topics import topic_specs
+from stream.monitoring import TimeLimit
 from stream.record import Partition
 
 pytestmark = pytest.mark.kafka
@@ -103,16 +104,16 @@ def test_a_join_that_outlasts_a_poll_is_gone_on_with(broker: Broker, topic_prefi
         owned.extend(partitions)
 
     reader.subscribe(settings.examples, on_assigned, lambda gone: owned.clear())
-    deadline = time.monotonic() + 60
-    while len(owned) < 2 and time.monotonic() < deadline:
+    limit = TimeLimit(60)
+    while len(owned) < 2 and not limit.over:
         reader.poll(10, 100)
     coordinator = reader._consumer._coordinator
     with coordinator._lock:
         coordinator._assignment_snapshot = "other metadata"
     joined = coordinator._generation.generation_id
-    while coordinator._generation.generation_id == joined and time.monotonic() < deadline:
+    while coordinator._generation.generation_id == joined and not limit.over:
         reader.poll(10, 1)  # too short for the round trips of a join
-    while not coordinator._heartbeat_enabled and time.monotonic() < deadline:
+    while not coordinator._heartbeat_enabled and not limit.over:
         reader.poll(10, 1)
     assert coordinator._generation.generation_id > joined
     assert coordinator._heartbeat_enabled
@@ -207,11 +208,11 @@ def test_a_killed_broker_keeps_its_log_and_everyone_goes_on(own_kafka: Broker):
 def drain(reader, partition: Partition, count: int) -> list:
     """At least `count` records, up to the end of the partition."""
     records: list = []
-    deadline = time.monotonic() + 40
+    limit = TimeLimit(40)
     while (
         len(records) < count or records[-1].offset + 1 < reader.end_offsets([partition])[partition]
     ):
-        assert time.monotonic() < deadline, f"{len(records)} of {count} records"
+        assert not limit.over, f"{len(records)} of {count} records"
         records += reader.poll(100, 200).get(partition, [])
     return records
 
@@ -247,9 +248,9 @@ def test_a_join_that_ends_between_two_short_polls_is_taken(broker: Broker, topic
     owned: set[Partition] = set()
     reader = KafkaLog(settings).group_reader(f"{topic_prefix}g")
     reader.subscribe(settings.examples, owned.update, owned.difference_update)
-    deadline = time.monotonic() + 30
+    limit = TimeLimit(30)
     while len(owned) < 3:
-        assert time.monotonic() < deadline, owned
+        assert not limit.over, owned
         reader.poll(10, 1)
         time.sleep(0.2)
     reader.close()
@@ -284,9 +285,9 @@ def test_a_named_member_that_comes_back_takes_its_place_and_troubles_nobody(
         return reader
 
     def poll_until(done: Callable[[], bool], *readers: KafkaGroupReader) -> None:
-        deadline = time.monotonic() + 120
+        limit = TimeLimit(120)
         while not done():
-            assert time.monotonic() < deadline, told
+            assert not limit.over, told
             for reader in readers:
                 reader.poll(10, 50)
 

@@ -16,6 +16,7 @@ from stream.config import StreamConfig
 from stream.log.kafka import KafkaLog
 from stream.log.log import Log, OffsetOutOfRange, Reader, SendFailed
 from stream.log.memory import MemoryLog
+from stream.monitoring import TimeLimit
 from stream.record import Partition, Record
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -144,8 +145,8 @@ def fill(setting: Setting, partition: Partition, count: int, batch: int = 10) ->
 def read(reader: Reader, count: int, at_most: int = 1000) -> list[Record]:
     """Poll until `count` records came, of any partition."""
     records: list[Record] = []
-    deadline = time.monotonic() + PATIENCE_S
-    while len(records) < count and time.monotonic() < deadline:
+    limit = TimeLimit(PATIENCE_S)
+    while len(records) < count and not limit.over:
         for some in reader.poll(at_most, 200).values():
             records += some
     assert len(records) >= count, f"only {len(records)} of {count} records within {PATIENCE_S} s"
@@ -343,9 +344,9 @@ def test_a_group_shares_partitions_and_takes_over(setting: Setting, topic: str):
     seen: dict[str, list[Record]] = {"one": [], "two": []}
 
     def poll_until(done: Callable[[], bool], *names: str) -> None:
-        deadline = time.monotonic() + REBALANCE_MAX_S
+        limit = TimeLimit(REBALANCE_MAX_S)
         while not done():
-            assert time.monotonic() < deadline, owned
+            assert not limit.over, owned
             for name in names:
                 for records in readers[name].poll(100, 200).values():
                     seen[name] += records
@@ -381,8 +382,8 @@ def test_aborted_records_are_not_read_and_positions_pass_markers(
     assert reader.end_offsets([at]) == {at: 7}, "two markers"
     start(reader, at)
     assert values(read(reader, 3)) == [1, 2, 0]
-    deadline = time.monotonic() + PATIENCE_S
-    while reader.position(at) < 7 and time.monotonic() < deadline:
+    limit = TimeLimit(PATIENCE_S)
+    while reader.position(at) < 7 and not limit.over:
         assert reader.poll(10, 100) == {}
     assert reader.position(at) == 7
     with setting.transaction(at, [b"8"]) as end:

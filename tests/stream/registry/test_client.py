@@ -11,6 +11,7 @@ from registered_events import reasons as said_of
 from small_registry import SmallRegistry
 
 from stream.log import RecordColumns
+from stream.monitoring import TimeLimit
 from stream.record import Record
 from stream.registry.client import RegistryAway, RegistryClient, RegistryConnection
 from stream.registry.config import RegistryConfig
@@ -30,8 +31,8 @@ def config(registry: SmallRegistry, **changed: Any) -> RegistryConfig:
 
 
 def wait_for(answer: Callable[[], Any], timeout_s: float = 60.0) -> Any:
-    deadline_s = time.monotonic() + timeout_s
-    while time.monotonic() < deadline_s:
+    limit = TimeLimit(timeout_s)
+    while not limit.over:
         if (found := answer()) is not None:
             return found
         time.sleep(0.01)
