@@ -26,6 +26,7 @@ from checkpointer.serving.open_inference import (
 )
 from checkpointer.serving.replica_client import Replica
 from checkpointer.serving.request import BadRequest
+from stream import PortTaken
 
 _log = logging.getLogger(__name__)
 _THREADS = 4
@@ -50,8 +51,8 @@ class InferenceServer:
         token: str = "",
         shares_port: bool = False,
     ) -> None:
-        """`port` 0 = any free one. `shares_port`: with other processes of this user. OSError where
-        it is taken."""
+        """`port` 0 = any free one. `shares_port`: with other processes of this user. PortTaken
+        where somebody else has it."""
         self._replica, self._config, self._token = (
             replica,
             config,
@@ -81,13 +82,17 @@ class InferenceServer:
             [grpc.method_handlers_generic_handler(SERVICE, handlers)]
         )
         at = f"{config.host}:{port}"
-        self.port = (
-            self._server.add_secure_port(at, _credentials(config))
-            if (config.tls_cert_file)
-            else self._server.add_insecure_port(at)
-        )
-        if not self.port:
-            raise OSError(f"serving.grpc_port = {port}: the port is taken")
+        try:
+            self.port = (
+                self._server.add_secure_port(at, _credentials(config))
+                if (config.tls_cert_file)
+                else self._server.add_insecure_port(at)
+            )
+        except RuntimeError:
+            raise PortTaken(
+                f"gRPC cannot be served at {at}: does another process listen there? See "
+                "serving.host, serving.grpc_port"
+            ) from None
         self._server.start()
 
     def close(self) -> None:

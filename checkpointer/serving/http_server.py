@@ -33,7 +33,7 @@ from checkpointer.serving.http_connection import (
     encoded,
 )
 from checkpointer.serving.replica_client import Replica
-from stream import start_metrics
+from stream import PortTaken, start_metrics
 
 _log = logging.getLogger(__name__)
 
@@ -403,7 +403,8 @@ def token_of(config: ServingConfig) -> str:
 
 
 def bound(host: str, port: int, shares_port: bool = False) -> socket.socket:
-    """A socket at this address; `shares_port` as of `ReplicaServer`. OSError where it is taken."""
+    """A socket at this address; `shares_port` as of `ReplicaServer`. PortTaken where somebody else
+    has it, or the host is none of this machine's."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     made = socket.socket(family, socket.SOCK_STREAM)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -411,9 +412,12 @@ def bound(host: str, port: int, shares_port: bool = False) -> socket.socket:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         made.bind((host.strip("[]"), port))
-    except OSError:
+    except OSError as error:
         made.close()
-        raise
+        raise PortTaken(
+            f"requests cannot be answered at {host}:{port}: {error.strerror}; does another process "
+            "listen there? See serving.host, serving.port"
+        ) from None
     return made
 
 

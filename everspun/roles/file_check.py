@@ -52,12 +52,23 @@ def _pair(key: str, cert: str, other: str, private: str) -> None:
     section = key.partition(".")[0]
     _text(key, cert)
     _text(f"{section}.{other}", private)
+    asked = False
+
+    def no_password() -> str:
+        """OpenSSL would ask at the terminal."""
+        nonlocal asked
+        asked = True
+        return ""
+
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, private)
-    except ssl.SSLError as error:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(cert, private, no_password)
+    except (OSError, ValueError) as error:
+        meant = "PEM files of a certificate and its key are meant"
+        if asked:
+            meant += ", and the key without a password, in a file that only this user may read"
         raise ConfigError(
-            f"{key} = {short(cert)}, {other} = {short(private)}: {error}; PEM files of a "
-            "certificate and its key are meant"
+            f"{key} = {short(cert)}, {other} = {short(private)}: {error}; {meant}"
         ) from None
 
 

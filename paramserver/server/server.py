@@ -57,6 +57,7 @@ from paramserver.wire import (
     refusal,
 )
 from paramserver.wire import wire_pb2 as wire
+from stream.monitoring import PortTaken
 
 log = logging.getLogger(__name__)
 
@@ -236,10 +237,11 @@ class Server:
                 bound = self._server.add_secure_port(address, tls.credentials())
             else:
                 bound = self._server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise RuntimeError(
-                f"shard {shard.shard.index} cannot listen at {address}: {error}"
-            ) from error
+        except RuntimeError:
+            raise PortTaken(
+                f"shard {shard.shard.index} cannot listen at {address}: does another process "
+                "listen there? See paramserver.host, port"
+            ) from None
         if address.startswith("unix:"):
             path = Path(address.removeprefix("unix:").replace("%25", "%"))  # as gRPC names it
             path.chmod(0o700)  # whatever the umask: a call needs no token here

@@ -31,6 +31,7 @@ import numpy as np
 
 from paramserver.wire import frames
 from paramserver.wire.frames import BadFrame, Buffer, FrameTooLarge
+from stream.monitoring import PortTaken
 
 log = logging.getLogger(__name__)
 
@@ -350,7 +351,14 @@ class DataChannelServer:
             os.chmod(_path(where), 0o700)
             self.address = address
         else:
-            self._listener.bind(_host_and_port(where))
+            try:
+                self._listener.bind(_host_and_port(where))
+            except OSError as error:
+                self._listener.close()
+                raise PortTaken(
+                    f"data channels cannot be served at {where}: {error.strerror}; does another "
+                    "process listen there? See paramserver.host, lane_port"
+                ) from None
             self.address = f"tcp:{where.rpartition(':')[0]}:{self._listener.getsockname()[1]}"
         self._listener.listen(CHANNELS_MAX)
         self._accepting = threading.Thread(target=self._accept, name="data-channels")

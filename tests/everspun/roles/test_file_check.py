@@ -87,6 +87,24 @@ def test_a_certificate_and_its_key_are_taken(place: Path):
         check_role(config, role)
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_a_key_with_a_password_is_named_and_nobody_is_asked_for_it(place: Path):
+    cert, key = str(place / "cert.pem"), str(place / "key.pem")
+    command = [one for one in OPENSSL if one != "-nodes"]
+    subprocess.run(
+        [*command, "-passout", "pass:secret", "-keyout", key, "-out", cert],
+        check=True,
+        capture_output=True,
+    )
+    config = Config(
+        paramserver=ParamServerConfig(transport="tcp", cert=cert, key=key),
+        serving=ServingConfig(tls_cert_file=cert, tls_key_file=key),
+    )
+    for role, named in (("shard", "key"), ("replica", "tls_key_file")):
+        with pytest.raises(ConfigError, match=rf"{named} = '{key}': .*without a password"):
+            check_role(config, role)
+
+
 def test_a_role_says_it_in_a_line(place: Path, capsys: pytest.CaptureFixture[str]):
     path = place / "x.toml"
     path.write_text(f'[run]\ndir = "{place}/run"\n[serving]\ntoken_file = "{place}/empty"\n')
