@@ -1,9 +1,10 @@
 """Writes the part of a marked cut on a thread of its own: rows are copied between pushes, the
 file beside them (X1)."""
 
+import logging
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
 
 from paramserver.ports import PartInfo, PortRefused
 from paramserver.server.metrics import Metrics
@@ -13,19 +14,33 @@ from paramserver.shard import COPY_ROWS, Shard, StateCopy
 #: Between two steps of a copy: a lock goes to whoever asks first, so a push that waits needs a
 #: moment to ask.
 PAUSE_S = 0.000_5
+#: Parts whose store said nothing within the deadline, and may never: each keeps a thread and a copy
+#: of the rows. With so many, no other is begun until one of them ends.
+HANGING_MAX = 2
+#: At the process's end, what is being written is waited for so long at most.
+END_S = 10.0
+
+log = logging.getLogger(__name__)
 
 
 class PartWriter:
-    """One part at a time. `lock` is the shard's: held for a step of a copy, never while a file
-    is written."""
+    """One part at a time; one that the store has not answered within `deadline_ms` is left to
+    itself when another cut asks. `lock` is the shard's: held for a step of a copy, never while a
+    file is written."""
 
     def __init__(
-        self, shard: Shard, lock: threading.Lock, metrics: Metrics, serving_bits: int = 32
+        self,
+        shard: Shard,
+        lock: threading.Lock,
+        metrics: Metrics,
+        serving_bits: int = 32,
+        deadline_ms: int = 120_000,
     ) -> None:
         self._shard, self._lock, self._metrics = shard, lock, metrics
-        self._bits = serving_bits
-        self._thread = ThreadPoolExecutor(1, "part-writer")
+        self._bits, self._deadline_s = serving_bits, deadline_ms / 1_000
         self._writing: dict[tuple[str, str, str], Future[PartInfo]] = {}
+        self._began_s = 0.0
+        self._hanging: list[Future[PartInfo]] = []
 
     def begin(self, model: str, cut: str, url: str, parent: str | None) -> Future[PartInfo]:
         """Asked again meanwhile, the same writing is answered. The caller holds the lock. Raises
@@ -36,11 +51,33 @@ class PartWriter:
         if writing is None or (writing.done() and writing.exception() is not None):
             for other, running in self._writing.items():
                 if not running.done():
-                    raise PortRefused(
-                        f"shard {self._shard.index} still writes cut {other[1]!r}: ask again later"
-                    )
-            writing = self._thread.submit(self.write, copy, url)
-            self._writing = {key: writing}
+                    self._leave(other[1], running)
+            writing = self._start(copy, url)
+            self._writing, self._began_s = {key: writing}, time.monotonic()
+        return writing
+
+    def _leave(self, cut: str, running: Future[PartInfo]) -> None:
+        """Raises PortRefused where it may not be left yet."""
+        self._hanging = [one for one in self._hanging if not one.done()]
+        late = time.monotonic() - self._began_s > self._deadline_s
+        if not late or len(self._hanging) >= HANGING_MAX:
+            raise PortRefused(
+                f"shard {self._shard.index} still writes cut {cut!r}: ask again later"
+            )
+        log.error("cut %r: the store has not taken its part in time; it is left to itself", cut)
+        self._hanging.append(running)
+
+    def _start(self, copy: StateCopy, url: str) -> Future[PartInfo]:
+        """A thread that the process does not wait for: nobody can end a call to a store."""
+        writing = Future[PartInfo]()
+
+        def run() -> None:
+            try:
+                writing.set_result(self.write(copy, url))
+            except BaseException as error:
+                writing.set_exception(error)
+
+        threading.Thread(target=run, name="part-writer", daemon=True).start()
         return writing
 
     def write(self, copy: StateCopy, url: str) -> PartInfo:
@@ -73,4 +110,5 @@ class PartWriter:
         self._writing = {}
 
     def close(self) -> None:
-        self._thread.shutdown(wait=True)
+        """What is being written ends, or is waited for no longer."""
+        wait(self._writing.values(), END_S)

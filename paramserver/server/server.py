@@ -81,7 +81,9 @@ class ShardService:
         self.channels: DataChannelServer | None = None
         self._key_lists, self._lists_lock = KeyLists(config.key_lists_bytes_max), threading.Lock()
         self._lists = Lists(self._find_keys, self._keep_keys)
-        self.parts = PartWriter(shard, self.lock, metrics, config.serving_bits)
+        self.parts = PartWriter(
+            shard, self.lock, metrics, config.serving_bits, config.write_timeout_ms
+        )
         #: is told of a newer incarnation of this shard than this one: its folder was lost, or
         #: another process took over
         self.behind: Callable[[int], None] = lambda incarnation: None

@@ -67,8 +67,9 @@ class DataChannel:
         # Not settimeout(), which would make every read two system calls, and a large one many.
         limit = struct.pack("ll", timeout_ms // 1_000, timeout_ms % 1_000 * 1_000)
         connection.setblocking(True)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-        self._listen_for(limit)
+        for which in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+            connection.setsockopt(socket.SOL_SOCKET, which, limit)
+        self._waits_for_ever = False
         if connection.family == socket.AF_UNIX:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
         else:
@@ -120,7 +121,7 @@ class DataChannel:
     def receive(self, body_bytes_max: int) -> tuple[int, bytes, Buffer]:
         """(code, header, body) of the next frame; the body is the receiver's own. Raises OSError
         and BadFrame."""
-        self._fill(self._prefix)
+        self._fill(self._prefix, self._waits_for_ever)
         code, header_bytes, body_bytes = frames.read_prefix(self._prefix, body_bytes_max)
         header = bytearray(header_bytes)
         self._fill(memoryview(header))
@@ -130,8 +131,8 @@ class DataChannel:
         return code, bytes(header), body
 
     def wait_for_ever(self) -> None:
-        """Between calls, a server's end waits without a limit."""
-        self._listen_for(struct.pack("ll", 0, 0))
+        """Between calls, a server's end waits without a limit: not in the midst of one."""
+        self._waits_for_ever = True
 
     def discard(self, nbytes: int) -> None:
         """Read what nobody takes, so that the other end comes to read why."""
@@ -149,15 +150,15 @@ class DataChannel:
     def close(self) -> None:
         self._socket.close()
 
-    def _listen_for(self, limit: bytes) -> None:
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-
-    def _fill(self, buffer: memoryview) -> None:
+    def _fill(self, buffer: memoryview, waits_for_ever: bool = False) -> None:
+        """`waits_for_ever`: for its first byte."""
         at = 0
         while at < len(buffer):
             try:
                 got = self._socket.recv_into(buffer[at:], 0, socket.MSG_WAITALL)
             except BlockingIOError as error:
+                if waits_for_ever and not at:
+                    continue
                 raise ChannelTimeout("no answer within the deadline") from error
             if not got:
                 raise ChannelClosed("the other end closed the data channel")
@@ -170,10 +171,9 @@ class TlsDataChannel(DataChannel):
 
     def __init__(self, connection: socket.socket, timeout_ms: int, wrap: Wrap) -> None:
         self._limit_s = timeout_ms / 1_000
-        self._wait_s: float | None = self._limit_s
         super().__init__(connection, timeout_ms)
-        self._listen_for(struct.pack("ll", 0, 0))
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 0))
+        for which in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+            connection.setsockopt(socket.SOL_SOCKET, which, struct.pack("ll", 0, 0))
         self._wrap = wrap
 
     def secure(self) -> None:
@@ -190,21 +190,20 @@ class TlsDataChannel(DataChannel):
         except ssl.SSLEOFError as error:
             raise ChannelClosed("the other end closed the data channel") from error
 
-    def wait_for_ever(self) -> None:
-        self._wait_s = None
-
     def shut(self) -> None:
         """Not `SSLSocket.shutdown`, which would go on in the clear."""
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self._socket, socket.SHUT_RD)
 
-    def _fill(self, buffer: memoryview) -> None:
-        self._socket.settimeout(self._wait_s)
+    def _fill(self, buffer: memoryview, waits_for_ever: bool = False) -> None:
+        self._socket.settimeout(self._limit_s)
         at = 0
         while at < len(buffer):
             try:
                 got = self._socket.recv_into(buffer[at:])
             except TimeoutError as error:
+                if waits_for_ever and not at:
+                    continue
                 raise ChannelTimeout("no answer within the deadline") from error
             except ssl.SSLEOFError as error:
                 raise ChannelClosed("the other end closed the data channel") from error
@@ -403,9 +402,16 @@ class DataChannelServer:
                 connection.close()
                 continue
             wrap, limit = self._wrap, self._timeout_ms
-            channel = (
-                TlsDataChannel(connection, limit, wrap) if wrap else DataChannel(connection, limit)
-            )
+            try:
+                channel = (
+                    TlsDataChannel(connection, limit, wrap)
+                    if wrap
+                    else DataChannel(connection, limit)
+                )
+            except OSError as error:  # this one alone
+                log.error("a data channel is closed: %s", error)
+                connection.close()
+                continue
             thread = threading.Thread(
                 target=self._serve, args=(channel,), name="data-channel", daemon=True
             )

@@ -43,7 +43,7 @@ class TokenFile:
 
     def _read(self) -> tuple[str, ...]:
         tokens = tuple(self._path.read_text().split())
-        if not tokens:
+        if not tokens or not all(one.isprintable() for one in tokens):
             raise ValueError(f"paramserver.token_file = {str(self._path)!r}: holds no token")
         return tokens
 

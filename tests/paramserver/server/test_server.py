@@ -1,12 +1,15 @@
 """The server's own promises: limits, deadlines, tokens, what it does not understand, and what is
 kept on disk."""
 
+import errno
 import shutil
 import socket
 import subprocess
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -24,7 +27,16 @@ from paramserver.ports import AllowRequest, Malformed, NotAuthorized, PortUnreac
 from paramserver.server.state_dir import read_part, write_part
 from paramserver.shard import Shard
 from paramserver.slots import SlotMap
-from paramserver.wire import KeyLists, Payload, ShardClient, connect, frames, payload, with_token
+from paramserver.wire import (
+    KeyLists,
+    Payload,
+    ShardClient,
+    connect,
+    data_channel,
+    frames,
+    payload,
+    with_token,
+)
 from paramserver.wire import wire_pb2 as wire
 from paramserver.wire.data_channel import STATUSES, ChannelClosed, DataChannel
 from paramserver.wire.key_cache import digest_of
@@ -164,6 +176,41 @@ def test_what_a_lane_does_not_understand(tmp_path: Path):
         with pytest.raises(OSError):
             channel.receive(0)
         channel.close()
+
+
+def test_a_caller_that_stops_within_a_frame_is_not_waited_for(tmp_path: Path):
+    with served(tmp_path, ParamServerConfig(data_timeout_ms=100)) as (service, client):
+        address, token = client._ask_channel()
+        idle, stops = (DataChannel.open(address, token, 2_000) for _ in range(2))
+        time.sleep(0.3)  # between frames there is no limit
+        idle.send(frames.pieces(9, b""))
+        assert b"method 9" in idle.receive(0)[1]
+        stops._socket.send(bytes(frames.pieces(9, b"")[0])[:5])
+        with pytest.raises(ChannelClosed):
+            stops.receive(0)
+        assert len(service.channels) == 1
+        for channel in (idle, stops):
+            channel.close()
+
+
+def test_a_connection_that_fails_as_it_is_taken_ends_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with served(tmp_path, ParamServerConfig()) as (_, client):
+        address, token = client._ask_channel()
+        fails = [True]
+
+        class Fails(DataChannel):
+            def __init__(self, *given: Any) -> None:
+                if threading.current_thread().name == "data-channels" and fails:
+                    fails.clear()
+                    raise OSError(errno.ENOBUFS, "No buffer space available")
+                super().__init__(*given)
+
+        monkeypatch.setattr(data_channel, "DataChannel", Fails)
+        with pytest.raises(OSError):
+            DataChannel.open(address, token, 1_000)
+        DataChannel.open(address, token, 1_000).close()
 
 
 @pytest.mark.parametrize("lanes", [True, False])
