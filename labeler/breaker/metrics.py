@@ -39,7 +39,8 @@ class BreakerMetrics(InputMetrics):
         self._stopped = self.gauge(
             "everspun_breaker_stopped_partitions", "partitions stopped by a record (L7): alarm"
         )
-        self._shown: set[tuple[str, str]] = set()
+        self._shown: set[tuple[str, str]] = set()  # withheld when it was looked last
+        self._ended: set[tuple[str, str]] = set()  # said to be so no more
         self.waits_for("idle")
 
     def on_tallied(self, headers: list[BatchHeader]) -> None:
@@ -69,7 +70,9 @@ class BreakerMetrics(InputMetrics):
         now = {
             ("=".join(scope) if scope[0] else "everything", rule) for scope, rule in trips.items()
         }
-        for labels in self._shown | now:
+        for labels in self._ended - now:  # what ended is 0 for one look, and then gone
+            self._withheld.remove(*labels)
+        self._shown, self._ended = now, self._shown - now
+        for labels in now | self._ended:
             self._withheld.labels(*labels).set(labels in now)
-        self._shown |= now
         self.waits_for(labelling.waiting if labelling.waiting in ("window", "idle") else "none")

@@ -299,6 +299,7 @@ class LabelerMetrics(InputMetrics):
         self._queue_bytes.set(fed + sum(core.queue_bytes for core in cores))
         self._partitions.set(len(lines))
         undeclared = sum((core.undeclared for core in cores), Counter[str]())
+        self._undeclared.clear()
         for name in sorted(undeclared)[:NAMES_MAX]:
             self._undeclared.labels(name).set(undeclared[name])
         self._show_missing([core.missing for core in cores])
