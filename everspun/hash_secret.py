@@ -10,6 +10,7 @@ is.
 import os
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,14 +59,16 @@ def with_secret_made(config: "Config", has_begun: Callable[[], bool]) -> "Config
         raise NoSecret(missing(config))
     path = path_of(config)
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return with_secret(config)  # another start was sooner
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(24) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:  # whole or not at all: half of one would be a secret that nobody has
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(24) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):  # another start was sooner
+            os.link(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
     return with_secret(config)
 
 

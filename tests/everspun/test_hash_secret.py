@@ -39,6 +39,28 @@ def test_a_first_start_makes_it_for_its_owner_alone(tmp_path: Path):
     assert with_secret_made(of(tmp_path), lambda: True) == with_secret(of(tmp_path)) == made
 
 
+FULL_DISK = """
+import resource, signal, sys
+from everspun.config import loads
+from everspun.hash_secret import with_secret_made
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+config = loads(f'[run]\\ndir = "{sys.argv[1]}"\\n')
+for limit in (0, resource.RLIM_INFINITY):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        print(len(with_secret_made(config, lambda: False).stream.hash_secret))
+    except OSError as error:
+        print(error.strerror)
+"""
+
+
+def test_a_full_disk_leaves_no_half_of_one(tmp_path: Path):
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split("\n")[:2] == ["File too large", "48"]
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["hash.secret"]
+
+
 def test_no_second_start_makes_another(tmp_path: Path):
     with pytest.raises(
         NoSecret, match=r"hash\.secret is there.* copy the file from a host that has it"
