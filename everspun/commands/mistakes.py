@@ -109,24 +109,30 @@ _OUTSIDE = frozenset(
 
 def report(command: str, error: BaseException) -> int:
     """Say it on standard error; returns the exit code. A fault of ours leaves its traceback in a
-    file, and so does an error of a role that runs in its log, where an engineer looks for it."""
+    file, or in the log of a role, where an engineer looks for it; and so does any error of a role
+    that does not say all there is."""
     line = told(error)
     if command == "role" and not is_said_in_full(error):
         traceback.print_exception(error)
     if line is not None:
         return say(f"everspun: {line}")
-    where = ""
-    try:
-        file, path = tempfile.mkstemp(prefix="everspun-", suffix=".traceback")
-        with os.fdopen(file, "w", errors="backslashreplace") as out:
-            traceback.print_exception(error, file=out)
-        where = f"; its traceback is in {path}"
-    except OSError:  # no room for it: better here than nowhere
-        traceback.print_exception(error)
+    where = "" if command == "role" else _kept_traceback(error)
     return say(
         f"everspun {command}: a fault of ours, please report it: {error!r}"[:LINE_MAX] + where,
         FAULT,
     )
+
+
+def _kept_traceback(error: BaseException) -> str:
+    """Where it is, as the end of a line."""
+    try:
+        file, path = tempfile.mkstemp(prefix="everspun-", suffix=".traceback")
+        with os.fdopen(file, "w", errors="backslashreplace") as out:
+            traceback.print_exception(error, file=out)
+        return f"; its traceback is in {path}"
+    except OSError:  # no room for it: better here than nowhere
+        traceback.print_exception(error)
+        return ""
 
 
 def say(text: str, code: int = MISTAKE) -> int:

@@ -262,6 +262,9 @@ class Launcher:
         """Raises OSError."""
         path = self.dir / "logs" / f"{process.name}.log"
         with self._lock:
+            if process.log is not None and is_removed(process.log.fileno(), path):
+                process.log.close()
+                process.log = None
             if process.log is None:
                 try:
                     process.log = path.open("ab")
@@ -301,7 +304,7 @@ class Launcher:
             looks += 1
             if looks % SLOW_LOOKS == 1:
                 self.attempt("keeping its folder", self._keep_folder)
-                self.attempt("bounding the logs", self._cut_logs)
+                self._cut_logs()
                 self.attempt("writing the launcher's state", self._write_state)
 
     def _keep_folder(self) -> None:
@@ -442,10 +445,21 @@ class Launcher:
 
     def _cut_logs(self) -> None:
         for process in list(self.processes.values()):
-            if process.log is not None and cut_log(
-                Path(process.log.name), self.run.log_bytes_max, self.run.log_files_kept
-            ):
-                process.log_begin = 0
+            self.attempt(f"bounding the log of {process.name}", partial(self._cut_log, process))
+
+    def _cut_log(self, process: Process) -> None:
+        """One that was taken away is written to until the process ends: it is emptied, and the next
+        start begins another."""
+        log, bytes_max = process.log, self.run.log_bytes_max
+        if log is None:
+            return
+        path = Path(log.name)
+        if not is_removed(log.fileno(), path):
+            cut = cut_log(path, bytes_max, self.run.log_files_kept)
+        elif cut := os.fstat(log.fileno()).st_size > bytes_max:
+            os.truncate(log.fileno(), 0)
+        if cut:
+            process.log_begin = 0
 
     def _write_state(self) -> None:
         if self._state is not None and self._state.is_removed:

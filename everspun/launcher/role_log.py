@@ -54,20 +54,20 @@ def cut_log(path: Path, bytes_max: int, kept_max: int = 1) -> bool:
     size = path.stat().st_size
     if size <= bytes_max:
         return False
-    kept = path.with_name(path.name + ".1")
-    try:
+    draft = path.with_name(path.name + ".draft")
+    try:  # the older ones stay where they are until there is a whole copy
+        with path.open("rb") as source, draft.open("wb") as target:
+            source.seek(max(0, size - bytes_max))
+            while piece := source.read(1 << 20):
+                target.write(piece)
         for number in range(kept_max - 1, 0, -1):
             older = path.with_name(f"{path.name}.{number}")
             if older.exists():
                 older.replace(path.with_name(f"{path.name}.{number + 1}"))
-        kept.unlink(missing_ok=True)
-        with path.open("rb") as source, kept.open("wb") as target:
-            source.seek(max(0, size - bytes_max))
-            while piece := source.read(1 << 20):
-                target.write(piece)
+        draft.replace(path.with_name(path.name + ".1"))
     except OSError:
+        draft.unlink(missing_ok=True)
         if size < 2 * bytes_max:
             raise
-        kept.unlink(missing_ok=True)  # half of a copy
     os.truncate(path, 0)
     return True

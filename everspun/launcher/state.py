@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from everspun.launcher.locks import is_removed
+from everspun.launcher.role_log import REASON_CHARACTERS_MAX
 
 NAME = "launcher.json"
 FILE_BYTES = 65_536
 _READ_TRIES = 5
+#: Of a reason, where there are too many: fewer would say nothing.
+_CHARACTERS_MIN = 40
 
 
 class StateFile:
@@ -28,11 +31,7 @@ class StateFile:
 
     def write(self, said: dict[str, Any]) -> None:
         """Raises OSError."""
-        text = json.dumps(said).encode()
-        if len(text) > FILE_BYTES:  # too many processes: those that are well say nothing
-            ill = {name: one for name, one in said["processes"].items() if one["state"] != "up"}
-            text = json.dumps(said | {"processes": ill}).encode()[:FILE_BYTES]
-        os.pwrite(self._file, text.ljust(FILE_BYTES), 0)
+        os.pwrite(self._file, _fitting(said).ljust(FILE_BYTES), 0)
 
     @property
     def is_removed(self) -> bool:
@@ -47,6 +46,31 @@ class StateFile:
         if not removed:
             with suppress(OSError):
                 self.path.unlink()
+
+
+def _fitting(said: dict[str, Any]) -> bytes:
+    """As text that fits the file. Where there are too many processes, those that are well say
+    nothing; then all that are ill, and the troubles, say less, and at last fewer of them."""
+    text, characters = _text(said), REASON_CHARACTERS_MAX
+    ill = [(name, one) for name, one in said["processes"].items() if one["state"] != "up"]
+    troubles = said.get("troubles", [])
+    while len(text) > FILE_BYTES:
+        processes = {
+            name: one | {"reason": str(one.get("reason", ""))[:characters]} for name, one in ill
+        }
+        told = [one | {"what": one["what"][:characters]} for one in troubles]
+        text = _text(said | {"processes": processes, "troubles": told})
+        if characters > _CHARACTERS_MIN:
+            characters //= 2
+        elif ill or troubles:
+            ill, troubles = ill[: len(ill) // 2], troubles[: len(troubles) // 2]
+        else:
+            said = said | {"stream": {}}
+    return text
+
+
+def _text(said: dict[str, Any]) -> bytes:
+    return json.dumps(said, ensure_ascii=False).encode(errors="replace")
 
 
 def read_state(run_dir: Path) -> dict[str, Any]:

@@ -3,8 +3,9 @@ DNS."""
 
 import logging
 import socket
+import threading
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,15 +68,21 @@ def answering_places(config: Config) -> dict[str, Place]:
 
 def resolved(host: str) -> list[str]:
     """The addresses of a name, sorted; [] where the name service knows none, or says nothing."""
-    pool = ThreadPoolExecutor(1)
+    asked: Future[set[str]] = Future()
+
+    def ask() -> None:
+        try:
+            found = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
+            asked.set_result({str(one[4][0]) for one in found})
+        except Exception as error:
+            asked.set_exception(error)
+
+    threading.Thread(target=ask, name="resolving", daemon=True).start()  # no exit waits for it
     try:
-        asked = pool.submit(socket.getaddrinfo, host.strip("[]"), None, type=socket.SOCK_STREAM)
-        return sorted({str(one[4][0]) for one in asked.result(RESOLVED_WITHIN_S)})[:ADDRESSES_MAX]
-    except (OSError, TimeoutError) as error:
+        return sorted(asked.result(RESOLVED_WITHIN_S))[:ADDRESSES_MAX]
+    except (OSError, TimeoutError, UnicodeError) as error:
         logger.debug("%s is not known: %s", host, error)
         return []
-    finally:
-        pool.shutdown(wait=False)
 
 
 def places(config: Config, ordered: Mapping[str, int] | None = None) -> dict[str, Place]:

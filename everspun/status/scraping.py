@@ -81,16 +81,17 @@ def ask(places: Mapping[str, tuple[str, int]]) -> dict[str, ScrapeAnswer]:
 
 
 def fetch(place: tuple[str, int]) -> ScrapeAnswer | None:
-    """None for one that is starting, draining or dead, or whose name is not known."""
+    """None for one that is starting, draining or dead, or whose name is not known, and for somebody
+    else who answers at its place."""
     host, port = place
     url = f"http://[{host}]:{port}/metrics" if ":" in host else f"http://{host}:{port}/metrics"
     try:
         with _DIRECT.open(url, timeout=TIMEOUT_S) as answer:
             text = answer.read(_ANSWER_BYTES_MAX).decode(errors="replace")
             process, instance = (answer.headers.get(name, "") for name in (PROCESS, INSTANCE))
-    except (OSError, http.client.HTTPException, ValueError):
+        return ScrapeAnswer(process, instance, Report(_series(text)))
+    except (OSError, http.client.HTTPException, ValueError, LookupError):
         return None
-    return ScrapeAnswer(process, instance, Report(_series(text)))
 
 
 def _series(text: str) -> Series:

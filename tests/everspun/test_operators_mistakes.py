@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -183,6 +184,16 @@ def test_a_fault_of_ours_says_where_its_traceback_is(capsys: pytest.CaptureFixtu
     path = Path(text.strip().rpartition(" ")[2])
     assert "KeyError" in path.read_text()
     path.unlink()
+
+
+def test_a_role_that_keeps_failing_leaves_its_tracebacks_in_its_log_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for _ in range(3):
+        assert report("role", KeyError("x")) == 70
+    assert capsys.readouterr().err.count("KeyError: 'x'\neverspun role: a fault of ours") == 3
+    assert not list(tmp_path.iterdir())
 
 
 # --- two of one kind

@@ -4,6 +4,7 @@ SIGINT or SIGTERM."""
 import argparse
 import platform
 from collections.abc import Callable, Collection
+from contextlib import ExitStack
 
 from rich.console import Console
 from rich.live import Live
@@ -105,12 +106,13 @@ def run(options: argparse.Namespace) -> int:
                 for doing, act in tasks.items():
                     launcher.attempt(doing, act)
     finally:
-        console.print("draining ...")
-        inputs.close()
-        if orders is not None:
-            orders.close()
-        launcher.stop()
-        follower.close()
+        with ExitStack() as ending:  # each of them, whatever becomes of the others
+            ending.callback(follower.close)
+            ending.callback(launcher.stop)
+            if orders is not None:
+                ending.callback(orders.close)
+            ending.callback(inputs.close)
+            console.print("draining ...")
     return 0
 
 

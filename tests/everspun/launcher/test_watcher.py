@@ -20,6 +20,8 @@ from everspun.launcher import launcher as module
 from everspun.launcher import process as process_module
 from everspun.launcher.launcher import Launcher
 from everspun.launcher.locks import AlreadyLocked
+from everspun.launcher.process import NeverStarted, Process
+from everspun.launcher.restarts import Restarts
 from everspun.launcher.role_log import cut_log, last_words
 from everspun.launcher.run_files import IN_FORCE_FILE, order_scale, role_files
 from everspun.launcher.state import StateFile, read_state
@@ -292,6 +294,67 @@ def test_as_many_older_logs_are_kept_as_configured(tmp_path: Path):
         assert cut_log(path, 65_536, kept_max=3)
     kept = {file.name: file.read_bytes()[:1] for file in tmp_path.iterdir() if file != path}
     assert kept == {"x.log.1": b"4", "x.log.2": b"3", "x.log.3": b"2"}
+
+
+def test_older_logs_stay_where_there_is_no_room_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path, kept = tmp_path / "x.log", {}
+    for number in range(1, 4):
+        kept[number] = f"old {number}"
+        path.with_name(f"x.log.{number}").write_text(kept[number])
+    path.write_bytes(b"new" * 30_000)
+
+    def full(self: Path, *given: object, **named: object) -> object:
+        if self.suffix == ".draft":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return opened(self, *given, **named)
+
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", full)
+    for _ in range(3):
+        with pytest.raises(OSError, match="No space left"):
+            cut_log(path, 65_536, kept_max=3)
+    assert {number: path.with_name(f"x.log.{number}").read_text() for number in kept} == kept
+    path.write_bytes(b"new" * 60_000)
+    assert cut_log(path, 65_536, kept_max=3), "one that is twice as long is cut in any case"
+    assert {number: path.with_name(f"x.log.{number}").read_text() for number in kept} == kept
+    assert path.stat().st_size == 0
+
+
+def test_a_log_that_was_taken_away_is_bounded_and_so_are_all_others(tmp_path: Path):
+    launcher = Launcher(tmp_path / "x.toml", config(tmp_path, log_bytes_max=65_536))
+    (launcher.dir / "logs").mkdir(parents=True)
+    for role in ("labeler", "learner", "replica"):
+        process = Process(role, 0, NeverStarted(), None, Restarts(5, 1_000))
+        process.log = (launcher.dir / "logs" / f"{role}-0.log").open("ab", buffering=0)
+        launcher.processes[process.name] = process
+    (launcher.dir / "logs" / "labeler-0.log").unlink()
+    for _ in range(5):
+        for process in launcher.processes.values():
+            process.log.write(b"x" * 40_000)
+        launcher._cut_logs()
+    sizes = {
+        name: os.fstat(process.log.fileno()).st_size for name, process in launcher.processes.items()
+    }
+    assert max(sizes.values()) < 2 * 65_536, sizes
+    assert not launcher.troubles
+    for process in launcher.processes.values():
+        process.log.close()
+
+
+@pytest.mark.parametrize("troubles", [0, 60])
+def test_the_state_can_be_read_when_everything_is_ill(troubles: int, tmp_path: Path):
+    state = StateFile(tmp_path)
+    ill = {"state": "failing", "pid": 4711, "since_ms": 1, "reason": "ü/" * 150}
+    what = {"what": "starting x: " + "/données/" * 60, "since_ms": 1, "count": 1}
+    said = {"pid": 1, "written_ms": 1, "stream": {}, "troubles": [what] * troubles}
+    for processes in (60, 2_000):
+        state.write(said | {"processes": {f"learner-{n}": ill for n in range(processes)}})
+        read = read_state(tmp_path)
+        assert read["processes"]["learner-0"]["reason"].startswith("ü/ü/")
+        assert bool(read["troubles"]) == bool(troubles)
+    state.close()
 
 
 def test_the_state_is_written_over_in_place_and_its_length_stays(tmp_path: Path):
