@@ -328,3 +328,5 @@ class ServingConfig:
             raise ValueError(f"workers = {self.workers}: allowed is 1 to {WORKERS_MAX}")
         if not 0 <= self.grpc_port <= 65_535:
             raise ValueError(f"grpc_port = {self.grpc_port}: allowed is 0 (none) to 65535")
+        if self.grpc_port and self.grpc_port == self.port:
+            raise ValueError(f"grpc_port = {self.grpc_port}: port has it; choose another")

@@ -26,11 +26,19 @@ from everspun.config_values import (
 )
 from everspun.environment import with_environment
 from everspun.hash_secret import with_secret
-from everspun.hosts import INDEX_MAX, PORTS_MAX, ROLES, HostsConfig, metrics_port
+from everspun.hosts import (
+    INDEX_MAX,
+    PORTS_MAX,
+    ROLES,
+    HostsConfig,
+    check_hosts,
+    check_ports,
+    metrics_port,
+)
 from everspun.log_format import FORMATS
 from labeler import BreakerConfig, FraudConfig, LabelerConfig, check_room
 from learners import GovernorConfig, LearnerConfig, ModelConfig
-from paramserver import ParamServerConfig, is_loopback
+from paramserver import ParamServerConfig
 from stream import TURN_MAX_S, StreamConfig
 from stream.columns import LIST_VALUES_MAX, Feature
 from stream.registry import RegistryConfig
@@ -305,42 +313,13 @@ class Config:
         ):
             if wrong:
                 raise ValueError(f"{key} = {short(value)}: {wrong}")
-        self._check_hosts()
+        check_hosts(self)
+        check_ports(self)
         self._declare()
         if self.run.fraud and self.labeler.await_verdicts:
             check_room(self.stream, self.fraud)
         if wrong := compensation_fault(self.paramserver.compensation, self.model):
             raise ValueError(wrong)
-
-    def _check_hosts(self) -> None:
-        """Every process stands at one host, with a place for what others call and look at."""
-        if not self.hosts.roles:
-            return
-        places = self.hosts.placed(self.counts())
-        if not self.run.metrics_port or not self.run.metrics_port_each:
-            raise ValueError(
-                "[hosts] roles: other hosts look at fixed ports; set run.metrics_port, and "
-                "run.metrics_host to an address that they reach"
-            )
-        if is_loopback(self.run.metrics_host) and not all(
-            map(is_loopback, self.hosts.addresses.values())
-        ):
-            raise ValueError(
-                f"[hosts] roles: run.metrics_host = {self.run.metrics_host!r} is reached from its "
-                "own host alone; '0.0.0.0', or this host's address"
-            )
-        shards = sorted(index for role, index in places if role == "shard")
-        if len(self.hosts.roles) > 1 and len(self.paramserver.addresses) <= shards[-1]:
-            raise ValueError(
-                f"[hosts] roles: shard:{shards[-1]} has no address; paramserver.transport = 'tcp' "
-                "and paramserver.addresses name host:port of every shard in order"
-            )
-        for role, index in places:
-            if role != "shard" and index >= self.counts()[role]:
-                raise ValueError(
-                    f"[hosts] roles: {role}:{index} is beyond the {self.counts()[role]} of [run]"
-                )
-            self.run.port_of(role, index)
 
     def counts(self) -> dict[str, int]:
         """How many processes of each role are configured."""

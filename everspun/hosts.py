@@ -7,6 +7,12 @@ section `[hosts]`, which says it once for all hosts, so that every one of them f
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from paramserver import is_loopback
+
+if TYPE_CHECKING:
+    from everspun.config import Config
 
 #: Roles in the order in which they are started; they are stopped in the opposite order of the data:
 #: readers last.
@@ -23,8 +29,9 @@ ROLES = (
 )
 #: Each role has so many ports from `run.metrics_port` on, one for each index.
 PORTS_A_ROLE = 100
+PORT_LAST = 65_535
 #: The highest `run.metrics_port` with which the launcher's, the last, is a port.
-PORTS_MAX = 65_535 - PORTS_A_ROLE * len(ROLES)
+PORTS_MAX = PORT_LAST - PORTS_A_ROLE * len(ROLES)
 INDEX_MAX = 1_023
 
 _ITEM = re.compile(r"([a-z]+)(?::(\d{1,9})(?:-(\d{1,9}))?)?")
@@ -224,3 +231,128 @@ def indexed(address: str, count: int) -> Iterator[tuple[int | None, str]]:
         yield from ((index, address.replace("{index}", str(index))) for index in range(count))
     else:
         yield None, address
+
+
+def check_hosts(config: "Config") -> None:
+    """Every process stands at one host of `[hosts]`, with a place for what others call and look
+    at. Raises ValueError."""
+    hosts, counts = config.hosts, config.counts()
+    if not hosts.roles:
+        return
+    places = hosts.placed(counts)
+    if not config.run.metrics_port or not config.run.metrics_port_each:
+        raise ValueError(
+            "[hosts] roles: other hosts look at fixed ports; set run.metrics_port, and "
+            "run.metrics_host to an address that they reach"
+        )
+    if is_loopback(config.run.metrics_host) and not all(map(is_loopback, hosts.addresses.values())):
+        raise ValueError(
+            f"[hosts] roles: run.metrics_host = {config.run.metrics_host!r} is reached from its "
+            "own host alone; '0.0.0.0', or this host's address"
+        )
+    shards = sorted(index for role, index in places if role == "shard")
+    if len(hosts.roles) > 1 and len(config.paramserver.addresses) <= shards[-1]:
+        raise ValueError(
+            f"[hosts] roles: shard:{shards[-1]} has no address; paramserver.transport = 'tcp' "
+            "and paramserver.addresses name host:port of every shard in order"
+        )
+    for role, index in places:
+        if role != "shard" and index >= counts[role]:
+            raise ValueError(f"[hosts] roles: {role}:{index} is beyond the {counts[role]} of [run]")
+        config.run.port_of(role, index)
+
+
+@dataclass(frozen=True)
+class Listening:
+    """A port that a process takes: `key` = `first` gives it, and it binds to `address`."""
+
+    process: str
+    key: str
+    first: int
+    port: int
+    address: str
+
+    @property
+    def fault(self) -> str:
+        """Why it is none; "" if it is one."""
+        if self.port <= PORT_LAST:
+            return ""
+        most = PORT_LAST - (self.port - self.first)
+        return (
+            f"{self.key} = {self.first}: {self.process} would take port {self.port}; allowed is "
+            + (f"up to {most}" if most > 0 else f"an index up to {PORT_LAST - self.first}")
+        )
+
+    def meets(self, other: "Listening") -> bool:
+        """Whether both cannot be had on one host."""
+        ours, theirs = _bound(self.address), _bound(other.address)
+        return self.port == other.port and (ours == theirs or "" in (ours, theirs))
+
+
+def own_ports(config: "Config", role: str, index: int) -> Iterator[Listening]:
+    """The ports that callers of a shard or a replica know; metrics have others."""
+    servers, serving, process = config.paramserver, config.serving, f"{role}:{index}"
+    given: list[tuple[str, int, str]] = []
+    if role == "shard" and servers.transport == "tcp":
+        given = [("paramserver.port", servers.port, servers.host)]
+        if servers.lanes:
+            given.append(("paramserver.lane_port", servers.lane_port, servers.host))
+    elif role == "replica":
+        given = [
+            ("serving.port", serving.port, serving.host),
+            ("serving.grpc_port", serving.grpc_port, serving.host),
+        ]
+    for key, first, address in given:
+        if first:
+            yield Listening(process, key, first, first + index, address)
+
+
+def check_ports(config: "Config") -> None:
+    """Raises ValueError, with the keys, for a port beyond the last, and for one that is taken twice
+    on a host."""
+    run = config.run
+    taken: dict[tuple[str, int], list[Listening]] = {}
+    places = _standing(config)
+    launchers = [(("launcher", 0), host) for host in sorted(set(places.values()))]
+    launchers = launchers if run.metrics_port_each else []
+    for (role, index), host in [*places.items(), *launchers]:
+        ports = list(own_ports(config, role, index))
+        if at := run.port_of(role, index):
+            ports.append(
+                Listening(
+                    f"{role}:{index}", "run.metrics_port", run.metrics_port, at, run.metrics_host
+                )
+            )
+        for one in ports:
+            if one.fault:
+                raise ValueError(one.fault)
+            others = taken.setdefault((host, one.port), [])
+            for other in filter(one.meets, others):
+                raise ValueError(
+                    f"{one.key} = {one.first}: {one.process} would take port {one.port}, which "
+                    f"{other.key} = {other.first} gives to {other.process}; choose another"
+                )
+            others.append(one)
+
+
+def _standing(config: "Config") -> dict[tuple[str, int], str]:
+    """(role, index) -> what names its host. Where pods, or shards' addresses, say that there are
+    several hosts and not which, each process has one of its own."""
+    counts, addresses = config.counts(), config.paramserver.addresses
+    if config.hosts.roles:
+        return config.hosts.placed(counts)
+    if config.paramserver.transport == "tcp":
+        counts["shard"] = max(counts["shard"], len(addresses))
+    apart = not config.run.metrics_port_each
+    apart |= len({address.rpartition(":")[0] for address in addresses}) > 1
+    return {
+        (role, index): f"{role}:{index}" if apart else ""
+        for role, count in counts.items()
+        for index in range(count)
+    }
+
+
+def _bound(address: str) -> str:
+    """An address as one that binds there is told from others; "" = all of a host."""
+    plain = address.strip("[]")
+    return {"0.0.0.0": "", "::": "", "localhost": "127.0.0.1"}.get(plain, plain)

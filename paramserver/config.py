@@ -203,6 +203,10 @@ class ParamServerConfig:
             raise ValueError("client_certificates = true: give cert, key and ca as well")
         if not 0 <= self.lane_port <= 65_535:
             raise ValueError(f"lane_port = {self.lane_port}: allowed is 0 (any) to 65535")
+        if self.transport == "tcp" and self.lanes and self.lane_port == self.port:
+            raise ValueError(
+                f"lane_port = {self.lane_port}: port has it; choose another, or 0 (any free one)"
+            )
         if (
             self.transport == "tcp"
             and not is_loopback(self.host)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from checkpointer import ServingConfig
 from everspun.commands.system.role import index_of, refuse_beyond, refuse_second
 from everspun.commands.system.run import placed
 from everspun.config import Config, ConfigError, load
@@ -147,6 +148,11 @@ def test_a_role_started_alone_refuses_an_index_without_a_place(tmp_path: Path):
         refuse_beyond(config, "shard", 3)
     with pytest.raises(ConfigError, match="--index -1: allowed is 0 to"):
         refuse_beyond(config, "labeler", -1)
+    served = Config(serving=ServingConfig(port=65_534))
+    refuse_beyond(served, "replica", 1)
+    for index in (2, 1 << 30):
+        with pytest.raises(ConfigError, match=rf"--index {index}: serving\.port = 65534"):
+            refuse_beyond(served, "replica", index)
 
 
 def test_a_process_of_an_orchestrator_has_an_index_of_its_own(tmp_path: Path):

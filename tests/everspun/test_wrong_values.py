@@ -145,6 +145,67 @@ def test_what_no_process_could_serve_is_refused(tree: dict[str, dict[str, Any]],
         parse(tree)
 
 
+TCP = {"transport": "tcp"}
+
+
+@pytest.mark.parametrize(
+    ("tree", "said"),
+    [
+        ({"paramserver": TCP | {"port": 65_535}}, "paramserver.port = 65535: shard:1 would take"),
+        ({"paramserver": TCP | {"port": 65_535}}, "port 65536; allowed is up to 65534"),
+        ({"paramserver": TCP | {"lane_port": 65_535}}, "paramserver.lane_port = 65535: shard:1"),
+        ({"paramserver": TCP | {"lane_port": 7_711}}, "lane_port = 7711: port has it"),
+        (
+            {"paramserver": TCP | {"lane_port": 7_712}},
+            "paramserver.port = 7711: shard:1 would take port 7712, which paramserver.lane_port = "
+            "7712 gives to shard:0; choose another",
+        ),
+        ({"run": {"replicas": 2}, "serving": {"port": 65_535}}, "serving.port = 65535: replica:1"),
+        ({"serving": {"port": 8_080, "grpc_port": 8_080}}, "grpc_port = 8080: port has it"),
+        (
+            {"run": {"replicas": 3}, "serving": {"port": 8_080, "grpc_port": 8_081}},
+            "serving.port = 8080: replica:1 would take port 8081, which serving.grpc_port = 8081",
+        ),
+        (
+            {"run": {"metrics_port": 9_400}, "serving": {"port": 10_200}},
+            "run.metrics_port = 9400: replica:0 would take port 10200, which serving.port = 10200",
+        ),
+        (
+            {"run": {"metrics_port": 9_400}, "serving": {"port": 10_300}},
+            "run.metrics_port = 9400: launcher:0 would take port 10300, which serving.port",
+        ),
+        (
+            {"run": {"metrics_port": 7_712}, "paramserver": TCP},
+            "paramserver.port = 7711: shard:1 would take port 7712, which run.metrics_port = 7712",
+        ),
+        ({"paramserver": TCP, "serving": {"port": 7_712}}, "serving.port = 7712: replica:0"),
+        ({"run": {"metrics_port": 9_400, "shards": 101}}, "shard:100: run.metrics_port = 9400"),
+    ],
+)
+def test_ports_beyond_the_last_or_taken_twice(tree: dict[str, dict[str, Any]], said: str):
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        parse(tree)
+
+
+def test_ports_that_nobody_takes_are_not_asked_for():
+    """Of sockets, of roles that do not run, of addresses and of pods of their own."""
+    everywhere = {"port": 7_711, "lane_port": 7_712}
+    for tree in (
+        {"paramserver": {"port": 65_535}},
+        {"paramserver": everywhere},
+        {"paramserver": TCP | everywhere | {"lanes": False}},
+        {"run": {"replicas": 0}, "paramserver": TCP, "serving": {"port": 7_711}},
+        {"paramserver": TCP, "serving": {"port": 7_712, "host": "127.0.0.2"}},
+        {"paramserver": TCP | {"addresses": ["a:7711", "b:7712"]}, "serving": {"port": 7_711}},
+        {
+            "run": {"metrics_port": 9_400, "metrics_port_each": False, "replicas": 3},
+            "paramserver": TCP,
+            "serving": {"port": 7_711},
+        },
+    ):
+        parse(tree)
+
+
 @pytest.mark.parametrize(
     ("role", "text", "said"),
     [

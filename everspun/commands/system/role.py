@@ -14,7 +14,7 @@ from everspun.commands import options as shared
 from everspun.commands.mistakes import refuse
 from everspun.config import Config, ConfigError
 from everspun.hash_secret import missing
-from everspun.hosts import INDEX_MAX, ROLES
+from everspun.hosts import INDEX_MAX, ROLES, own_ports
 from everspun.launcher import AlreadyLocked, die_with_launcher, lock_file
 from everspun.log_format import set_up_logs
 from everspun.roles import (
@@ -122,6 +122,9 @@ def refuse_beyond(config: Config, role: str, index: int) -> None:
             f"--index {index}: paramserver.addresses names {len(addresses)} shards, 0 to "
             f"{len(addresses) - 1}"
         )
+    for one in own_ports(config, role, index):
+        if one.fault:
+            raise ConfigError(f"--index {index}: {one.fault}")
 
 
 def refuse_second(config: Config, role: str, index: int, instance: str) -> None:
