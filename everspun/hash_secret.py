@@ -90,7 +90,7 @@ def _read(path: Path) -> str:
     if len(raw) > BYTES_MAX:
         raise ValueError(f"{path}: a secret of more than {BYTES_MAX} bytes")
     try:
-        text = raw.decode().strip()
+        text = raw.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
         raise ValueError(f"{path}: a secret is text") from None
     if not text:

@@ -36,7 +36,7 @@ already says all that there is to say about how far its writer got.
 - `config`: what all parts must agree on about the log
 - `idle_wait`: how long to wait for the next record: the longer, the longer none came
 - `on_demand`: faces of packages: what is asked of one is loaded then, and nothing else
-- `options`: one option of the configuration
+- `options`: one option of the configuration, and which of TLS and SASL go together
 - `record`: A record of the log, and a position in it
 - `timestamps`: A moment as people write it
 """

@@ -14,7 +14,7 @@ from stream.columns import (
 )
 from stream.columns.counters import DeclaredCounters
 from stream.hashing import HashKey, check_secret, key_of
-from stream.options import option
+from stream.options import check_security, option
 
 #: Partitions whose watermarks the header of a batch holds (C4).
 PARTITIONS_MAX = 1_024
@@ -273,7 +273,7 @@ class StreamConfig(DeclaredFeatures, DeclaredCatalogues, DeclaredCounters):
         for key in ("categorical_features", "numeric_features"):
             if "" in getattr(self, key):
                 raise ValueError(f"{key} = {list(getattr(self, key))}: a feature has a name")
-        _check_security(self)
+        check_security(self)
         _check_labels(self)
         check_aliases(self.features, self.declared)
         columns = self.examples_features
@@ -405,43 +405,6 @@ _MOST = {
     "fetch_bytes_max": 2_147_483_647,
     "examples_fetch_bytes_max": 2_147_483_647,
 }
-
-
-def _check_security(config: StreamConfig) -> None:
-    protocol, mechanism = config.security_protocol, config.sasl_mechanism
-    allowed = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
-    if protocol not in allowed:
-        raise ValueError(
-            f"security_protocol = {protocol!r}: allowed is {' or '.join(map(repr, allowed))}"
-        )
-    if protocol.startswith("SASL") != bool(mechanism):
-        raise ValueError(
-            f"sasl_mechanism = {mechanism!r} with security_protocol = {protocol!r}: the SASL "
-            f"protocols need one, such "
-            "as 'SCRAM-SHA-512', and the others have none"
-        )
-    named = [
-        name for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile") if getattr(config, name)
-    ]
-    if named and not protocol.endswith("SSL"):
-        raise ValueError(
-            f"{named[0]} = {getattr(config, named[0])!r} with security_protocol = {protocol!r}: "
-            "allowed with 'SSL' and 'SASL_SSL'"
-        )
-    if config.ssl_keyfile and not config.ssl_certfile:
-        raise ValueError(
-            f"ssl_keyfile = {config.ssl_keyfile!r}: allowed with an ssl_certfile, whose key it is"
-        )
-    if config.sasl_token_provider and config.sasl_token_provider.count(":") != 1:
-        raise ValueError(
-            f"sasl_token_provider = {config.sasl_token_provider!r}: expected MODULE:FUNCTION"
-        )
-    names = config.sasl_options
-    if bad := [one for one in names if not one.startswith("sasl_") or "password" in one]:
-        raise ValueError(
-            f"sasl_options.{bad[0]}: allowed are settings `sasl_...` of kafka-python, and no "
-            f"password"
-        )
 
 
 def _check_labels(config: StreamConfig) -> None:

@@ -154,15 +154,21 @@ def token_source(config: StreamConfig) -> Callable[[], str]:
     environment, read anew at each call. Raises CannotAuthenticate."""
     name = config.sasl_token_provider
     if not name:
+        read_secret(TOKEN, config.sasl_token_file, "stream.sasl_token_file")
         return lambda: read_secret(TOKEN, config.sasl_token_file, "stream.sasl_token_file")
     module, _, function = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever a module of theirs does
         raise CannotAuthenticate(
-            f"stream.sasl_token_provider = {name!r}: {error}; expected MODULE:FUNCTION, which "
-            f"returns a token"
+            f"stream.sasl_token_provider = {name!r}: {type(error).__name__}: {error}; expected "
+            f"MODULE:FUNCTION, which returns a token"
         ) from None
+    if not callable(found):
+        raise CannotAuthenticate(
+            f"stream.sasl_token_provider = {name!r}: {function} is no function but "
+            f"{type(found).__name__}; expected MODULE:FUNCTION, which returns a token"
+        )
     source: Callable[[], str] = found
     return source
 
@@ -173,11 +179,14 @@ def read_secret(variable: str, path: str, key: str, needed: bool = True) -> Secr
     if path:
         try:
             with Path(path).expanduser().open("rb") as file:
-                return Secret(file.read(SECRET_BYTES_MAX).decode().rstrip("\r\n"))
+                found = file.read(SECRET_BYTES_MAX).decode("utf-8-sig").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
             raise CannotAuthenticate(f"{key} = {path!r}: {reason}") from None
-    if needed and variable not in os.environ:
+        if not found:
+            raise CannotAuthenticate(f"{key} = {path!r}: it is empty; a file with it is meant")
+        return Secret(found)
+    if needed and not os.environ.get(variable):
         raise CannotAuthenticate(
             f"a secret is missing: set {variable}, or {key} to a file that holds it"
         )

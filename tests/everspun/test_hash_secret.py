@@ -75,8 +75,9 @@ def test_the_variable_goes_before_the_file_and_both_before_the_configuration(tmp
     config = of(tmp_path, hash_secret_file=str(path))
     config = Config(run=config.run, stream=StreamConfig(hash_secret="a secret in the config"))
     assert with_secret(config, {}).stream.hash_secret == "a secret in the config"
-    path.write_text(f"{SECRET}\n")
-    assert with_secret(config, {}).stream.hash_secret == SECRET
+    for text in (f"{SECRET}\n", f"\ufeff{SECRET}\r\n"):
+        path.write_text(text)
+        assert with_secret(config, {}).stream.hash_secret == SECRET
     assert (
         with_secret(config, {"EVERSPUN_HASH_SECRET": SECRET * 2}).stream.hash_secret == SECRET * 2
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from kafka import KafkaAdminClient
+from kafka.net.sasl import SASL_MECHANISMS as KAFKA_MECHANISMS
 
 from everspun.__main__ import main
 from everspun.launcher.broker import why_not_kafka
@@ -21,8 +22,16 @@ from stream.log.kafka import KafkaLog
 from stream.log.kafka_admin import check_topics, create_topics
 from stream.log.log import LogError
 from stream.log.security import PASSWORD as PASSWORD_NAME
-from stream.log.security import TOKEN, USERNAME, CannotAuthenticate, Secret, client_security
+from stream.log.security import (
+    TOKEN,
+    USERNAME,
+    CannotAuthenticate,
+    Secret,
+    client_security,
+    read_secret,
+)
 from stream.monitoring import TimeLimit
+from stream.options import SASL_MECHANISMS
 from stream.producer import EventProducer
 from stream.record import Partition
 
@@ -168,6 +177,15 @@ def test_a_secret_hides_wherever_it_is_shown_whole(monkeypatch: pytest.MonkeyPat
     )
 
 
+@pytest.mark.parametrize("file", [PASSWORD, f"{PASSWORD}\r\n", f"\ufeff{PASSWORD}\n"])
+def test_a_file_of_a_secret_is_its_line(file: str, tmp_path: Path):
+    (tmp_path / "password").write_text(file)
+    assert read_secret(PASSWORD_NAME, str(tmp_path / "password"), "key") == PASSWORD
+
+
+OAUTH = {"sasl_mechanism": "OAUTHBEARER", "sasl_username": ""}
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
@@ -182,9 +200,17 @@ def test_a_secret_hides_wherever_it_is_shown_whole(monkeypatch: pytest.MonkeyPat
             "stream.ssl_cafile = '/none.pem'",
         ),
         (
-            {"sasl_mechanism": "OAUTHBEARER", "sasl_token_provider": "no_such:token"},
-            "expected MODULE:FUNCTION",
+            OAUTH | {"sasl_token_provider": "no_such:token"},
+            "No module named 'no_such'; expected MODULE:FUNCTION",
         ),
+        (OAUTH | {"sasl_token_provider": "json:none"}, "'json:none': AttributeError: "),
+        (OAUTH | {"sasl_token_provider": "json:__name__"}, "__name__ is no function but str"),
+        (OAUTH | {"sasl_token_provider": "half_a_module:f"}, "'half_a_module:f': SyntaxError: "),
+        (OAUTH | {"sasl_token_provider": "a_module_that_raises:f"}, "KeyError: 'nobody'; exp"),
+        (OAUTH, "set EVERSPUN_KAFKA_TOKEN, or stream.sasl_token_file"),
+        (OAUTH | {"sasl_token_file": "/none/there"}, "stream.sasl_token_file = '/none/there': No"),
+        (OAUTH | {"sasl_token_file": "/dev/null"}, "sasl_token_file = '/dev/null': it is empty"),
+        ({"sasl_password_file": "/dev/null"}, "sasl_password_file = '/dev/null': it is empty"),
     ],
 )
 def test_what_is_missing_is_named_with_its_setting(
@@ -196,6 +222,9 @@ def test_what_is_missing_is_named_with_its_setting(
 ):
     for name in (USERNAME, PASSWORD_NAME, TOKEN):
         monkeypatch.delenv(name, raising=False)
+    (tmp_path / "half_a_module.py").write_text("def f(:\n")
+    (tmp_path / "a_module_that_raises.py").write_text("{}['nobody']\n")
+    monkeypatch.syspath_prepend(tmp_path)
     settings = {
         "security_protocol": "SASL_PLAINTEXT",
         "sasl_mechanism": "SCRAM-SHA-256",
@@ -211,6 +240,9 @@ def test_what_is_missing_is_named_with_its_setting(
     assert said in said_there.out + said_there.err
 
 
+SASL = {"security_protocol": "SASL_PLAINTEXT"}
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -222,6 +254,43 @@ def test_what_is_missing_is_named_with_its_setting(
         ({"sasl_token_provider": "mine"}, "expected MODULE:FUNCTION"),
         ({"sasl_options": {"sasl_plain_password": "x"}}, "no password"),
         ({"sasl_options": {"acks": 0}}, "sasl_options.acks"),
+        ({"sasl_token_provider": ":f"}, "sasl_token_provider = ':f': expected MODULE:FUNCTION"),
+        ({"sasl_token_provider": ".x:f"}, "sasl_token_provider = '.x:f': expected MODULE"),
+        ({"sasl_token_provider": "a:b:c"}, "sasl_token_provider = 'a:b:c': expected MODULE"),
+        ({"sasl_username": "u"}, "sasl_username = 'u' with security_protocol = 'PLAINTEXT'"),
+        ({"sasl_password_file": "x"}, "sasl_password_file = 'x' with security_protocol"),
+        ({"sasl_token_file": "x"}, "sasl_token_file = 'x' with security_protocol"),
+        ({"sasl_token_provider": "a:b"}, "sasl_token_provider = 'a:b' with security_protocol"),
+        (
+            {"sasl_options": {"sasl_kerberos_service_name": "x"}, "security_protocol": "SSL"},
+            "sasl_options = {'sasl_kerberos_service_name': 'x'} with security_protocol = 'SSL'",
+        ),
+        ({"ssl_key_password_file": "x"}, "ssl_key_password_file = 'x' with security_protocol"),
+        ({"ssl_check_hostname": False}, "ssl_check_hostname = false with security_protocol"),
+        (SASL | {"sasl_mechanism": "plain"}, "sasl_mechanism = 'plain': allowed are 'PLAIN', "),
+        (SASL | {"sasl_mechanism": "SCRAM-SHA512"}, "sasl_mechanism = 'SCRAM-SHA512': allowed"),
+        (
+            SASL | {"sasl_mechanism": "OAUTHBEARER", "sasl_username": "u"},
+            "sasl_username = 'u' with sasl_mechanism = 'OAUTHBEARER': allowed with 'PLAIN'",
+        ),
+        (
+            SASL | {"sasl_mechanism": "GSSAPI", "sasl_password_file": "x"},
+            "sasl_password_file = 'x' with sasl_mechanism = 'GSSAPI'",
+        ),
+        (
+            SASL | {"sasl_mechanism": "PLAIN", "sasl_token_file": "x"},
+            "sasl_token_file = 'x' with sasl_mechanism = 'PLAIN': allowed with 'OAUTHBEARER'",
+        ),
+        (
+            SASL
+            | {"sasl_mechanism": "OAUTHBEARER", "sasl_token_file": "x"}
+            | {"sasl_token_provider": "a:b"},
+            "sasl_token_provider = 'a:b' with sasl_token_file = 'x': expected one of them",
+        ),
+        (
+            SASL | {"sasl_mechanism": "PLAIN", "sasl_options": {"sasl_mechanism": "GSSAPI"}},
+            "sasl_options.sasl_mechanism: expected as stream.sasl_mechanism",
+        ),
     ],
 )
 def test_settings_that_say_nothing_together_are_refused(settings: dict[str, Any], said: str):
@@ -237,3 +306,4 @@ def test_other_mechanisms_are_passed_through():
     settings = client_security(stream)
     assert settings == {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "GSSAPI"} | options
     assert set(settings) <= set(KafkaAdminClient.DEFAULT_CONFIG)
+    assert set(SASL_MECHANISMS) == set(KAFKA_MECHANISMS)
