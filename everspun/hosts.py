@@ -34,6 +34,15 @@ PORT_LAST = 65_535
 PORTS_MAX = PORT_LAST - PORTS_A_ROLE * len(ROLES)
 INDEX_MAX = 1_023
 
+#: What makes there be one of a role that may have none.
+SWITCHES = {
+    "fraud": "run.fraud = 1",
+    "breaker": "run.breaker = 1",
+    "governor": "governor.enabled = true",
+    "archiver": "run.archivers = 1",
+    "replica": "run.replicas = 1",
+}
+
 _ITEM = re.compile(r"([a-z]+)(?::(\d{1,9})(?:-(\d{1,9}))?)?")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 
@@ -68,14 +77,21 @@ def parse_roles(items: Collection[str], where: str) -> Chosen:
 
 def beyond(chosen: Chosen, counts: Mapping[str, int], reasons: Mapping[str, str]) -> list[str]:
     """What is chosen and cannot be: an index beyond `counts`, with the reason why there are so
-    many."""
+    many, and a role of which there is none."""
     found = []
     for role, indices in chosen.items():
+        if indices is None and not counts[role]:
+            found.append(none_of(role))
         for index in sorted(indices or ()):
             if index >= counts[role]:
                 allowed = f"0 to {counts[role] - 1}" if counts[role] else "none"
                 found.append(f"{role}:{index}: {reasons[role]}, so its indices are {allowed}")
     return found
+
+
+def none_of(role: str) -> str:
+    """What is said where a role is to run of which there is none."""
+    return f"{role}: none is configured; {SWITCHES[role]} has one run, or leave {role!r} out"
 
 
 @dataclass(frozen=True)
@@ -167,6 +183,8 @@ class HostsConfig:
         places: dict[tuple[str, int], str] = {}
         for host, items in self.roles.items():
             for role, indices in parse_roles(items, f"roles.{host}:").items():
+                if indices is None and not counts[role]:
+                    raise ValueError(f"roles.{host}: {none_of(role)}")
                 for index in sorted(range(counts[role]) if indices is None else indices):
                     if (other := places.setdefault((role, index), host)) != host:
                         raise ValueError(
@@ -250,8 +268,14 @@ def check_hosts(config: "Config") -> None:
             f"[hosts] roles: run.metrics_host = {config.run.metrics_host!r} is reached from its "
             "own host alone; '0.0.0.0', or this host's address"
         )
+    servers = config.paramserver
+    if len(hosts.roles) > 1 and servers.transport != "tcp":
+        raise ValueError(
+            f"[hosts] roles: paramserver.transport = {servers.transport!r} is reached from one "
+            "host alone; 'tcp', and paramserver.addresses name host:port of every shard in order"
+        )
     shards = sorted(index for role, index in places if role == "shard")
-    if len(hosts.roles) > 1 and len(config.paramserver.addresses) <= shards[-1]:
+    if len(hosts.roles) > 1 and len(servers.addresses) <= shards[-1]:
         raise ValueError(
             f"[hosts] roles: shard:{shards[-1]} has no address; paramserver.transport = 'tcp' "
             "and paramserver.addresses name host:port of every shard in order"
@@ -260,6 +284,42 @@ def check_hosts(config: "Config") -> None:
         if role != "shard" and index >= counts[role]:
             raise ValueError(f"[hosts] roles: {role}:{index} is beyond the {counts[role]} of [run]")
         config.run.port_of(role, index)
+    for index in shards if servers.transport == "tcp" and servers.addresses else ():
+        _check_shard(config, index, hosts.addresses[places["shard", index]])
+
+
+def _check_shard(config: "Config", index: int, here: str) -> None:
+    """It is called where it stands: at `here`, and at the port that it takes there. An address that
+    is none of `[hosts]` is a proxy's or another name."""
+    where, port = config.paramserver.addresses[index], config.paramserver.port + index
+    called, _, given = where.rpartition(":")
+    called = called.strip("[]") if ":" in here else called
+    if called == here and int(given) != port:
+        raise ValueError(
+            f"[hosts] roles: paramserver.addresses names {where!r} for shard:{index}, which "
+            f"listens on paramserver.port + {index} = {port}; expected '{here}:{port}'"
+        )
+    if called != here and called in config.hosts.addresses.values():
+        raise ValueError(
+            f"[hosts] roles: paramserver.addresses names {where!r} for shard:{index}, which stands "
+            f"at {here!r}; expected '{here}:{port}'"
+        )
+
+
+def unreached(config: "Config", index: int) -> str:
+    """Why nobody reaches a shard that runs here at its address; "" if they do. `paramserver.host`
+    is each host's own, so a file for all of them need not say it."""
+    servers = config.paramserver
+    if servers.transport != "tcp" or index >= len(servers.addresses):
+        return ""
+    where = servers.addresses[index]
+    if not is_loopback(servers.host) or is_loopback(where.rpartition(":")[0].strip("[]")):
+        return ""
+    return (
+        f"paramserver.host = {servers.host!r}: shard:{index} is called at {where!r} "
+        "(paramserver.addresses), and listens for its own host alone; '0.0.0.0', or this host's "
+        "address"
+    )
 
 
 @dataclass(frozen=True)

@@ -197,6 +197,11 @@ class ParamServerConfig:
                     f"addresses = {list(self.addresses)}: {place!r} is no address; allowed is "
                     "host:port"
                 )
+            if self.addresses.count(place) > 1:
+                raise ValueError(
+                    f"addresses = {list(self.addresses)}: {place!r} stands there twice; each shard "
+                    "has its own"
+                )
         if bool(self.cert) != bool(self.key):
             raise ValueError(f"cert = {self.cert!r}, key = {self.key!r}: give both, or neither")
         if self.client_certificates and not (self.cert and self.ca):

@@ -1,6 +1,7 @@
 """Which host runs which process, and where the others find it."""
 
 import inspect
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ a = ["shard:0", "labeler", "learner:0", "checkpointer"]
 b = ["shard:1-2", "learner:1", "fraud"]
 [paramserver]
 transport = "tcp"
-addresses = ["127.0.0.1:7711", "127.0.0.2:7711", "127.0.0.2:7712"]
+addresses = ["127.0.0.1:7711", "127.0.0.2:7712", "127.0.0.2:7713"]
 """
 
 
@@ -94,12 +95,30 @@ def test_learners_beyond_the_table_are_dealt_out_and_stand_at_one_host_each(tmp_
         ('a = "127.0.0.1"', 'c = "127.0.0.1"', r"roles\.a: has no address"),
         ('"127.0.0.2"\n[', '"127.0.0.2/x"\n[', "expected a name or an address"),
         ('"fraud"', '"frauds"', "'frauds': expected ROLE"),
+        ('"fraud"', '"fraud", "replica"', r"roles\.b: replica: none is configured; run\.replicas"),
         ('b = "127.0.0.2"', 'b = "b.example"', r"run\.metrics_host = '127\.0\.0\.1' is reached"),
         ("metrics_port = 40000", "", r"set run\.metrics_port"),
         (
             "metrics_port = 40000",
             "metrics_port = 64636",
             r"is 0 \(any\) to 64635",
+        ),
+        ('transport = "tcp"', "", r"paramserver\.transport = 'unix' is reached from one host"),
+        (
+            '"127.0.0.1:7711"',
+            '"127.0.0.2:7711"',
+            r"names '127\.0\.0\.2:7711' for shard:0, which stands at '127\.0\.0\.1'",
+        ),
+        (
+            '"127.0.0.2:7712"',
+            '"127.0.0.2:7711"',
+            r"'127\.0\.0\.2:7711' for shard:1, which listens on paramserver\.port \+ 1 = 7712; "
+            r"expected '127\.0\.0\.2:7712'",
+        ),
+        (
+            '"127.0.0.2:7713"',
+            '"127.0.0.2:7712"',
+            r"addresses = .*: '127\.0\.0\.2:7712' stands there twice; each shard has its own",
         ),
     ],
 )
@@ -127,6 +146,47 @@ def test_a_host_that_the_table_does_not_know_says_what_to_do(tmp_path: Path):
 def test_an_index_beyond_the_map_is_refused_by_name(tmp_path: Path, roles: str, told: str):
     with pytest.raises(ValueError, match=told):
         placed(two_hosts(tmp_path), roles, "a")
+
+
+#: What only a host of its own says of itself is left out.
+FAR = """
+[run]
+metrics_host = "0.0.0.0"
+metrics_port = 40000
+[hosts.addresses]
+a = "a.example"
+b = "b.example"
+[hosts.roles]
+a = ["shard:0", "labeler", "learner"]
+b = ["shard:1", "checkpointer", "fraud", "replica"]
+[paramserver]
+transport = "tcp"
+addresses = ["a.example:7711", "b.example:7712"]
+"""
+FENCED = {"cert": "x", "key": "x", "token_file": "x"}
+
+
+def test_a_shard_that_only_its_own_host_reaches_is_refused_there(tmp_path: Path):
+    config = two_hosts(tmp_path, FAR)
+    told = r"paramserver\.host = '127\.0\.0\.1': shard:1 is called at 'b\.example:7712'"
+    for start in (
+        lambda: placed(config, "", "b"),
+        lambda: placed(config, "shard:1", ""),
+        lambda: refuse_beyond(config, "shard", 1),
+    ):
+        with pytest.raises(ValueError, match=told):
+            start()
+    assert placed(config, "labeler", "").chosen == {"labeler": None}
+    there = replace(config, paramserver=replace(config.paramserver, host="0.0.0.0", **FENCED))
+    assert placed(there, "", "b").indices("shard", 2) == [1]
+    refuse_beyond(there, "shard", 1)
+
+
+def test_addresses_name_every_shard_that_runs(tmp_path: Path):
+    text = '[paramserver]\ntransport = "tcp"\naddresses = ["127.0.0.1:7711"]\n'
+    with pytest.raises(ValueError, match=r"run\.shards = 2: paramserver\.addresses names 1; name"):
+        placed(two_hosts(tmp_path, text), "", "")
+    assert placed(two_hosts(tmp_path, f"{text}[run]\nshards = 1\n"), "", "") == Placement()
 
 
 def test_a_role_has_its_own_port_for_each_index():

@@ -14,7 +14,7 @@ from everspun.commands import options as shared
 from everspun.commands.mistakes import refuse
 from everspun.config import Config, ConfigError
 from everspun.hash_secret import missing
-from everspun.hosts import INDEX_MAX, ROLES, own_ports
+from everspun.hosts import INDEX_MAX, ROLES, own_ports, unreached
 from everspun.launcher import AlreadyLocked, die_with_launcher, lock_file
 from everspun.log_format import set_up_logs
 from everspun.roles import (
@@ -125,6 +125,8 @@ def refuse_beyond(config: Config, role: str, index: int) -> None:
     for one in own_ports(config, role, index):
         if one.fault:
             raise ConfigError(f"--index {index}: {one.fault}")
+    if role == "shard" and (wrong := unreached(config, index)):
+        raise ConfigError(wrong)
 
 
 def refuse_second(config: Config, role: str, index: int, instance: str) -> None:

@@ -14,7 +14,7 @@ from everspun.commands import options as shared
 from everspun.commands.mistakes import refuse
 from everspun.config import Config, ConfigError, read_text
 from everspun.hash_secret import with_secret_made
-from everspun.hosts import ALL, ROLES, Placement, beyond, parse_roles
+from everspun.hosts import ALL, ROLES, Placement, beyond, parse_roles, unreached
 from everspun.launcher import ConfigWatch, Launcher, LauncherMetrics, OrderWatch, write_targets
 from everspun.log_format import set_up_logs
 from everspun.roles import (
@@ -132,11 +132,27 @@ def _checked(config: Config, console: Console, roles: Collection[str]) -> Config
 
 def placed(config: Config, roles: str, host: str) -> Placement:
     """Which processes this launcher runs: `roles` as on the command line, else what `[hosts]` says
-    of `host`. Raises ValueError for what cannot be: an unknown role, an index beyond the map."""
-    if not roles:
-        return config.hosts.placement(host, config.counts()) if config.hosts.roles else ALL
-    chosen = parse_roles(roles.split(","), "--roles")
+    of `host`. Raises ValueError for what cannot be: an unknown role, an index beyond the map, a
+    shard that nobody reaches."""
+    placement = _chosen(config, roles, host)
+    for index in placement.indices("shard", config.run.shards):
+        if wrong := unreached(config, index):
+            raise ValueError(wrong)
+    return placement
+
+
+def _chosen(config: Config, roles: str, host: str) -> Placement:
     counts, addresses = config.counts(), config.paramserver.addresses
+    if not roles and config.hosts.roles:
+        return config.hosts.placement(host, counts)
+    if not roles:
+        if addresses and config.paramserver.transport == "tcp" and len(addresses) < counts["shard"]:
+            raise ValueError(
+                f"run.shards = {counts['shard']}: paramserver.addresses names {len(addresses)}; "
+                "name host:port of every shard in order"
+            )
+        return ALL
+    chosen = parse_roles(roles.split(","), "--roles")
     reasons = {role: f"[run] has {count} of this role" for role, count in counts.items()}
     if addresses:
         counts["shard"] = len(addresses)
