@@ -80,7 +80,7 @@ def test_the_configuration_places_every_process_once():
         (role, index)
         for host in config.hosts.roles
         for role in ROLES
-        for index in placed(config, "", host).indices(role, counts[role])
+        for index in placed(config, None, host).indices(role, counts[role])
     ]
     assert sorted(held) == sorted((role, index) for role in ROLES for index in range(counts[role]))
     found = configured_places(config, {})

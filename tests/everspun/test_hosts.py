@@ -62,7 +62,7 @@ def test_what_is_no_role_is_named(item: str):
 
 def test_a_host_runs_what_the_table_says(tmp_path: Path):
     config = two_hosts(tmp_path)
-    here = placed(config, "", "b")
+    here = placed(config, None, "b")
     counts = config.counts()
     assert {role: here.indices(role, counts[role]) for role in ROLES if counts[role]} == {
         "shard": [1, 2],  # shard 2 stands by
@@ -75,7 +75,7 @@ def test_a_host_runs_what_the_table_says(tmp_path: Path):
 
 def test_learners_beyond_the_table_are_dealt_out_and_stand_at_one_host_each(tmp_path: Path):
     config = two_hosts(tmp_path)
-    hosts = {host: placed(config, "", host) for host in ("a", "b")}
+    hosts = {host: placed(config, None, host) for host in ("a", "b")}
     for count in range(1, 7):
         held = [index for one in hosts.values() for index in one.indices("learner", count)]
         assert sorted(held) == list(range(count))
@@ -131,7 +131,7 @@ def test_a_table_that_cannot_be_is_named(tmp_path: Path, old: str, new: str, tol
 
 def test_a_host_that_the_table_does_not_know_says_what_to_do(tmp_path: Path):
     with pytest.raises(ValueError, match=r"this host is 'c'.*a, b.*--host.*--roles"):
-        placed(two_hosts(tmp_path), "", "c")
+        placed(two_hosts(tmp_path), None, "c")
 
 
 @pytest.mark.parametrize(
@@ -141,11 +141,32 @@ def test_a_host_that_the_table_does_not_know_says_what_to_do(tmp_path: Path):
         ("labeler:0-1", r"labeler:1: \[run\] has 1 of this role, so its indices are 0 to 0"),
         ("replica:0", r"replica:0: .*its indices are none"),
         ("shard,learner:x", "'learner:x': expected ROLE"),
+        ("replica", r"replica: none is configured; run\.replicas = 1 has one run, or leave"),
+        ("labeler,archiver", r"archiver: none is configured; run\.archivers = 1"),
+        ("breaker", r"breaker: none is configured; run\.breaker = 1"),
+        ("governor", r"governor: none is configured; governor\.enabled = true"),
     ],
 )
 def test_an_index_beyond_the_map_is_refused_by_name(tmp_path: Path, roles: str, told: str):
     with pytest.raises(ValueError, match=told):
-        placed(two_hosts(tmp_path), roles, "a")
+        placed(two_hosts(tmp_path), roles, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "roles", "host", "told"),
+    [
+        ("", None, "zzz", r"--host 'zzz': the file has no \[hosts\] roles; say .* with --roles"),
+        ("", "", None, "--roles '': it says nothing; a variable that is not set"),
+        ("", "shard:0", "zzz", "--host 'zzz' with --roles 'shard:0': .* give one of them"),
+        (TWO_HOSTS, "shard:0", "a", "--host 'a' with --roles 'shard:0'"),
+        (TWO_HOSTS, None, "", "--host '': it says nothing"),
+    ],
+)
+def test_words_that_would_be_passed_over_are_refused(
+    tmp_path: Path, text: str, roles: str | None, host: str | None, told: str
+):
+    with pytest.raises(ValueError, match=told):
+        placed(two_hosts(tmp_path, text), roles, host)
 
 
 #: What only a host of its own says of itself is left out.
@@ -170,23 +191,23 @@ def test_a_shard_that_only_its_own_host_reaches_is_refused_there(tmp_path: Path)
     config = two_hosts(tmp_path, FAR)
     told = r"paramserver\.host = '127\.0\.0\.1': shard:1 is called at 'b\.example:7712'"
     for start in (
-        lambda: placed(config, "", "b"),
-        lambda: placed(config, "shard:1", ""),
+        lambda: placed(config, None, "b"),
+        lambda: placed(config, "shard:1", None),
         lambda: refuse_beyond(config, "shard", 1),
     ):
         with pytest.raises(ValueError, match=told):
             start()
-    assert placed(config, "labeler", "").chosen == {"labeler": None}
+    assert placed(config, "labeler", None).chosen == {"labeler": None}
     there = replace(config, paramserver=replace(config.paramserver, host="0.0.0.0", **FENCED))
-    assert placed(there, "", "b").indices("shard", 2) == [1]
+    assert placed(there, None, "b").indices("shard", 2) == [1]
     refuse_beyond(there, "shard", 1)
 
 
 def test_addresses_name_every_shard_that_runs(tmp_path: Path):
     text = '[paramserver]\ntransport = "tcp"\naddresses = ["127.0.0.1:7711"]\n'
     with pytest.raises(ValueError, match=r"run\.shards = 2: paramserver\.addresses names 1; name"):
-        placed(two_hosts(tmp_path, text), "", "")
-    assert placed(two_hosts(tmp_path, f"{text}[run]\nshards = 1\n"), "", "") == Placement()
+        placed(two_hosts(tmp_path, text), None, None)
+    assert placed(two_hosts(tmp_path, f"{text}[run]\nshards = 1\n"), None, None) == Placement()
 
 
 def test_a_role_has_its_own_port_for_each_index():

@@ -42,13 +42,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no live table")
     parser.add_argument(
         "--roles",
-        default="",
         metavar="A,B:0,C:0-1",
         help=f"only these processes: ROLE, ROLE:INDEX or ROLE:FIRST-LAST of {', '.join(ROLES)}",
     )
     parser.add_argument(
         "--host",
-        default="",
         help="run what [hosts] roles says of this host (the machine's name)",
     )
     shared.config_options(parser)
@@ -58,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     config = shared.load(options)
     check_model(config)
     try:
-        placement = placed(config, options.roles, options.host or platform.node())
+        placement = placed(config, options.roles, options.host)
     except ValueError as error:
         return refuse("run", error)
     roles = set(ROLES) if placement.chosen is None else set(placement.chosen)
@@ -130,10 +128,10 @@ def _checked(config: Config, console: Console, roles: Collection[str]) -> Config
     return config
 
 
-def placed(config: Config, roles: str, host: str) -> Placement:
+def placed(config: Config, roles: str | None, host: str | None) -> Placement:
     """Which processes this launcher runs: `roles` as on the command line, else what `[hosts]` says
-    of `host`. Raises ValueError for what cannot be: an unknown role, an index beyond the map, a
-    shard that nobody reaches."""
+    of `host`, or of the machine's name. Raises ValueError for what cannot be: an unknown role, an
+    index beyond the map, a shard that nobody reaches, words that say nothing."""
     placement = _chosen(config, roles, host)
     for index in placement.indices("shard", config.run.shards):
         if wrong := unreached(config, index):
@@ -141,11 +139,24 @@ def placed(config: Config, roles: str, host: str) -> Placement:
     return placement
 
 
-def _chosen(config: Config, roles: str, host: str) -> Placement:
+def _chosen(config: Config, roles: str | None, host: str | None) -> Placement:
     counts, addresses = config.counts(), config.paramserver.addresses
-    if not roles and config.hosts.roles:
-        return config.hosts.placement(host, counts)
-    if not roles:
+    for name, said in (("--roles", roles), ("--host", host)):
+        if said is not None and not said.strip():
+            raise ValueError(f"{name} {said!r}: it says nothing; a variable that is not set?")
+    if roles is not None and host is not None:
+        raise ValueError(
+            f"--host {host!r} with --roles {roles!r}: --roles says all that runs here; give one of "
+            "them"
+        )
+    if host is not None and not config.hosts.roles:
+        raise ValueError(
+            f"--host {host!r}: the file has no [hosts] roles; say what runs here with --roles, or "
+            "leave --host out"
+        )
+    if roles is None and config.hosts.roles:
+        return config.hosts.placement(host or platform.node(), counts)
+    if roles is None:
         if addresses and config.paramserver.transport == "tcp" and len(addresses) < counts["shard"]:
             raise ValueError(
                 f"run.shards = {counts['shard']}: paramserver.addresses names {len(addresses)}; "
