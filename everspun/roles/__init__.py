@@ -20,6 +20,7 @@ from stream.on_demand import on_demand
 
 if TYPE_CHECKING:
     from everspun.roles import roles
+    from everspun.roles.file_check import check_files
     from everspun.roles.heap import keep_freed_memory
     from everspun.roles.model_check import check_model, check_role
     from everspun.roles.other_system import OtherSystem
@@ -34,6 +35,7 @@ __all__ = [
     "CLOSING_S",
     "OtherSystem",
     "StoredState",
+    "check_files",
     "check_model",
     "check_role",
     "end_within",

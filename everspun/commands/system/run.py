@@ -20,6 +20,7 @@ from everspun.log_format import set_up_logs
 from everspun.roles import (
     OtherSystem,
     StoredState,
+    check_files,
     check_model,
     has_begun,
     refuse_other_system,
@@ -57,6 +58,9 @@ def run(options: argparse.Namespace) -> int:
     check_model(config)
     try:
         placement = placed(config, options.roles, options.host)
+        for role, count in config.counts().items():
+            if placement.indices(role, count):
+                check_files(config, role)
     except ValueError as error:
         return refuse("run", error)
     roles = set(ROLES) if placement.chosen is None else set(placement.chosen)

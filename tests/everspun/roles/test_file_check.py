@@ -111,3 +111,29 @@ def test_a_role_says_it_in_a_line(place: Path, capsys: pytest.CaptureFixture[str
     assert main(["role", "replica", "-c", str(path)]) == 2
     said = capsys.readouterr().err
     assert re.fullmatch(r"everspun: config: serving.token_file = .*: it is empty; .*\n", said)
+
+
+@pytest.mark.parametrize(
+    ("text", "asked", "said"),
+    [
+        ('[serving]\ntoken_file = "{place}/empty"\n', [], "serving.token_file = .*: it is empty"),
+        (
+            '[paramserver]\ntransport = "tcp"\nca = "{place}/none"\n',
+            ["--roles", "learner"],
+            "paramserver.ca = .*: No such file",
+        ),
+        (
+            '[paramserver]\ntransport = "tcp"\ncert = "{place}/text"\nkey = "{place}/text"\n',
+            ["--roles", "labeler,shard:1"],
+            "paramserver.cert = .*: .*PEM files of a certificate",
+        ),
+    ],
+)
+def test_a_run_says_it_before_it_starts_a_process(
+    text: str, asked: list[str], said: str, place: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = place / "x.toml"
+    path.write_text(f'[run]\ndir = "{place}/run"\n' + text.replace("{place}", str(place)))
+    assert main(["run", "-c", str(path), *asked]) == 2
+    assert re.fullmatch(rf"everspun run: {said}.*\n", capsys.readouterr().err)
+    assert not (place / "run").exists()
