@@ -351,6 +351,8 @@ def loads(text: str, overrides: typing.Sequence[str] = (), where: str = "") -> C
         raise ConfigError(f"{where}{error}") from None
     except RecursionError:
         raise ConfigError(f"{where}brackets within brackets, thousands deep") from None
+    except ValueError:  # Python's limit of `int`
+        raise ConfigError(f"{where}a number of thousands of digits; no key takes one") from None
     try:
         tree = with_environment(Config, tree, os.environ)
         for override in overrides:
@@ -403,7 +405,7 @@ def _override(tree: dict[str, Any], text: str) -> None:
         raise ConfigError(f"--set {short(text)}: expected one value, in one line")
     try:
         value = tomllib.loads(f"v = {raw}")["v"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         value = raw.strip()  # a bare word is a string
     node = tree
     *parents, last = [section, *name.split(".")]

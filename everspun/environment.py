@@ -67,9 +67,11 @@ def near(name: str, known: typing.Iterable[str]) -> str:
 
 
 def _value(name: str, raw: str) -> Any:
+    if "\n" in raw.strip():
+        raise ValueError(f"environment: {name}={raw[:100]!r}: expected one value, in one line")
     try:
-        return tomllib.loads(f"v = {raw}")["v"]
-    except tomllib.TOMLDecodeError:
+        return tomllib.loads(f"v = {raw.strip()}")["v"]
+    except (ValueError, RecursionError):  # also of thousands of digits, or of brackets
         raise ValueError(
             f'environment: {name}={raw[:100]!r} is no TOML value (true, 3, 0.5, "text", [1, 2])'
         ) from None

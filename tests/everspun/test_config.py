@@ -48,12 +48,18 @@ def test_overrides_win(tmp_path: Path):
         ("[stream]\nheartbeat_ms = 9000000\n", "heartbeat_ms = 9000000"),
         ("[replay]\nbarrier_ms = -1\n", "barrier_ms = -1"),
         ("[run\n", "everspun.toml"),
+        (f"[run]\nlearners = {'9' * 5_000}\n", "everspun.toml: a number of thousands of digits"),
     ],
 )
 def test_what_is_wrong_is_told(tmp_path: Path, text: str, told: str):
     with pytest.raises(ConfigError) as error:
         load(tmp_path, text)
     assert told in str(error.value)
+
+
+def test_an_override_of_thousands_of_digits_is_named(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"run\.learners = '9999"):
+        load(tmp_path, "", f"run.learners={'9' * 5_000}")
 
 
 def test_a_missing_file_says_what_to_do(tmp_path: Path):

@@ -42,6 +42,13 @@ def test_the_environment_goes_over_the_file_and_under_set(
         ("EVERSPUN_QQQQQQQQ", "x", "EVERSPUN_QQQQQQQQ is no key of the configuration; unset it"),
         ("EVERSPUN_RUN_LEARNERS", "two", "EVERSPUN_RUN_LEARNERS='two' is no TOML value"),
         ("EVERSPUN_RUN_LEARNERS", "0", "learners = 0: at least 1"),
+        ("EVERSPUN_RUN_LEARNERS", "9" * 5_000, "EVERSPUN_RUN_LEARNERS='99999"),
+        ("EVERSPUN_PARAMSERVER_ADDRESSES", "[" * 5_000, "EVERSPUN_PARAMSERVER_ADDRESSES='[[["),
+        (
+            "EVERSPUN_RUN_LEARNERS",
+            "2\n[stream]\npartitions = 9",
+            "LEARNERS='2\\n[stream]\\npartitions = 9': expected one value, in one line",
+        ),
         ("EVERSPUN_RUN_LEARNERS", "'2'", "run.learners = '2': expected int, got str"),
     ],
 )
