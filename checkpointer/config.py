@@ -309,6 +309,10 @@ class ServingConfig:
             raise ValueError(
                 f"fallback = {self.fallback!r}: allowed are {', '.join(map(repr, FALLBACKS))}"
             )
+        if not self.host.strip():
+            raise ValueError(
+                f"host = {self.host!r}: name an address; '0.0.0.0' is every one of this host"
+            )
         if not 0 <= self.port <= 65_535:
             raise ValueError(f"port = {self.port}: allowed is 0 (any) to 65535")
         if not (self.fallback_probability == -1.0 or 0 <= self.fallback_probability <= 1):

@@ -144,6 +144,11 @@ class RunConfig:
                 raise ValueError(f"{name} = {getattr(self, name)}: at most {INDEX_MAX + 1}")
         if not self.dir:
             raise ValueError("dir = '': name a folder; '.' is the present one")
+        if not self.metrics_host.strip():
+            raise ValueError(
+                f"metrics_host = {self.metrics_host!r}: name an address; '0.0.0.0' is every one of "
+                "this host"
+            )
         if self.restart_wait_max_s <= 0:
             raise ValueError(f"restart_wait_max_s = {self.restart_wait_max_s}: above 0")
         if self.log_format not in FORMATS:

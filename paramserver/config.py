@@ -188,6 +188,10 @@ class ParamServerConfig:
     def _check_transport(self) -> None:
         if self.transport not in ("unix", "tcp"):
             raise ValueError(f"transport = {self.transport!r}: allowed is 'unix' or 'tcp'")
+        if not self.host.strip():
+            raise ValueError(
+                f"host = {self.host!r}: name an address; '0.0.0.0' is every one of this host"
+            )
         if not 1 <= self.port <= 65_535:
             raise ValueError(f"port = {self.port}: allowed is 1 to 65535")
         for place in self.addresses:

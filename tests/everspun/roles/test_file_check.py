@@ -64,7 +64,7 @@ def test_addresses_that_are_none():
     config = Config(serving=ServingConfig(host="a b"))
     with pytest.raises(ConfigError, match=r"serving.host = 'a b': .*0\.0\.0\.0"):
         check_role(config, "replica")
-    for host in ("127.0.0.1", "0.0.0.0", "::1", "[::1]", ""):
+    for host in ("127.0.0.1", "0.0.0.0", "::1", "[::1]"):
         check_role(Config(serving=ServingConfig(host=host)), "replica")
 
 
