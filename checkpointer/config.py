@@ -1,5 +1,6 @@
 """Settings of the checkpointer and of serving replicas."""
 
+import re
 from dataclasses import dataclass
 
 from checkpointer.retention import Keep
@@ -11,6 +12,24 @@ def _at_least(config: object, minimum: float, *names: str) -> None:
         value = getattr(config, name)
         if value < minimum:
             raise ValueError(f"{name} = {value}: allowed is {minimum} or more")
+
+
+_SCHEME = re.compile(r"([A-Za-z0-9]+):(/?/?)")
+
+
+def _check_root(root: str) -> None:
+    """Nothing that is meant as a URL, or a home, is taken for a folder."""
+    if not root:
+        raise ValueError("root = '': allowed is a directory or an fsspec URL")
+    if root.startswith("~"):
+        raise ValueError(f"root = {root!r}: ~ is no folder here; expected the whole path")
+    if (found := _SCHEME.match(root)) is None:
+        return
+    scheme, slashes = found[1].lower(), found[2]
+    if slashes != "//" or scheme != found[1]:
+        rest = root[found.end() :]
+        meant = f"{scheme}:///{rest}" if scheme == "file" else f"{scheme}://{rest}"
+        raise ValueError(f"root = {root!r}: expected a directory, or a URL such as {meant!r}")
 
 
 @dataclass(frozen=True)
@@ -181,8 +200,7 @@ class CheckpointerConfig:
                 raise ValueError(
                     f"replicas = {self.replicas!r}: {place!r} is no address; allowed is host:port"
                 )
-        if not self.root:
-            raise ValueError("root = '': allowed is a directory or an fsspec URL")
+        _check_root(self.root)
         if self.begin not in ("beginning", "end"):
             try:
                 parse_ms(self.begin)
@@ -215,8 +233,7 @@ class ArchiveConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "file_bytes_max", "file_age_max_ms", "poll_records_max")
-        if not self.root:
-            raise ValueError("root = '': allowed is a directory or an fsspec URL")
+        _check_root(self.root)
 
 
 #: Processes that share the tables of one replica.

@@ -16,14 +16,24 @@ from checkpointer.store.timed_store import LIMITS, StoreTimeouts, TimedFiles, To
 
 #: In a run's folder: the stores and models that have begun (`used_store`).
 BEGUN = "begun.json"
+#: What has to be installed for a scheme.
+DRIVERS = {
+    **dict.fromkeys(("s3", "s3a"), "'everspun[s3]'"),
+    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
+    **dict.fromkeys(("abfs", "abfss", "az"), "adlfs"),
+}
 _log = logging.getLogger(__name__)
+
+
+class NoStore(ValueError):
+    """There is no way to the store of a configuration; the text says what to change."""
 
 
 def open_store(root: str, limits: StoreTimeouts = LIMITS, told: Told | None = None) -> TimedFiles:
     """The store at a path (`/var/lib/shop`, `file:///var/lib/shop`) or URL (`s3://bucket/shop`,
     `memory://shop`), every call with a deadline; `told` hears of each.
 
-    Raises ValueError, naming the root, for a scheme that fsspec does not know or has no driver for.
+    Raises NoStore, naming the root, for a scheme that fsspec does not know or has no driver for.
     """
     return TimedFiles(_raw_store(root), limits, told)
 
@@ -35,10 +45,13 @@ def _raw_store(root: str) -> Files:
         return Directory(root)
     try:
         return ObjectStore(root)
-    except (ValueError, ImportError) as error:
-        raise ValueError(
-            f"checkpoint root {root!r}: {error}; expected a directory or an fsspec URL"
-        ) from error
+    except (ValueError, TypeError, ImportError) as error:
+        scheme = root.partition("://")[0]
+        if isinstance(error, ImportError) and scheme in DRIVERS:
+            why = f"its driver is not installed: pip install {DRIVERS[scheme]}"
+        else:
+            why = f"{error}; expected a directory, or a URL such as s3://, gs:// or abfs://"
+        raise NoStore(f"root = {root!r} of [checkpointer] or [archive]: {why}") from error
 
 
 class Directory:

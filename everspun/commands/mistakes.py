@@ -19,7 +19,11 @@ EXTRAS = {"torch": "networks", "matplotlib": "demo", "PIL": "images"}
 
 # Classes of errors are named, not imported: what a command has not loaded has raised nothing, and
 # to load all of it takes longer than most commands.
-_CONFIG = ("everspun.config.ConfigError", "paramserver.config.NoAddress")
+_CONFIG = (
+    "everspun.config.ConfigError",
+    "paramserver.config.NoAddress",
+    "checkpointer.store.fsspec_store.NoStore",
+)
 _UNAVAILABLE = ("stream.log.log.Unavailable",)
 _UNREACHABLE = ("paramserver.ports.PortUnreachable",)
 _LOCKED = ("everspun.launcher.locks.AlreadyLocked",)

@@ -16,12 +16,28 @@ CALLERS = ("learner", "governor", "checkpointer")
 
 def check_files(config: Config, role: str) -> None:
     """Raises ConfigError, with section and key, for a file of [paramserver] or [serving] that a
-    process of this role would read and cannot, and for an address that is none. What [stream] and
-    [registry] name is checked by who reads it."""
+    process of this role would read and cannot, for an address that is none, and for a store to
+    which there is no way. What [stream] and [registry] name is checked by who reads it."""
+    if role in ("shard", "replica", *CALLERS):
+        _store("checkpointer.root", config.checkpointer.root)
+    if role == "archiver" or (role == "learner" and config.archive.read):
+        _store("archive.root", config.archive.root)
     if config.paramserver.transport == "tcp" and role in ("shard", *CALLERS):
         _check_shards(config.paramserver, role == "shard")
     if role == "replica":
         _check_serving(config.serving)
+
+
+def _store(key: str, root: str) -> None:
+    if root.startswith("memory://"):
+        raise ConfigError(
+            f"{key} = {short(root)}: each process has a memory of its own; a directory or an "
+            "object store is meant"
+        )
+    if "://" in root:
+        from checkpointer.store import open_store  # of a folder nothing has to be loaded
+
+        open_store(root)
 
 
 def _check_shards(config: ParamServerConfig, serves: bool) -> None:

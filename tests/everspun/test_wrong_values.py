@@ -209,6 +209,29 @@ def test_ports_that_nobody_takes_are_not_asked_for():
         parse(tree)
 
 
+@pytest.mark.parametrize("section", ["checkpointer", "archive"])
+@pytest.mark.parametrize(
+    ("root", "said"),
+    [
+        ("s3:/bucket/shop", "a URL such as 's3://bucket/shop'"),
+        ("s3:bucket", "a URL such as 's3://bucket'"),
+        ("S3://bucket", "a URL such as 's3://bucket'"),
+        ("file:/tmp/x", "a URL such as 'file:///tmp/x'"),
+        ("~/ck", "expected the whole path"),
+        ("~ann/ck", "expected the whole path"),
+    ],
+)
+def test_no_root_is_taken_for_a_folder_that_is_none(section: str, root: str, said: str):
+    with pytest.raises(ConfigError, match=re.escape(f"[{section}] root = {root!r}: ")) as error:
+        parse({section: {"root": root}})
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("root", ["s3://b/x", "file:///tmp/x", "/a:b", "a/b:c", "./s3:b"])
+def test_other_roots_are_taken(root: str):
+    assert parse({"checkpointer": {"root": root}}).checkpointer.root == root
+
+
 @pytest.mark.parametrize(
     ("role", "text", "said"),
     [

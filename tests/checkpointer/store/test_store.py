@@ -5,6 +5,7 @@ import errno
 import os
 import threading
 
+import fsspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from checkpointer.retention import Keep
 from checkpointer.store.announcement import Ref
 from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.files import MemoryFiles, StoreFault
-from checkpointer.store.fsspec_store import Directory, ObjectStore, open_store
+from checkpointer.store.fsspec_store import Directory, NoStore, ObjectStore, open_store
 from checkpointer.store.timed_store import CALLS_MAX, StoreTimeouts, TimedFiles
 
 
@@ -51,8 +52,25 @@ def test_the_contract_of_a_store(files):
 def test_a_root_is_a_directory_or_a_known_url(tmp_path):
     assert isinstance(open_store(f"file://{tmp_path}").inner, Directory)
     assert isinstance(open_store("memory://x").inner, ObjectStore)
-    with pytest.raises(ValueError, match="nonsense://x"):
+    with pytest.raises(NoStore, match=r"root = 'nonsense://x' of .*: Protocol not known: nonsense"):
         open_store("nonsense://x")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "said"),
+    [
+        ("s3", r"pip install 'everspun\[s3\]'"),
+        ("gs", "pip install gcsfs"),
+        ("sftp", "Install paramiko; expected a directory, or a URL"),
+    ],
+)
+def test_a_driver_that_is_not_there_is_named(monkeypatch, scheme, said):
+    def without(*_, **__):
+        raise ImportError("Install paramiko")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", without)
+    with pytest.raises(NoStore, match=rf"root = '{scheme}://bucket/x' .*{said}"):
+        open_store(f"{scheme}://bucket/x")
 
 
 CALLS = ("open", "write", "fsync", "close", "rename", "mkdir", "unlink", "rmdir")

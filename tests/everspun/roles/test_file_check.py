@@ -116,6 +116,12 @@ def test_a_role_says_it_in_a_line(place: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("text", "asked", "said"),
     [
+        ('[checkpointer]\nroot = "memory://x"\n', [], "checkpointer.root = 'memory://x': each"),
+        (
+            '[run]\narchivers = 1\n[archive]\nroot = "foo://x"\n',
+            ["--roles", "archiver"],
+            r"root = 'foo://x' of \[checkpointer\] or \[archive\]: Protocol not known: foo; exp",
+        ),
         ('[serving]\ntoken_file = "{place}/empty"\n', [], "serving.token_file = .*: it is empty"),
         (
             '[paramserver]\ntransport = "tcp"\nca = "{place}/none"\n',
@@ -133,7 +139,10 @@ def test_a_run_says_it_before_it_starts_a_process(
     text: str, asked: list[str], said: str, place: Path, capsys: pytest.CaptureFixture[str]
 ):
     path = place / "x.toml"
-    path.write_text(f'[run]\ndir = "{place}/run"\n' + text.replace("{place}", str(place)))
+    text = text if "[run]" in text else f"[run]\n{text}"
+    path.write_text(
+        text.replace("[run]", '[run]\ndir = "{place}/run"').replace("{place}", str(place))
+    )
     assert main(["run", "-c", str(path), *asked]) == 2
     assert re.fullmatch(rf"everspun run: {said}.*\n", capsys.readouterr().err)
     assert not (place / "run").exists()
