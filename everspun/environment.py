@@ -42,11 +42,16 @@ def variables(kind: type) -> dict[str, tuple[str, str, Any]]:
 def with_environment(
     kind: type, tree: dict[str, Any], environ: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The TOML tree with what the environment says instead. Text is taken as it is where a key is
-    text, elsewhere it is a TOML value. Raises ValueError for a variable of ours that is no key."""
+    """The TOML tree with what the environment says instead. Where a key is text it is taken as it
+    is, or without the quotes that TOML has around it; elsewhere it is a TOML value. Raises
+    ValueError for a variable of ours that is no key."""
     known = variables(kind)
     merged = {name: dict(part) if isinstance(part, dict) else part for name, part in tree.items()}
     for name in sorted(environ):
+        if name.upper() != name and name.upper() in (*known, *OWN):
+            raise ValueError(
+                f"environment: {name} is no key of the configuration; did you mean {name.upper()}?"
+            )
         if not name.startswith(PREFIX) or name in OWN or name.startswith(OWN_PREFIXES):
             continue
         if name not in known:
@@ -56,7 +61,7 @@ def with_environment(
         section, key, hint = known[name]
         part = merged.setdefault(section, {})
         if isinstance(part, dict):
-            part[key] = environ[name] if hint is str else _value(name, environ[name])
+            part[key] = _text(environ[name]) if hint is str else _value(name, environ[name])
     return merged
 
 
@@ -64,6 +69,17 @@ def near(name: str, known: typing.Iterable[str]) -> str:
     """`; did you mean X?`, or nothing."""
     found = difflib.get_close_matches(name, [*known, *OWN], n=1)
     return f"; did you mean {found[0]}?" if found else "; unset it"
+
+
+def _text(raw: str) -> str:
+    if not raw.strip().startswith(('"', "'")):
+        return raw
+    try:
+        value = tomllib.loads(f"v = {raw.strip()}")
+    except ValueError:
+        return raw
+    quoted = value["v"] if len(value) == 1 else raw
+    return quoted if isinstance(quoted, str) else raw
 
 
 def _value(name: str, raw: str) -> Any:

@@ -30,6 +30,25 @@ def test_the_environment_goes_over_the_file_and_under_set(
 
 
 @pytest.mark.parametrize(
+    ("value", "dir"),
+    [
+        ("var/x", "var/x"),
+        ('"var/x"', "var/x"),
+        ("'var/x'", "var/x"),
+        (' "var/x"\n', "var/x"),
+        ('"a" b', '"a" b'),
+        ("'s", "'s"),
+        ('"a"\nb = "c"', '"a"\nb = "c"'),
+    ],
+)
+def test_text_is_taken_with_or_without_the_quotes_of_toml(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, dir: str
+):
+    monkeypatch.setenv("EVERSPUN_RUN_DIR", value)
+    assert read(tmp_path, "").run.dir == dir
+
+
+@pytest.mark.parametrize(
     ("name", "value", "told"),
     [
         (
@@ -38,6 +57,13 @@ def test_the_environment_goes_over_the_file_and_under_set(
             "environment: EVERSPUN_RUN_LERNERS is no key of the configuration; did you mean "
             "EVERSPUN_RUN_LEARNERS?",
         ),
+        (
+            "everspun_run_learners",
+            "2",
+            "environment: everspun_run_learners is no key of the configuration; did you mean "
+            "EVERSPUN_RUN_LEARNERS?",
+        ),
+        ("Everspun_Kafka_Password", "x", "did you mean EVERSPUN_KAFKA_PASSWORD?"),
         ("EVERSPUN_KAFKA_PASWORD", "x", "did you mean EVERSPUN_KAFKA_PASSWORD?"),
         ("EVERSPUN_QQQQQQQQ", "x", "EVERSPUN_QQQQQQQQ is no key of the configuration; unset it"),
         ("EVERSPUN_RUN_LEARNERS", "two", "EVERSPUN_RUN_LEARNERS='two' is no TOML value"),
