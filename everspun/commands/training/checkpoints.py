@@ -22,7 +22,7 @@ from everspun.commands.mistakes import refuse
 from everspun.config import Config
 from everspun.status import duration
 from stream import Partition
-from stream.log import KafkaLog, wall_clock_ms
+from stream.log import KafkaLog, LogError, wall_clock_ms
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -137,7 +137,8 @@ def _restore(catalogue: Catalogue, config: Config, options: argparse.Namespace) 
         announcement = actions.lift(catalogue, now_ms)
         if announcement is None:
             return refuse("checkpoints", "nothing is held")
-        _announce(announcement, config)
+        if unheard := _announced(announcement, config):
+            return refuse("checkpoints", f"lifted in the store: {unheard}", 1)
         print(f"lifted: replicas go on to {announcement.name}")
         return 0
     if not options.which:
@@ -147,7 +148,8 @@ def _restore(catalogue: Catalogue, config: Config, options: argparse.Namespace) 
         print(f"training goes on from {manifest.name} once all shards start again")
         return 0
     announcement = actions.restore(catalogue, options.which, options.reason, now_ms)
-    _announce(announcement, config)
+    if unheard := _announced(announcement, config):
+        return refuse("checkpoints", f"{announcement.name} is held in the store: {unheard}", 1)
     print(f"replicas serve {announcement.name} until `everspun checkpoints restore --lift`")
     return 0
 
@@ -197,7 +199,19 @@ ACTIONS = {
 }
 
 
+def _announced(announcement: Announcement, config: Config) -> str:
+    """Say in the log what the store says already. Returns what is to be told where the log does not
+    take it, which undoes nothing (X4)."""
+    try:
+        _announce(announcement, config)
+    except LogError as error:
+        within = f"serving.poll_ms = {config.serving.poll_ms}"
+        return f"replicas see it within {within}; not announced: {error}"
+    return ""
+
+
 def _announce(announcement: Announcement, config: Config) -> None:
+    """Raises LogError."""
     writer = KafkaLog(config.stream).writer()
     try:
         writer.append(

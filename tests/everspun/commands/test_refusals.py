@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import everspun.commands
+from checkpointer.process import operator_actions
+from checkpointer.store import Announcement
 from everspun.__main__ import main
 from everspun.commands.data import trace
 from everspun.commands.mistakes import told
@@ -73,6 +75,32 @@ def test_a_broker_that_hangs_is_a_line(
     assert (said.out, said.err.count("\n")) == ("", 1), said
     assert hanging in said.err
     assert not (tmp_path / "run" / "logs").exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "stands"),
+    [("restore 7", "c-7 is held in the store"), ("restore --lift", "lifted in the store")],
+)
+def test_a_hold_that_could_not_be_announced_is_said_to_be_in_force(
+    typed: str,
+    stands: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    config = tmp_path / "x.toml"
+    config.write_text(
+        f'[checkpointer]\nroot = "{tmp_path}/checkpoints"\n'
+        f'[stream]\nbootstrap_servers = "{NOBODY}"\nrequest_timeout_ms = 200\n'
+    )
+    held = Announcement("rolled_back", "clicks", 7, "c-7", "", "", revision=1)
+    for action in ("restore", "lift"):
+        monkeypatch.setattr(operator_actions, action, lambda *_: held)
+    assert main(["checkpoints", *typed.split(), "-c", str(config)]) == 1
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1), said
+    assert f"{stands}: replicas see it within serving.poll_ms = " in said.err
+    assert "; not announced: " in said.err
 
 
 def test_without_a_home_what_needs_one_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
