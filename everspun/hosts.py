@@ -33,6 +33,8 @@ PORT_LAST = 65_535
 #: The highest `run.metrics_port` with which the launcher's, the last, is a port.
 PORTS_MAX = PORT_LAST - PORTS_A_ROLE * len(ROLES)
 INDEX_MAX = 1_023
+#: So many processes a role has at most.
+PROCESSES_MAX = INDEX_MAX + 1
 
 #: What makes there be one of a role that may have none.
 SWITCHES = {

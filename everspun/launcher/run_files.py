@@ -3,7 +3,9 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
+
+from everspun.hosts import PROCESSES_MAX
 
 #: Roles whose processes may be started and stopped while the rest goes on.
 SCALABLE = ("learner",)
@@ -37,11 +39,14 @@ def order_scale(run_dir: Path, role: str, count: int) -> None:
 
 def ordered_scale(run_dir: Path) -> dict[str, int]:
     """Role -> processes ordered of the launcher that runs in this folder. Nothing where the file
-    says nothing that can be read: what runs goes on as it is."""
+    says nothing that can be meant: what runs goes on as it is."""
     said = _json_object(run_dir / SCALE_FILE)
-    return {
-        role: said[role] for role in SCALABLE if type(said.get(role)) is int and said[role] >= 1
-    }
+    return {role: said[role] for role in SCALABLE if may_be_ordered(said.get(role))}
+
+
+def may_be_ordered(count: object) -> TypeGuard[int]:
+    """Whether somebody can mean so many processes of a role."""
+    return type(count) is int and 1 <= count <= PROCESSES_MAX
 
 
 def shards_needed(run_dir: Path) -> tuple[int, bool]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from everspun.launcher.run_files import SCALABLE, order_scale, ordered_scale
+from everspun.launcher.run_files import SCALABLE, may_be_ordered, order_scale, ordered_scale
 
 NAME = "scale.json"
 LOOK_S = 2.0
@@ -38,7 +38,7 @@ def stored_orders(store: Store, configured: Mapping[str, int]) -> dict[str, int]
             and said.get("configured") == configured[role]
         ):
             count = said.get("count")
-            if type(count) is int and count >= 1:
+            if may_be_ordered(count):
                 found[role] = count
     return found
 

@@ -315,6 +315,8 @@ def test_an_order_is_void_once_another_number_is_configured():
     store_order(store, "learner", 5, configured=2)
     assert stored_orders(store, {"learner": 2}) == {"learner": 5}
     assert stored_orders(store, {"learner": 3}) == {}
+    store_order(store, "learner", 1_025, configured=2)
+    assert stored_orders(store, {"learner": 2}) == {}
 
 
 @pytest.mark.parametrize("said", [b"", b"[]", b"{", b'{"learner": 3}', b'{"shard": {"count": 3}}'])

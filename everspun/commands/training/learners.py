@@ -11,6 +11,7 @@ from checkpointer.store import open_store
 from everspun.commands import options as shared
 from everspun.commands.mistakes import refuse
 from everspun.config import Config
+from everspun.hosts import PROCESSES_MAX
 from everspun.launcher import SCALABLE, order_scale, role_files, store_order
 from everspun.roles import StoredState
 from everspun.status import scrape_all
@@ -31,8 +32,8 @@ def run(options: argparse.Namespace) -> int:
     config = shared.load(options)
     run_dir = Path(config.run.dir)
     role = SCALABLE[0]
-    if options.count < 1:
-        why = f"{options.count} learners; at least 1, or `everspun pause`"
+    if not 1 <= options.count <= PROCESSES_MAX:
+        why = f"{options.count} learners; allowed is 1 to {PROCESSES_MAX}, or `everspun pause`"
         return refuse("learners", f"nothing was changed: {why}")
     if config.hosts.roles:
         store = StoredState(open_store(config.checkpointer.root), config.model.name)

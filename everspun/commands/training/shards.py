@@ -10,6 +10,7 @@ from everspun.audit import slot_maps
 from everspun.commands import options as shared
 from everspun.commands.mistakes import refuse
 from everspun.config import Config
+from everspun.hosts import PROCESSES_MAX
 from everspun.status import scrape_all
 from paramserver import PortRefused, PortUnreachable
 from paramserver.wire import connect
@@ -35,6 +36,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     config = shared.load(options)
     model, count = config.model.name, options.count
+    if wrong := fault(config, count):
+        return refuse("shards", f"nothing was changed: {wrong}")
     end = time.monotonic() + options.wait_s
     moves, _ = _moves(config)
     moved = bool(_missing(config, count))
@@ -58,14 +61,22 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def fault(config: Config, count: int) -> str:
+    """What is wrong with so many shards by itself; "" if there is a place for each of them."""
+    if not 1 <= count <= PROCESSES_MAX:
+        return f"{count} shards: allowed is 1 to {PROCESSES_MAX}"
+    try:
+        config.paramserver.address(count - 1, config.run.dir)
+    except ValueError as error:  # NoAddress
+        return str(error)
+    return ""
+
+
 def _order(config: Config, count: int, until_s: float) -> str:
     """Leave the word with the clock holder, which may be about to come back. Returns why it was
     not taken."""
     shards, clock = connect(config.paramserver, config.run.dir, 0)
     try:
-        config.paramserver.address(
-            max(0, count - 1), config.run.dir
-        )  # is there a place for each of them?
         while True:
             try:
                 clock.set_shards(config.model.name, count)

@@ -101,6 +101,9 @@ def test_an_order_is_of_one_launcher_and_of_roles_that_scale(tmp_path: Path):
     order_scale(tmp_path, "shard", 3)
     assert ordered_scale(tmp_path) == {"learner": 3}
     assert ordered_scale(tmp_path / "elsewhere") == {}
+    for count, believed in ((1_024, {"learner": 1_024}), (1_025, {}), (1 << 62, {}), (0, {})):
+        order_scale(tmp_path, "learner", count)
+        assert ordered_scale(tmp_path) == believed
 
 
 def test_what_nobody_carries_out_is_said(tmp_path: Path, capsys):
