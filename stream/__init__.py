@@ -84,6 +84,7 @@ if TYPE_CHECKING:
         CONTROL,
         HASH_KEY,
         HEARTBEAT,
+        OFFSET_MAX,
         ROW_BITS,
         ROWS_PER_RECORD_MAX,
         Partition,
@@ -92,7 +93,7 @@ if TYPE_CHECKING:
         position,
         row_of,
     )
-    from stream.timestamps import parse_ms, show_ms
+    from stream.timestamps import MOMENT_MAX_MS, parse_ms, show_ms
 else:
     __getattr__ = on_demand(__name__)
 
@@ -106,6 +107,8 @@ __all__ = [
     "KINDS",
     "LABEL",
     "LATE",
+    "MOMENT_MAX_MS",
+    "OFFSET_MAX",
     "PROCESS",
     "RETRACT",
     "ROWS_PER_RECORD_MAX",

@@ -10,6 +10,8 @@ from typing import NamedTuple
 #: Bits of a position that name the row (T4).
 ROW_BITS = 20
 ROWS_PER_RECORD_MAX = 1 << ROW_BITS
+#: The highest offset whose positions are 64-bit numbers.
+OFFSET_MAX = (1 << 63 - ROW_BITS) - 1
 
 #: A header's number has no more digits: it is below 2^63.
 DECIMAL_DIGITS_MAX = 18

@@ -20,11 +20,10 @@ from rich.text import Text
 from everspun import config
 from everspun.commands.answer import FLAG, CommandAnswer
 from everspun.config import Config
+from stream import MOMENT_MAX_MS
 
 #: What --config names where it is not given.
 CONFIG = Path("everspun.toml")
-#: The last moment that `datetime` has, ms.
-MOMENT_MAX_MS = 253_402_300_799_999
 #: Seconds and hours beyond this are nobody's wait.
 NUMBER_MAX = 1e9
 #: A column that is wrapped has so many characters at least.

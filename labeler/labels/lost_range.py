@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from stream import ROW_BITS, Record, offset_of, position
-from stream.internal_topics import INT64_MAX, HeaderFields, MalformedRecord, OnMalformed
+from stream import OFFSET_MAX, Record, offset_of, position
+from stream.internal_topics import HeaderFields, MalformedRecord, OnMalformed
 from stream.log import Headers
 
 _LOST, _FROM, _TO, _BEGIN, _ID = "lost", "from", "to", "begin", "topic_id"
@@ -67,10 +67,6 @@ def lost_headers(lost: LostRange, reason: str) -> Headers:
         ("field", b"offset"),
         ("reason", f"lost up to offset {lost.end}: {reason}".encode()),
     )
-
-
-#: Offsets whose positions are 64-bit numbers (T4).
-OFFSET_MAX = INT64_MAX >> ROW_BITS
 
 
 def lost_ranges(records: Iterable[Record], malformed: OnMalformed | None = None) -> list[LostRange]:

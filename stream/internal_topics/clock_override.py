@@ -12,13 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stream.internal_topics.malformed import INT64_MAX, HeaderFields, MalformedRecord, OnMalformed
+from stream.internal_topics.malformed import HeaderFields, MalformedRecord, OnMalformed
 from stream.kernels import I64
 from stream.log import Headers
-from stream.record import ROW_BITS, Record, position
+from stream.record import OFFSET_MAX, Record, position
 
 _OVERRIDE, _END, _ABOVE, _BY = "clock_back", "end", "above_ms", "by_ms"
-OFFSET_MAX = INT64_MAX >> ROW_BITS
 
 
 class ClockOverride(NamedTuple):

@@ -71,7 +71,15 @@ AWAY = {
     "trace 0 5": "127.0.0.1:9",
     "trace 99 5": "partition 99: impressions has 0 to",
     "trace 0 5 --row -1": "--row -1: allowed is 0 to",
-    "quarantine add impressions 0 5": "",
+    "quarantine add impressions 0 5": "127.0.0.1:9",
+    f"quarantine add impressions 0 {1 << 62}": f"offset {1 << 62}: allowed is 0 to ",
+    f"lost impressions 0 0 {1 << 62} --reason x": f"offsets 0 to {1 << 62}: expected",
+    "lost foo 0 0 5 --reason x": "topic foo: allowed are",
+    "lost impressions -1 0 5 --reason x": "partition -1: impressions has 0 to",
+    "fraud ban u1 --from 1793534400000000": "moment '1793534400000000': allowed",
+    f"fraud ban u1 --from {30 * '9'}": "nothing was decided: moment '999",
+    "fraud allow u1 --vendor=": "nothing was decided: the --vendor is empty",
+    f"clock back --by-ms {10**18} --reason x": f"--by-ms {10**18}: expected less than",
     "clock back --by-ms 70000 --reason ahead": "127.0.0.1:9",
     "pause": "nothing was changed",
     "resume": "nothing was changed",
@@ -145,6 +153,15 @@ def test_a_config_that_cannot_be_read(
     assert CONFIGS[name][1] in text
     assert text.count("\n") == 1
     assert len(text) < 1_200
+
+
+@pytest.mark.parametrize("action", ["ban", "allow"])
+def test_nobody_is_decided_on_by_a_variable_that_is_not_set(
+    action: str, config: Path, capsys: pytest.CaptureFixture[str]
+):
+    code, text = said(["fraud", action, "", "-c", str(config)], capsys)
+    assert (code, text.count("\n")) == (2, 1)
+    assert "nothing was decided: the name is empty, which is everybody who has none" in text
 
 
 def test_a_config_path_that_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

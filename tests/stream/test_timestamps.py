@@ -35,6 +35,10 @@ def test_a_time_in_utc_or_milliseconds(text: str, ms: int):
         "12:00",
         "-5",
         "yesterday",
+        "1793534400000000",  # microseconds
+        "1793534400000000000",  # nanoseconds
+        30 * "9",
+        5_000 * "9",
     ],
 )
 def test_anything_else_is_refused_with_what_is_allowed(text: str):

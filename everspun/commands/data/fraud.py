@@ -193,6 +193,10 @@ def _decide(config: Config, options: argparse.Namespace) -> int:
     stream = config.stream
     now_ms = wall_clock_ms()
     decision = ALLOW if options.action == "allow" else REJECT
+    if "" in (options.source, options.vendor):
+        which = "name" if not options.source else "--vendor"
+        why = f"the {which} is empty, which is everybody who has none"
+        return refuse("fraud", f"nothing was decided: {why}")
     try:
         begin = now_ms - stream.wait_ms if options.begin is None else parse_ms(options.begin)
         length = stream.verdict_max_ms if options.hours is None else int(options.hours * HOUR_MS)

@@ -12,7 +12,7 @@ import argparse
 from everspun.commands import options as shared
 from everspun.commands.mistakes import refuse
 from labeler.labels import LostRange, lost_command, lost_headers, lost_key
-from stream import Partition, StreamConfig
+from stream import OFFSET_MAX, Partition, StreamConfig
 from stream.log import KafkaLog, Log, LogError, wall_clock_ms
 
 
@@ -36,11 +36,12 @@ def run(options: argparse.Namespace) -> int:
     stream = shared.load(options).stream
     topic = stream.topic_prefix + options.topic.removeprefix(stream.topic_prefix)
     lost = LostRange(topic, options.partition, options.first, options.end)
+    if wrong := fault(stream, lost):
+        return refuse("lost", f"nothing was declared: {wrong}")
     log = KafkaLog(stream)
     try:
         lost = lost._replace(topic_id=topic_id(log, lost))
-        wrong = fault(stream, lost) or ("" if options.force else still_there(log, lost))
-        if wrong:
+        if wrong := "" if options.force else still_there(log, lost):
             return refuse("lost", f"nothing was declared: {wrong}")
         say(log, stream, lost, options.reason, wall_clock_ms())
     except LogError as error:
@@ -60,8 +61,8 @@ def fault(stream: StreamConfig, lost: LostRange) -> str:
         return f"topic {lost.topic}: allowed are {', '.join(partitions)}"
     if not 0 <= lost.partition < partitions[lost.topic]:
         return f"partition {lost.partition}: {lost.topic} has 0 to {partitions[lost.topic] - 1}"
-    if not 0 <= lost.first < lost.end:
-        return f"offsets {lost.first} to {lost.end}: expected 0 <= FROM < TO"
+    if not 0 <= lost.first < lost.end <= OFFSET_MAX:
+        return f"offsets {lost.first} to {lost.end}: expected 0 <= FROM < TO <= {OFFSET_MAX}"
     return ""
 
 

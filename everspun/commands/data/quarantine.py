@@ -11,8 +11,8 @@ from everspun.commands import options as shared
 from everspun.commands.mistakes import refuse
 from everspun.config import Config
 from labeler.io import SetAside, set_aside_headers, set_aside_key
-from stream import Partition, Record, offset_of
-from stream.log import KafkaLog, wall_clock_ms
+from stream import OFFSET_MAX, Partition, Record, offset_of
+from stream.log import KafkaLog, Log, wall_clock_ms
 
 #: Records that one command sets aside.
 ORDERS_MAX = 5_000
@@ -109,14 +109,19 @@ def _add(config: Config, options: argparse.Namespace) -> int:
     stream = config.stream
     known = {"impressions": stream.impressions, "clicks": stream.clicks}
     topic = known.get(options.topic.removeprefix(stream.topic_prefix))
-    if topic is None or not 0 <= options.partition < stream.partitions or options.offset < 0:
+    if topic is None or not 0 <= options.partition < stream.partitions:
         given = f"{options.topic}[{options.partition}] offset {options.offset}"
         return refuse("quarantine", f"{given}: a record of impressions or clicks is meant")
+    if not 0 <= options.offset <= OFFSET_MAX:
+        return refuse("quarantine", f"offset {options.offset}: allowed is 0 to {OFFSET_MAX}")
     last = options.offset if options.to is None else options.to
     if not options.offset <= last < options.offset + ORDERS_MAX:
         allowed = f"{options.offset} up to {options.offset + ORDERS_MAX - 1}"
         return refuse("quarantine", f"--to {last}: allowed is {allowed}")
-    writer = KafkaLog(stream).writer()
+    log = KafkaLog(stream)
+    if wrong := not_there(log, Partition(topic, options.partition), last):
+        return refuse("quarantine", f"nothing was set aside: {wrong}")
+    writer = log.writer()
     try:
         now_ms = wall_clock_ms()
         where = Partition(stream.quarantine, options.partition)
@@ -131,3 +136,15 @@ def _add(config: Config, options: argparse.Namespace) -> int:
     named = f"offset {last}" if last == options.offset else f"offsets {options.offset} to {last}"
     print(f"{topic}[{options.partition}] {named} set aside; its labeler goes on within seconds")
     return 0
+
+
+def not_there(log: Log, at: Partition, last: int) -> str:
+    """Why an offset names no record yet: an order about it would set aside a good one to come. ""
+    if it does. Raises what logs raise."""
+    reader = log.reader()
+    try:
+        end = reader.end_offsets([at])[at]
+    finally:
+        reader.close()
+    there = f"the log has 0 to {end - 1}" if end else "the log has none yet"
+    return "" if last < end else f"offset {last} of {at.topic}[{at.partition}]: {there}"

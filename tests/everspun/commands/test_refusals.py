@@ -58,9 +58,7 @@ def hanging() -> Iterator[str]:
         yield f"127.0.0.1:{broker.getsockname()[1]}"
 
 
-@pytest.mark.parametrize(
-    "typed", ["topics check", "fraud list", "quarantine add impressions 0 5", "run --quiet"]
-)
+@pytest.mark.parametrize("typed", ["topics check", "fraud list", "fraud ban u1", "run --quiet"])
 def test_a_broker_that_hangs_is_a_line(
     typed: str, hanging: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

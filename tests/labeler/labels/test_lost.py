@@ -28,12 +28,13 @@ from labelled_shop import (
 
 from everspun.commands.data import say
 from everspun.commands.data.lost import fault, still_there
+from everspun.commands.data.quarantine import not_there
 from everspun.commands.system.topics import begin_where_inputs_begin
 from labeler.counting import Head, decode_signal
 from labeler.fraud_config import FraudConfig
 from labeler.labels.lost_range import LostRange, lost_headers, lost_key, lost_ranges
 from labeler.labels.runner import Labelling
-from stream import Chain, Fold, Partition, Record
+from stream import OFFSET_MAX, Chain, Fold, Partition, Record
 from stream.internal_topics import (
     BatchHeader,
     Verdict,
@@ -381,6 +382,19 @@ def test_a_range_that_is_not_what_is_gone_is_refused_with_what_to_type():
     assert "allowed are" in fault(STREAM, LostRange("examples", 0, 0, 1))
     assert "has 0 to 0" in fault(STREAM, LostRange("clicks", 1, 0, 1))
     assert "FROM < TO" in fault(STREAM, LostRange("clicks", 0, 2, 2))
+    assert f"TO <= {OFFSET_MAX}" in fault(STREAM, LostRange("clicks", 0, 2, OFFSET_MAX + 1))
+    assert fault(STREAM, LostRange("clicks", 0, 2, OFFSET_MAX)) == ""
+
+
+def test_no_record_to_come_is_set_aside():
+    log = MemoryLog(Clock())
+    for spec in topic_specs(STREAM):
+        log.create(spec.name, spec.partitions)
+    assert "offset 0 of impressions[0]: the log has none yet" in not_there(log, IMPRESSIONS, 0)
+    fill(log, seconds=1)
+    end = log.reader().end_offsets([IMPRESSIONS])[IMPRESSIONS]
+    assert not_there(log, IMPRESSIONS, end - 1) == ""
+    assert f"the log has 0 to {end - 1}" in not_there(log, IMPRESSIONS, end)
 
 
 def test_rows_of_examples_never_hold_what_is_lost():
