@@ -40,7 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     stream, now_ms = shared.load(options).stream, wall_clock_ms()
-    if wrong := fault(stream, options.topic, options.partition, options.by_ms):
+    if wrong := fault(stream, options.topic, options.partition, options.by_ms, now_ms):
         return refuse("clock", f"nothing was set back: {wrong}")
     try:
         overrides = say(
@@ -63,7 +63,9 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def fault(stream: StreamConfig, topic: str | None, partition: int | None, by_ms: int) -> str:
+def fault(
+    stream: StreamConfig, topic: str | None, partition: int | None, by_ms: int, now_ms: int
+) -> str:
     """What is wrong with what was typed; "" if nothing is."""
     if stream.replayed:
         return "stream.replayed is true: times of a replay are its history's own, and no clock's"
@@ -74,6 +76,8 @@ def fault(stream: StreamConfig, topic: str | None, partition: int | None, by_ms:
         return f"partition {partition}: {topic} has 0 to {stream.partitions - 1}"
     if by_ms <= stream.skew_ms:
         return f"--by-ms {by_ms}: expected more than stream.skew_ms = {stream.skew_ms}"
+    if by_ms >= now_ms:
+        return f"--by-ms {by_ms}: expected less than this host's clock, {now_ms}, tells since 1970"
     return ""
 
 

@@ -104,7 +104,7 @@ def labelling_of(
 
 
 def give_override(shop: Shop, now_ms: int) -> list[ClockOverride]:
-    assert fault(LIVE, None, None, shop.ahead_ms) == ""
+    assert fault(LIVE, None, None, shop.ahead_ms, now_ms) == ""
     return say(shop.log, LIVE, inputs(LIVE, None, None), shop.ahead_ms, "NTP was off", now_ms)
 
 
@@ -281,13 +281,14 @@ def test_a_word_comes_back_as_it_was_given_and_junk_says_nothing():
         ("verdicts", None, DAYS_MS, "topic verdicts: allowed are impressions, clicks"),
         ("clicks", 1, DAYS_MS, "partition 1: clicks has 0 to 0"),
         ("clicks", 0, 100, "--by-ms 100: expected more than stream.skew_ms"),
+        ("clicks", 0, 10**18, f"--by-ms {10**18}: expected less than this host's clock"),
     ],
 )
 def test_what_is_typed_wrong_is_refused(
     topic: str, partition: int | None, by_ms: int, overrides: str
 ):
-    assert overrides in fault(LIVE, topic, partition, by_ms)
-    assert "replay" in fault(STREAM, "clicks", 0, DAYS_MS)
+    assert overrides in fault(LIVE, topic, partition, by_ms, 2 * DAYS_MS)
+    assert "replay" in fault(STREAM, "clicks", 0, DAYS_MS, 2 * DAYS_MS)
 
 
 @given(
