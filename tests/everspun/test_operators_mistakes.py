@@ -155,13 +155,21 @@ def test_a_config_that_cannot_be_read(
     assert len(text) < 1_200
 
 
-@pytest.mark.parametrize("action", ["ban", "allow"])
-def test_nobody_is_decided_on_by_a_variable_that_is_not_set(
-    action: str, config: Path, capsys: pytest.CaptureFixture[str]
+#: A command with "" in the place of a variable that is not set, and what is said.
+UNSET = {
+    ("fraud", "ban", ""): "nothing was decided: the name is empty, which is everybody",
+    ("fraud", "allow", ""): "nothing was decided: the name is empty, which is everybody",
+    ("replay", "", "--set", "stream.replayed=true"): "source '': expected a file, 'movielens'",
+}
+
+
+@pytest.mark.parametrize("typed", UNSET)
+def test_a_variable_that_is_not_set_means_nothing(
+    typed: tuple[str, ...], config: Path, capsys: pytest.CaptureFixture[str]
 ):
-    code, text = said(["fraud", action, "", "-c", str(config)], capsys)
+    code, text = said([*typed, "-c", str(config)], capsys)
     assert (code, text.count("\n")) == (2, 1)
-    assert "nothing was decided: the name is empty, which is everybody who has none" in text
+    assert UNSET[typed] in text
 
 
 def test_a_config_path_that_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

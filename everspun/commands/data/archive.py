@@ -57,7 +57,9 @@ def run(options: argparse.Namespace) -> int:
             return _backfill(config, archive, partitions, options)
         if options.action == "status":
             return _status(archive, partitions, config.archive.file_age_max_ms)
-        return {"list": _list, "verify": _verify}[options.action](archive, partitions)
+        if options.action == "verify":
+            return _verify(archive, partitions, config.archive.root)
+        return _list(archive, partitions)
     except Damaged as error:
         return refuse("archive", f"{error}; `everspun archive verify` reads every file", 1)
 
@@ -151,9 +153,11 @@ def _list(archive: Archive, partitions: range) -> int:
     return 0
 
 
-def _verify(archive: Archive, partitions: range) -> int:
+def _verify(archive: Archive, partitions: range, root: str) -> int:
     console = shared.console()
     paths = [(p, path) for p in partitions for path in archive.paths(p)]
+    if not paths and all(archive.head(p) is None for p in partitions):
+        return refuse("archive", f"no file of an archive under {root}; is that archive.root?", 1)
     records, wrong = 0, 0
     for _, path in track(paths, "reading files", console=console):
         try:

@@ -77,7 +77,10 @@ def run(options: argparse.Namespace) -> int:
     if not config.stream.replayed:
         why = "these topics carry the broker's clock, a replay its own (T1)"
         return refuse("replay", f"stream.replayed = false: {why}")
-    if options.source:
+    if options.source == "":
+        why = "expected a file, 'movielens' or a folder; without it, replay.source is replayed"
+        return refuse("replay", f"source '': {why}")
+    if options.source is not None:
         config = dataclasses.replace(
             config, replay=dataclasses.replace(config.replay, source=options.source)
         )

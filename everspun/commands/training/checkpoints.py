@@ -116,7 +116,12 @@ def _show(catalogue: Catalogue, config: Config, options: argparse.Namespace) -> 
 
 
 def _verify(catalogue: Catalogue, config: Config, options: argparse.Namespace) -> int:
-    return _say(shared.console(), actions.verify(catalogue, options.which))
+    found = actions.verify(catalogue, options.which)
+    if not found:
+        where = f"no checkpoint of model {config.model.name!r} under {config.checkpointer.root}"
+        why = f"{where}; is that checkpointer.root, and that model.name?"
+        return refuse("checkpoints", why, 1)
+    return _say(shared.console(), found)
 
 
 def _say(console: Console, found: list[actions.Verified]) -> int:
@@ -133,6 +138,10 @@ def _say(console: Console, found: list[actions.Verified]) -> int:
 
 def _restore(catalogue: Catalogue, config: Config, options: argparse.Namespace) -> int:
     now_ms = wall_clock_ms()
+    if options.lift and (options.which is not None or options.training):
+        given = "--training" if options.which is None else options.which
+        why = f"nothing was done: restore {given} --lift: --lift ends the hold, whatever it is on"
+        return refuse("checkpoints", f"{why}; give one of both")
     if options.lift:
         announcement = actions.lift(catalogue, now_ms)
         if announcement is None:

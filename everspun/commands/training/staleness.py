@@ -38,6 +38,8 @@ def run(options: argparse.Namespace) -> int:
     if way == "adaptive_revision" and config.model.table_optimizer != way:
         needs = f"{way} needs model.table_optimizer = {way!r}"
         return refuse("staleness", f"nothing was changed: {needs}")
+    if wrong := _fault(options.bound, options.concurrency):
+        return refuse("staleness", f"nothing was changed: {wrong}")
     shards, clock = connect(config.paramserver, config.run.dir, config.run.shards)
     asks = options.bound is None and options.concurrency is None and way is None
     try:
@@ -64,6 +66,15 @@ def run(options: argparse.Namespace) -> int:
         for port in shards.values():
             port.close()
     return 0
+
+
+def _fault(bound: int | None, concurrency: int | None) -> str:
+    """What is wrong with the numbers; "" if nothing is."""
+    if bound is not None and bound < -1:
+        return f"bound {bound}: expected 0, 1, 2, ... or -1 for unbounded"
+    if concurrency is not None and concurrency < 0:
+        return f"--concurrency {concurrency}: expected 0 (no limit), 1, 2, ..."
+    return ""
 
 
 def _said(bounds: Bounds, model: str) -> list[str]:

@@ -69,3 +69,5 @@ def test_columns_says_how_wide_a_pipe_is(monkeypatch: pytest.MonkeyPatch):
     assert console().width == 140
     monkeypatch.setenv("COLUMNS", "80")
     assert console().width == 80
+    monkeypatch.setenv("COLUMNS", "0")
+    assert console().width == 140
