@@ -1,7 +1,6 @@
 """The circuit breaker: what is withheld from training, and an operator's override on it (L8)."""
 
 import argparse
-from datetime import UTC, datetime
 
 from rich.table import Table
 
@@ -11,7 +10,7 @@ from everspun.commands.mistakes import refuse
 from everspun.config import Config
 from labeler import VENDOR, sliceable
 from labeler.breaker import Scope, open_scopes, scope_of
-from stream import Partition, StreamConfig
+from stream import Partition, StreamConfig, show_ms
 from stream.internal_topics import (
     OPERATOR,
     RELEASE,
@@ -57,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     config = shared.load(options)
     said = _decisions(config)
     if options.action == "list":
-        return _list(said, options.limit)
+        return listed(said, options.limit)
     try:
         verdict = order(options, said, config.stream, wall_clock_ms())
     except ValueError as error:
@@ -162,8 +161,8 @@ def _decisions(config: Config) -> list[Verdict]:
         reader.close()
 
 
-def _list(said: list[Verdict], limit: int) -> int:
-    """Exit code 1 while anything is withheld."""
+def listed(said: list[Verdict], limit: int) -> int:
+    """Print what is withheld, and the last decisions. Exit code 1 while anything is."""
     console = shared.console()
     newest = max((v.to_ms for v in said if v.rule != OPERATOR), default=0)
     withheld = open_scopes(said, newest - 1)
@@ -189,4 +188,4 @@ def _list(said: list[Verdict], limit: int) -> int:
 
 
 def _time(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1_000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return show_ms(ms).replace("T", " ")

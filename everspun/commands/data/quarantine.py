@@ -12,6 +12,7 @@ from everspun.commands.mistakes import refuse
 from everspun.config import Config
 from labeler.io import SetAside, set_aside_headers, set_aside_key
 from stream import OFFSET_MAX, Partition, Record, offset_of
+from stream.internal_topics import HeaderFields, MalformedRecord
 from stream.log import KafkaLog, Log, wall_clock_ms
 
 #: Records that one command sets aside.
@@ -50,10 +51,10 @@ def run(options: argparse.Namespace) -> int:
     return act(config, options)
 
 
-def _entries(config: Config) -> Iterator[tuple[Record, dict[str, str]]]:
+def _entries(config: Config, log: Log) -> Iterator[tuple[Record, dict[str, str]]]:
     """Each quarantined record once (C6: its key is its identity), with its headers as text."""
     seen: set[bytes] = set()
-    reader = KafkaLog(config.stream).reader()
+    reader = log.reader()
     try:
         for p in range(config.stream.partitions):
             for record in read_all(reader, Partition(config.stream.quarantine, p)):
@@ -61,17 +62,35 @@ def _entries(config: Config) -> Iterator[tuple[Record, dict[str, str]]]:
                     seen.add(record.key or b"")
                     yield (
                         record,
-                        {name: value.decode(errors="replace") for name, value in record.headers},
+                        {
+                            name: (value or b"").decode(errors="replace")
+                            for name, value in record.headers
+                        },
                     )
     finally:
         reader.close()
 
 
+def _offset(record: Record) -> int:
+    """Of the record that is meant. Raises MalformedRecord (C8)."""
+    return offset_of(HeaderFields("quarantine", record.headers).integer("position"))
+
+
 def _list(config: Config, options: argparse.Namespace) -> int:
-    found = list(_entries(config))
+    return listed(config, KafkaLog(config.stream), options.limit)
+
+
+def listed(config: Config, log: Log, limit: int) -> int:
+    """Over any log: print the last of them. Returns the exit code."""
+    found: list[tuple[int, dict[str, str]]] = []
+    malformed = 0
+    for record, said in _entries(config, log):
+        try:
+            found.append((_offset(record), said))
+        except MalformedRecord:
+            malformed += 1
     table = Table("topic", "partition", "offset", "producer", "field", "what is wrong, and the fix")
-    for _, said in shared.newest(found, options.limit):
-        at = offset_of(int(said.get("position", "0")))
+    for at, said in shared.newest(found, limit):
         table.add_row(
             said.get("topic", ""),
             said.get("partition", ""),
@@ -83,24 +102,32 @@ def _list(config: Config, options: argparse.Namespace) -> int:
     console = shared.console()
     console.print(table)
     console.print(f"{len(found):,} quarantined records")
+    if malformed:
+        console.print(f"{malformed:,} malformed records are passed over: no role wrote them (C8)")
     return 0
 
 
 def _show(config: Config, options: argparse.Namespace) -> int:
-    for record, said in _entries(config):
+    return shown(config, KafkaLog(config.stream), options.topic, options.partition, options.offset)
+
+
+def shown(config: Config, log: Log, topic: str, partition: int, offset: int) -> int:
+    """Over any log: print one. Returns the exit code."""
+    for record, said in _entries(config, log):
         named = (
             said.get("topic", "").removeprefix(config.stream.topic_prefix),
             said.get("partition"),
         )
-        if (
-            named == (options.topic, str(options.partition))
-            and offset_of(int(said["position"])) == options.offset
-        ):
+        try:
+            is_it = named == (topic, str(partition)) and _offset(record) == offset
+        except MalformedRecord:
+            continue
+        if is_it:
             for name, value in said.items():
                 print(f"{name}: {shared.shown(value)}")
             print(f"value: {record.value!r}")
             return 0
-    print(f"{options.topic}[{options.partition}] offset {options.offset} is not in quarantine")
+    print(f"{topic}[{partition}] offset {offset} is not in quarantine")
     return 1
 
 

@@ -4,7 +4,7 @@ from argparse import Namespace
 
 import pytest
 
-from everspun.commands.data.breaker import named, order, parse_scope
+from everspun.commands.data.breaker import listed, named, order, parse_scope
 from stream import StreamConfig
 from stream.internal_topics import OPERATOR, RELEASE, WITHHOLD, Verdict
 
@@ -53,6 +53,11 @@ def test_a_release_covers_what_is_withheld_without_a_gap():
     ]
     assert order(asked(RELEASE, "language=de"), said, STREAM, NOW).from_ms == 500
     assert order(asked(RELEASE, "language=de", 300), said, STREAM, NOW).from_ms == 300
+
+
+def test_a_decision_that_ends_behind_every_calendar_is_listed(capsys):
+    assert listed([withheld(100, 10**17)], 20) == 1
+    assert "3170843-11-07 09:46:40" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("scope", ["nothing", "country=de", "language"])
