@@ -140,11 +140,12 @@ def _kept_traceback(error: BaseException) -> str:
 
 
 def say(text: str, code: int = MISTAKE) -> int:
-    """One line on standard error, and in the answer where that is JSON; returns the exit code."""
+    """One line on standard error, and in the answer where that is JSON and it is an error; returns
+    the exit code."""
     line = " ".join(text.split())
     if len(line) > LINE_MAX:
         line = f"{line[: LINE_MAX // 2]} ... {line[-LINE_MAX // 2 :]}"
-    if isinstance(sys.stdout, CommandAnswer):
+    if code and isinstance(sys.stdout, CommandAnswer):
         sys.stdout.error = line
     if sys.stderr is not None:
         print(line, file=sys.stderr)

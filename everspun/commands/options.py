@@ -218,5 +218,6 @@ def console() -> Console:
         return AnswerConsole(sys.stdout)
     if sys.stdout is None:  # closed before the start: `>&-`
         return PlainConsole(width=140, file=_Nowhere())
-    stated = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal()
+    columns = os.environ.get("COLUMNS", "")
+    stated = sys.stdout.isatty() or (columns.isdecimal() and int(columns) > 0)
     return PlainConsole() if stated else PlainConsole(width=140)

@@ -49,6 +49,23 @@ def test_a_trace_that_no_collector_took_is_not_sent(
         assert answer["data"][0]["chain"] == "label/0"
 
 
+def test_a_trace_that_a_collector_took_is_no_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    config = tmp_path / "x.toml"
+    config.write_text("")
+    found = EventTrace("label/0", 5, (Step("window", "labeler", 0, 1_000),))
+    monkeypatch.setattr(trace, "traced", lambda *_: found)
+    monkeypatch.setattr("everspun.trace.send", lambda *_: 1)
+    typed = ["trace", "0", "5", "-c", str(config), "--json"]
+    answers = []
+    for more in ([], ["--otlp", f"http://{NOBODY}/v1/traces"]):
+        assert main([*typed, *more]) == 0
+        answers.append(capsys.readouterr())
+    assert answers[0].out == answers[1].out
+    assert "1 spans sent to" in answers[1].err
+
+
 @pytest.fixture
 def hanging() -> Iterator[str]:
     """The address of a broker that takes connections, and never answers."""
