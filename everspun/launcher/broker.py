@@ -39,6 +39,7 @@ START_TIMEOUT_S = 90
 #: One that is named by its address.
 ADDRESS_TIMEOUT_S = 10
 STOP_TIMEOUT_S = 20
+PORT_MAX = 65_535
 _PR_SET_PDEATHSIG = 1
 BROKER_LOCK_FILE = "broker.lock"
 _SERVER_PROPERTIES = """\
@@ -190,15 +191,14 @@ def start_broker(
         )
     if kind == "auto":
         kind = "kafka" if why_not_kafka() is None else "embedded"
+    if not 0 <= port <= PORT_MAX:
+        raise BrokerError(f"port {port}: allowed is 1 to {PORT_MAX}; give another --port")
     try:
         dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BrokerError(f"folder {dir}: {error.strerror}; give another one with --dir") from None
-    if port and not _is_free(port):
-        raise BrokerError(
-            f"port {port} of 127.0.0.1 is in use by another process; stop it, or give another "
-            f"--port"
-        )
+    if port and (why := _why_not_free(port)):
+        raise BrokerError(f"port {port} of 127.0.0.1 {why}, or give another --port")
     try:
         held = lock_file(dir / BROKER_LOCK_FILE, f"the broker's folder {dir}")
     except AlreadyLocked as error:
@@ -393,14 +393,17 @@ def _run(command: list[str], timeout_s: int) -> None:
         )
 
 
-def _is_free(port: int) -> bool:
+def _why_not_free(port: int) -> str:
+    """Why nobody can listen there, and what to do; "" if somebody can."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
-        except (OSError, OverflowError):
-            return False
-    return True
+        except PermissionError:
+            return "may not be listened at by this user: run it as one who may"
+        except OSError:
+            return "is in use by another process; stop it"
+    return ""
 
 
 def _free_port() -> int:

@@ -64,8 +64,8 @@ AWAY = {
     "topics check": "127.0.0.1:9",
     "fraud list": "127.0.0.1:9",
     "fraud show u1": "127.0.0.1:9",
-    "fraud allow u1": "",
-    "fraud ban u1": "",
+    "fraud allow u1": "no broker at 127.0.0.1:9: ",
+    "fraud ban u1": "is the broker of [stream] bootstrap_servers running",
     "breaker list": "127.0.0.1:9",
     "quarantine list": "127.0.0.1:9",
     "trace 0 5": "127.0.0.1:9",
@@ -302,8 +302,8 @@ def test_a_lock_ends_with_its_process(tmp_path: Path, held_elsewhere: Callable[[
     unlock(lock_file(path, "x"))
 
 
-def test_a_port_that_another_process_answers_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_port_that_a_broker_cannot_have_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -312,6 +312,17 @@ def test_a_port_that_another_process_answers_is_refused(
         code, text = said(["broker", "--port", port, "--dir", str(tmp_path / "b")], capsys)
     assert code == 2
     assert f"port {port} of 127.0.0.1 is in use" in text
+    for port in ("99999", "-1"):
+        code, text = said(["broker", "--port", port, "--dir", str(tmp_path / "b")], capsys)
+        assert (code, f"port {port}: allowed is 1 to 65535" in text) == (2, True)
+
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(socket.socket, "bind", refused)
+        code, text = said(["broker", "--port", "80", "--dir", str(tmp_path / "b")], capsys)
+    assert (code, "port 80 of 127.0.0.1 may not be listened at" in text) == (2, True)
     (tmp_path / "file").write_text("")
     assert (
         "give another one with --dir"

@@ -107,8 +107,11 @@ def _function(name: str) -> Callable[[pa.RecordBatch], dict[str, pa.Array]]:
         found: Callable[[pa.RecordBatch], dict[str, pa.Array]] = getattr(
             importlib.import_module(module), function
         )
-    except (ImportError, AttributeError, ValueError) as error:
-        raise BackfillError(f"--by {name}: {error}; expected MODULE:FUNCTION") from error
+    except Exception as error:  # whatever a module of the user's own raises
+        why = f"{type(error).__name__}: {error}"
+        raise BackfillError(f"--by {name}: {why}; expected MODULE:FUNCTION") from error
+    if not callable(found):
+        raise BackfillError(f"--by {name}: is no function; expected MODULE:FUNCTION")
     return found
 
 

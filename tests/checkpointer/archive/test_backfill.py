@@ -164,11 +164,16 @@ def test_the_command_says_what_it_did_and_what_it_refuses(tmp_path, capsys, monk
     copy = Archive(open_store(str(tmp_path / "copy")))
     assert [r.offset for r in all_of(copy)] == [r.offset for r in all_of(source)]
     (tmp_path / "mine_of_this_test.py").write_text("def title(rows):\n    return {'title': 3}\n")
+    (tmp_path / "broken_of_this_test.py").write_text("def f(:\n")
+    (tmp_path / "raising_of_this_test.py").write_text("raise KeyError('x')\n")
     wrong = (
         ([*command[:3], "--to", str(root), "-c", "c.toml", "--join", "titles.jsonl"], "itself"),
         ([*command, "--join", "titles.txt"], "expected .parquet"),
         ([*command, "--join", "gone.jsonl"], "gone.jsonl"),
         ([*command, "--by", "nowhere_at_all:f"], "MODULE:FUNCTION"),
+        ([*command, "--by", "broken_of_this_test:f"], "SyntaxError: "),
+        ([*command, "--by", "raising_of_this_test:f"], "KeyError: 'x'; expected MODULE:FUNCTION"),
+        ([*command, "--by", "os:path"], "--by os:path: is no function"),
         ([*command[:2], "size", *command[3:], "--join", "titles.jsonl"], "not declared"),
         ([*command[:2], "rate", *command[3:], "--join", "titles.jsonl"], "nothing sends"),
         (
