@@ -6,14 +6,14 @@ import time
 import weakref
 from collections import deque
 from contextlib import suppress
-from typing import Any
+from typing import Any, Never
 
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from stream.config import StreamConfig
 from stream.log.kafka_admin import CLOSE_TIMEOUT_MS, client_settings
-from stream.log.log import Headers, SendFailed
+from stream.log.log import Headers, NotConnected, SendFailed
 from stream.record import Partition
 
 PENDING_BYTES_MAX = 67_108_864  # sent and not yet acknowledged, by one writer
@@ -77,9 +77,9 @@ class KafkaWriter:
         timestamp_ms: int | None = None,
     ) -> KafkaAppend:
         self.poll()
+        if self._producer is None:
+            self._producer = self._connected()
         try:
-            if self._producer is None:
-                self._producer = self._connected()
             future = self._producer.send(
                 partition.topic,
                 partition=partition.partition,
@@ -126,9 +126,10 @@ class KafkaWriter:
             with suppress(KafkaError):  # its flush of nothing may find the thread still ending
                 producer.close(timeout=0)
 
-    def fail(self, error: object) -> None:
+    def fail(self, error: object) -> Never:
         """Note the first failure and raise it."""
-        self._failure = self._failure or f"{type(error).__name__}: {error}"
+        name, text = type(error).__name__, str(error)
+        self._failure = self._failure or (text if name in text else f"{name}: {text}")
         raise SendFailed(self._failure)
 
     def _prune(self) -> None:
@@ -149,16 +150,20 @@ class KafkaWriter:
 
     def _connected(self) -> KafkaProducer:
         """T6. Delivery is given up after two request timeouts: the caller then looks at what the
-        log holds (C5)."""
-        return KafkaProducer(
-            **client_settings(self._config),
-            acks="all",
-            enable_idempotence=True,
-            delivery_timeout_ms=2 * self._config.request_timeout_ms,
-            max_block_ms=self._config.request_timeout_ms,
-            max_request_size=4 * self._config.record_bytes_max,
-            batch_size=262_144,
-            linger_ms=0,
-            allow_auto_create_topics=False,
-            metrics_enabled=False,
-        )
+        log holds (C5). Raises NotConnected."""
+        try:
+            return KafkaProducer(
+                **client_settings(self._config),
+                acks="all",
+                enable_idempotence=True,
+                delivery_timeout_ms=2 * self._config.request_timeout_ms,
+                max_block_ms=self._config.request_timeout_ms,
+                max_request_size=4 * self._config.record_bytes_max,
+                batch_size=262_144,
+                linger_ms=0,
+                allow_auto_create_topics=False,
+                metrics_enabled=False,
+            )
+        except KafkaError as error:
+            self._failure = f"no broker at {self._config.bootstrap_servers}: {error}"
+            raise NotConnected(self._failure) from error

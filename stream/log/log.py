@@ -44,6 +44,11 @@ class SendFailed(LogError):
     holds (C5)."""
 
 
+class NotConnected(SendFailed, Unavailable):
+    """A writer's first connection failed: no broker answered within the deadline, and nothing was
+    sent."""
+
+
 class Append(Protocol):
     """A record on its way. It is in the log once `done`; a failed one makes its writer raise."""
 

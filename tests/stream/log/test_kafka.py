@@ -15,7 +15,7 @@ from everspun.launcher.broker import why_no_answer, why_not_embedded, why_not_ka
 from stream.config import StreamConfig
 from stream.log.kafka import KafkaGroupReader, KafkaLog
 from stream.log.kafka_admin import Probe, check_topics, create_topics, theirs
-from stream.log.log import SendFailed, Unavailable
+from stream.log.log import NotConnected, SendFailed, Unavailable
 from stream.log.topics import topic_specs
 from stream.monitoring import TimeLimit
 from stream.record import Partition
@@ -133,8 +133,12 @@ def test_without_a_broker_readers_wait_and_questions_are_refused():
             question([Partition("a", 0)])
     with pytest.raises(Unavailable):
         log.partitions("a")
-    with pytest.raises(SendFailed):
-        log.writer().append(Partition("a", 0), b"1")
+    writer = log.writer()
+    with pytest.raises(NotConnected, match=f"no broker at {NOWHERE}: ") as raised:
+        writer.append(Partition("a", 0), b"1")
+    assert str(raised.value).count("KafkaTimeoutError") == 1
+    with pytest.raises(SendFailed, match="no broker at"):
+        writer.poll()
     reader.close()
 
 
