@@ -12,6 +12,8 @@ from everspun import __version__
 
 #: Exit codes: Ctrl-C; a pipe that nobody reads.
 INTERRUPTED, NOBODY_READS = 130, 141
+#: Options that stand before a command, or without one.
+OWN_OPTIONS = ("--help", "--version")
 
 #: They loop over little: to load what was compiled would cost more than it saves.
 INTERPRETED = ("status",)
@@ -143,8 +145,19 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def misplaced(given: list[str]) -> str:
+    """Where an option goes that stands before the command; "" for the few that stand there."""
+    option, _, _ = given[0][:100].partition("=")
+    if option == "-h" or any(len(option) > 2 and one.startswith(option) for one in OWN_OPTIONS):
+        return ""
+    command = next((one for one in given[1:] if one in COMMANDS), "COMMAND")
+    return f"option {option!r} stands behind the command: `everspun {command} {option} ...`"
+
+
 def unknown(command: str) -> str:
-    """What is said of a command that there is not."""
+    """What is said of a command that there is not; "" of one that there is."""
+    if command in COMMANDS:
+        return ""
     found = difflib.get_close_matches(command, COMMANDS, n=1)
     hint = f"did you mean {found[0]!r}?" if found else f"known are {', '.join(COMMANDS)}"
     return f"unknown command {command[:100]!r}; {hint}"
@@ -154,10 +167,10 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     if arguments is None and given and given[0] in INTERPRETED:
         os.environ.setdefault("NUMBA_DISABLE_JIT", "1")  # as long as nothing is loaded
-    if given and not given[0].startswith("-") and given[0] not in COMMANDS:
-        print(f"everspun: {unknown(given[0])}", file=sys.stderr)
+    if given and (wrong := misplaced(given) if given[0].startswith("-") else unknown(given[0])):
+        print(f"everspun: {wrong}", file=sys.stderr)
         if "--json" in given and sys.stdout is not None:
-            print(json.dumps({"command": given[0], "exit_code": 2, "error": unknown(given[0])}))
+            print(json.dumps({"command": given[0], "exit_code": 2, "error": wrong}))
         return 2
     if not given or given[0] not in COMMANDS:
         parser().parse_args(given[:1])  # prints help or the error, and exits

@@ -87,6 +87,12 @@ def _read(path: Path) -> str:
             raw = file.read(BYTES_MAX + 1)
     except FileNotFoundError:
         return ""
+    except NotADirectoryError:
+        file_there = next((one for one in path.parents if one.is_file()), path.parent)
+        raise ValueError(
+            f"{file_there} is a file; name a folder in run.dir, or another file in "
+            f"run.hash_secret_file"
+        ) from None
     if len(raw) > BYTES_MAX:
         raise ValueError(f"{path}: a secret of more than {BYTES_MAX} bytes")
     try:

@@ -109,6 +109,12 @@ def test_what_is_no_secret_is_refused_by_name(tmp_path: Path, content: bytes, sa
         config_file.load(file)
 
 
+def test_a_run_folder_that_is_a_file_is_named(tmp_path: Path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(ValueError, match=r"run is a file; name a folder in run\.dir, or another"):
+        with_secret(of(tmp_path))
+
+
 def test_it_stands_in_no_text_of_a_configuration(tmp_path: Path):
     config = with_secret(of(tmp_path), {"EVERSPUN_HASH_SECRET": SECRET})
     assert SECRET not in repr(config)

@@ -93,6 +93,7 @@ AWAY = {
     "checkpoints show 7": "",
     "checkpoints restore 7": "",
     "predict {}": "no checkpoint is published yet",
+    "predict nan": "row 'nan' is no JSON (Expecting value",
     "inspect item=i42": "no complete checkpoint yet",
     "checkpoints restore": "restore which?",
     "checkpoints restore --lift": "nothing is held",

@@ -8,6 +8,7 @@ everspun predict '{"source": "u17", "item": "i42", "features": {"price": 9.5}}'
 
 import argparse
 import json
+from typing import Any
 
 from rich.table import Table
 
@@ -38,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     Encoder.open_store = PictureStore
     catalogue = Catalogue(open_store(config.checkpointer.root), config.model.name)
     try:
-        row = json.loads(options.row)
+        row = _row(options.row)
         published = catalogue.published()
         if not options.checkpoint and published is None:
             return refuse("predict", "no checkpoint is published yet")
@@ -63,6 +64,17 @@ def run(options: argparse.Namespace) -> int:
     else:
         show(name, float(answer), found)
     return 0
+
+
+def _row(text: str) -> Any:
+    """Raises ValueError, naming what was given."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"row {text[:100]!r} is no JSON ({error}); expected one object, in quotes: "
+            '\'{"source": "u17", "item": "i42"}\''
+        ) from None
 
 
 def show(name: str, answer: float, found: Explanation) -> None:

@@ -1,5 +1,6 @@
 """What the command line says before any command runs: version, suggestions, completion."""
 
+import json
 import shutil
 import subprocess
 
@@ -32,6 +33,24 @@ def test_a_command_that_there_is_not_names_the_nearest(
     said = capsys.readouterr().err
     assert told in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("--json status", "option '--json' stands behind the command: `everspun status --json"),
+        ("--config=x role shard", "'--config' stands behind the command: `everspun role --config"),
+        ("-c x.toml", "option '-c' stands behind the command: `everspun COMMAND -c"),
+    ],
+)
+def test_an_option_before_the_command_is_told_its_place(
+    typed: str, told: str, capsys: pytest.CaptureFixture[str]
+):
+    assert main(typed.split()) == 2
+    said = capsys.readouterr()
+    assert told in said.err
+    assert said.err.count("\n") == 1
+    assert json.loads(said.out)["error"] in said.err if "--json" in typed else not said.out
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
