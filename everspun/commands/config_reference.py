@@ -1,6 +1,8 @@
 """The keys of the configuration for people: a list for a terminal, and docs/configuration.md."""
 
 import dataclasses
+import functools
+import textwrap
 import typing
 from typing import NamedTuple
 
@@ -82,15 +84,25 @@ def all_keys() -> list[Key]:
     return found
 
 
-def listing(expert: bool) -> str:
-    """For a terminal: the keys of an operator, or all of them."""
+def listing(expert: bool, width: int) -> str:
+    """For a terminal of so many columns: the keys of an operator, or all of them."""
     lines = []
     for section, _ in _sections():
         chosen = [k for k in all_keys() if k.section == section and (expert or k.is_operators)]
         if chosen:
             lines += ["", f"[{section}]"]
-            lines += [f"{key.name} = {key.default or repr('')}  # {key.help}" for key in chosen]
+            lines += [line for key in chosen for line in _lines(key, width)]
     return "\n".join(lines[1:])
+
+
+def _lines(key: Key, width: int) -> list[str]:
+    """One, or the value and below it what it means where both do not fit."""
+    value, meaning = f"{key.name} = {key.default or repr('')}", f"# {key.help}"
+    if len(whole := f"{value}  {meaning}") <= width:
+        return [whole]
+    wrap = functools.partial(textwrap.wrap, width=width, break_on_hyphens=False)
+    below = {"initial_indent": "    ", "subsequent_indent": "    # "}
+    return [*wrap(value, subsequent_indent="    "), *wrap(meaning, **below)]
 
 
 def _table(rows: list[Key]) -> list[str]:

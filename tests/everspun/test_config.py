@@ -96,11 +96,14 @@ def test_an_operators_keys_are_few_and_there():
 
 
 def test_the_list_shows_an_operators_keys_or_all():
-    short, whole = config_reference.listing(False), config_reference.listing(True)
+    short, whole = (config_reference.listing(expert, 10_000) for expert in (False, True))
     assert "partitions = 4  # " in short
     assert "fold_signals_max" not in short
     assert whole.count(" = ") >= len(config_reference.all_keys())
     assert [line for line in short.splitlines() if line not in whole.splitlines()] == []
+    narrow = config_reference.listing(True, 80)
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert whole.replace("#", "").split() == narrow.replace("#", "").split()
 
 
 def test_the_reference_page_is_current():

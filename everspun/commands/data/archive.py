@@ -80,7 +80,7 @@ def _backfill(
     except BackfillError as error:
         return refuse("archive backfill", error)
     said = ", ".join(f"{counts[name]} {name}" for name in ("filled", "had it", "was there"))
-    print(
+    shared.console().print(
         f"{total} files, {counts['rows']:,} rows: {said}. To train from it: "
         f"archive.root = {options.to!r}, archive.read = true"
     )

@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     except LogError as error:
         return refuse("clock", f"no answer from {stream.bootstrap_servers}: {error}")
     above = datetime.fromtimestamp((now_ms + stream.jump_max_ms) / 1_000, UTC)
-    print(
+    shared.console().print(
         f"{len(overrides)} inputs: times above {above:%F %H:%M:%S} UTC (this host's clock, and "
         f"stream.jump_max_ms) are set "
         f"back by {options.by_ms} ms; labelers go on within seconds, or at the next command if a "

@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         say(log, stream, lost, options.reason, wall_clock_ms())
     except LogError as error:
         return refuse("lost", f"no answer from {stream.bootstrap_servers}: {error}")
-    print(f"{lost}: declared lost; the labeler goes on within seconds")
+    shared.console().print(f"{lost}: declared lost; the labeler goes on within seconds")
     return 0
 
 

@@ -4,6 +4,7 @@ import argparse
 from importlib.resources import files
 
 from everspun.commands import config_reference
+from everspun.commands import options as shared
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,5 +24,5 @@ def run(options: argparse.Namespace) -> int:
     elif options.example:
         print(files("everspun").joinpath("example.toml").read_text(), end="")
     else:
-        print(config_reference.listing(options.expert))
+        print(config_reference.listing(options.expert, shared.console().width))
     return 0
