@@ -101,8 +101,8 @@ def _lines(key: Key, width: int) -> list[str]:
     if len(whole := f"{value}  {meaning}") <= width:
         return [whole]
     wrap = functools.partial(textwrap.wrap, width=width, break_on_hyphens=False)
-    below = {"initial_indent": "    ", "subsequent_indent": "    # "}
-    return [*wrap(value, subsequent_indent="    "), *wrap(meaning, **below)]
+    below = wrap(meaning, initial_indent="    ", subsequent_indent="    # ")
+    return [*wrap(value, subsequent_indent="    "), *below]
 
 
 def _table(rows: list[Key]) -> list[str]:

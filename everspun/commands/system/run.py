@@ -57,10 +57,7 @@ def run(options: argparse.Namespace) -> int:
     config = shared.load(options)
     check_model(config)
     try:
-        placement = placed(config, options.roles, options.host)
-        for role, count in config.counts().items():
-            if placement.indices(role, count):
-                check_files(config, role)
+        placement = _placed_and_checked(config, options)
     except ValueError as error:
         return refuse("run", error)
     roles = set(ROLES) if placement.chosen is None else set(placement.chosen)
@@ -116,6 +113,15 @@ def run(options: argparse.Namespace) -> int:
             ending.callback(inputs.close)
             console.print("draining ...")
     return 0
+
+
+def _placed_and_checked(config: Config, options: argparse.Namespace) -> Placement:
+    """Raises ValueError, and ConfigError for a file that a role here could not read."""
+    placement = placed(config, options.roles, options.host)
+    for role, count in config.counts().items():
+        if placement.indices(role, count):
+            check_files(config, role)
+    return placement
 
 
 def _checked(config: Config, console: Console, roles: Collection[str]) -> Config:
