@@ -28,7 +28,7 @@ from everspun.launcher.locks import is_removed, lock_file, unlock
 from everspun.launcher.process import SAY_AGAIN_MS, NeverStarted, Process, Trouble, signal_words
 from everspun.launcher.renewals import Renewals, RenewalState
 from everspun.launcher.restarts import Restarts
-from everspun.launcher.role_log import cut_log, last_words, log_tail, room_line
+from everspun.launcher.role_log import bound_log, last_words, log_tail, room_line
 from everspun.launcher.run_files import (
     IN_FORCE_FILE,
     SCALABLE,
@@ -262,10 +262,7 @@ class Launcher:
         """Raises OSError."""
         path = self.dir / "logs" / f"{process.name}.log"
         with self._lock:
-            if process.log is not None and is_removed(process.log.fileno(), path):
-                process.log.close()
-                process.log = None
-            if process.log is None:
+            if process.log is None or is_removed(process.log.fileno(), path):
                 try:
                     process.log = path.open("ab")
                 except OSError as error:  # its words go to this process's standard error then
@@ -448,17 +445,8 @@ class Launcher:
             self.attempt(f"bounding the log of {process.name}", partial(self._cut_log, process))
 
     def _cut_log(self, process: Process) -> None:
-        """One that was taken away is written to until the process ends: it is emptied, and the next
-        start begins another."""
-        log, bytes_max = process.log, self.run.log_bytes_max
-        if log is None:
-            return
-        path = Path(log.name)
-        if not is_removed(log.fileno(), path):
-            cut = cut_log(path, bytes_max, self.run.log_files_kept)
-        elif cut := os.fstat(log.fileno()).st_size > bytes_max:
-            os.truncate(log.fileno(), 0)
-        if cut:
+        log = process.log
+        if log and bound_log(log, self.run.log_bytes_max, self.run.log_files_kept):
             process.log_begin = 0
 
     def _write_state(self) -> None:

@@ -3,6 +3,9 @@ last."""
 
 import os
 from pathlib import Path
+from typing import IO
+
+from everspun.launcher.locks import is_removed
 
 TAIL_LINES = 15
 _TAIL_BYTES = 8_192
@@ -45,6 +48,18 @@ def room_line(folder: Path) -> str:
     if room.f_flag & os.ST_RDONLY:
         return f"the disk of {folder} is read-only"
     return ""
+
+
+def bound_log(log: IO[bytes], bytes_max: int, kept_max: int) -> bool:
+    """The same as `cut_log`, of an open one. Where somebody took it away, its process writes to it
+    until it ends: it is emptied."""
+    path = Path(log.name)
+    if not is_removed(log.fileno(), path):
+        return cut_log(path, bytes_max, kept_max)
+    outgrown = os.fstat(log.fileno()).st_size > bytes_max
+    if outgrown:
+        os.truncate(log.fileno(), 0)
+    return outgrown
 
 
 def cut_log(path: Path, bytes_max: int, kept_max: int = 1) -> bool:
