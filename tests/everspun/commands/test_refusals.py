@@ -134,3 +134,23 @@ def test_without_a_home_what_needs_one_is_said(monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(BrokerError, match="set it, or XDG_CACHE_HOME"):
         start_broker("kafka", tmp_path / "broker")
     assert not Path("~").exists()
+
+
+#: A command with "" in the place of a variable that is not set, and what is said.
+UNSET = {
+    ("fraud", "ban", ""): "nothing was decided: the name is empty, which is everybody",
+    ("fraud", "allow", ""): "nothing was decided: the name is empty, which is everybody",
+    ("replay", "", "--set", "stream.replayed=true"): "source '': expected a file, 'movielens'",
+}
+
+
+@pytest.mark.parametrize("typed", UNSET)
+def test_a_variable_that_is_not_set_means_nothing(
+    typed: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    config = tmp_path / "x.toml"
+    config.write_text("")
+    assert main([*typed, "-c", str(config)]) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert UNSET[typed] in said.err
