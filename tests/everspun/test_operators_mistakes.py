@@ -6,7 +6,6 @@ import json
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -273,34 +272,6 @@ def test_a_lock_ends_with_its_process(tmp_path: Path, held_elsewhere: Callable[[
     os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     unlock(lock_file(path, "x"))
-
-
-def test_a_port_that_a_broker_cannot_have_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        port = str(other.getsockname()[1])
-        code, text = said(["broker", "--port", port, "--dir", str(tmp_path / "b")], capsys)
-    assert code == 2
-    assert f"port {port} of 127.0.0.1 is in use" in text
-    for port in ("99999", "-1"):
-        code, text = said(["broker", "--port", port, "--dir", str(tmp_path / "b")], capsys)
-        assert (code, f"port {port}: allowed is 1 to 65535" in text) == (2, True)
-
-    def refused(*_: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(socket.socket, "bind", refused)
-        code, text = said(["broker", "--port", "80", "--dir", str(tmp_path / "b")], capsys)
-    assert (code, "port 80 of 127.0.0.1 may not be listened at" in text) == (2, True)
-    (tmp_path / "file").write_text("")
-    assert (
-        "give another one with --dir"
-        in said(["broker", "--dir", str(tmp_path / "file/b")], capsys)[1]
-    )
 
 
 @pytest.mark.parametrize("what", ["work", "file", "link", "marked folder of another name"])

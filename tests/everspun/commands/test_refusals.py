@@ -154,3 +154,36 @@ def test_a_variable_that_is_not_set_means_nothing(
     said = capsys.readouterr()
     assert (said.out, said.err.count("\n")) == ("", 1)
     assert UNSET[typed] in said.err
+
+
+def refusal(command: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """(exit code, what was said on standard error)."""
+    return main(command), capsys.readouterr().err
+
+
+def test_a_port_that_a_broker_cannot_have_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        code, text = refusal(["broker", "--port", port, "--dir", str(tmp_path / "b")], capsys)
+    assert code == 2
+    assert f"port {port} of 127.0.0.1 is in use" in text
+    for port in ("99999", "-1"):
+        code, text = refusal(["broker", "--port", port, "--dir", str(tmp_path / "b")], capsys)
+        assert (code, f"port {port}: allowed is 1 to 65535" in text) == (2, True)
+
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(socket.socket, "bind", refused)
+        code, text = refusal(["broker", "--port", "80", "--dir", str(tmp_path / "b")], capsys)
+    assert (code, "port 80 of 127.0.0.1 may not be listened at" in text) == (2, True)
+    (tmp_path / "file").write_text("")
+    assert (
+        "give another one with --dir"
+        in refusal(["broker", "--dir", str(tmp_path / "file/b")], capsys)[1]
+    )
