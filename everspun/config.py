@@ -468,7 +468,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)
     ):
         raise ConfigError(
-            f"{where} = {shown(where, value)}: expected {hint.__name__}, got {type(value).__name__}"
+            f"{where} = {shown(where, value)}: expected {hint.__name__}, got "
+            f"{type(value).__name__}{'; text stands in quotes' if hint is str else ''}"
         )
     return value
 

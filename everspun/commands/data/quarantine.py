@@ -2,6 +2,7 @@
 partition (L7)."""
 
 import argparse
+from collections import deque
 from collections.abc import Iterator
 
 from rich.table import Table
@@ -82,15 +83,16 @@ def _list(config: Config, options: argparse.Namespace) -> int:
 
 def listed(config: Config, log: Log, limit: int) -> int:
     """Over any log: print the last of them. Returns the exit code."""
-    found: list[tuple[int, dict[str, str]]] = []
-    malformed = 0
+    last: deque[tuple[int, dict[str, str]]] = deque(maxlen=limit)
+    count = malformed = 0
     for record, said in _entries(config, log):
         try:
-            found.append((_offset(record), said))
+            last.append((_offset(record), said))
+            count += 1
         except MalformedRecord:
             malformed += 1
     table = Table("topic", "partition", "offset", "producer", "field", "what is wrong, and the fix")
-    for at, said in shared.newest(found, limit):
+    for at, said in last:
         table.add_row(
             said.get("topic", ""),
             said.get("partition", ""),
@@ -101,7 +103,7 @@ def listed(config: Config, log: Log, limit: int) -> int:
         )
     console = shared.console()
     console.print(table)
-    console.print(f"{len(found):,} quarantined records")
+    console.print(f"{count:,} quarantined records")
     if malformed:
         console.print(f"{malformed:,} malformed records are passed over: no role wrote them (C8)")
     return 0

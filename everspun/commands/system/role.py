@@ -104,10 +104,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def index_of(text: str, host: str = "") -> int:
-    """An index; of 'auto' one above all others, the same for each start on a host of this name."""
+    """An index; of 'auto' one above all others, the same for each start on a host of this name.
+    Raises ArgumentTypeError."""
     if text == "auto":
         return AUTO_FIRST + zlib.crc32((host or platform.node()).encode()) % AUTO_FIRST
-    return int(text)
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number is meant, or 'auto'") from None
 
 
 def refuse_beyond(config: Config, role: str, index: int) -> None:

@@ -187,3 +187,14 @@ def test_a_port_that_a_broker_cannot_have_is_refused(
         "give another one with --dir"
         in refusal(["broker", "--dir", str(tmp_path / "file/b")], capsys)[1]
     )
+
+
+def test_an_index_that_is_no_number(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["role", "labeler", "--index", "x"])
+    assert "'x': a whole number is meant, or 'auto'" in capsys.readouterr().err
+
+
+def test_text_without_quotes(capsys: pytest.CaptureFixture[str]):
+    assert main(["status", "--set", "checkpointer.begin=2026-11-01"]) == 2
+    assert "expected str, got date; text stands in quotes" in capsys.readouterr().err
