@@ -195,6 +195,8 @@ def test_an_index_that_is_no_number(capsys: pytest.CaptureFixture[str]):
     assert "'x': a whole number is meant, or 'auto'" in capsys.readouterr().err
 
 
-def test_text_without_quotes(capsys: pytest.CaptureFixture[str]):
-    assert main(["status", "--set", "checkpointer.begin=2026-11-01"]) == 2
+def test_text_without_quotes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "x.toml").write_text("")
+    typed = ["status", "-c", str(tmp_path / "x.toml"), "--set", "checkpointer.begin=2026-11-01"]
+    assert main(typed) == 2
     assert "expected str, got date; text stands in quotes" in capsys.readouterr().err
