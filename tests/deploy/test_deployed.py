@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
+import everspun
 from checkpointer.serving import http_api
 from everspun import Config, config
 from everspun.__main__ import COMMANDS
@@ -319,3 +320,40 @@ def test_a_value_that_cannot_be_is_refused(wrong: str):
     )
     assert done.returncode != 0
     assert "schema" in done.stderr
+
+
+@needs_helm
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("shards.pods=2,shards.count=4", "shards.pods = 2: fewer than the 4"),
+        ("shards.pods=1,shards.initial=3", "shards.pods = 1: fewer than the 3"),
+        ("autoscaling.kind=hpa,autoscaling.min=5", "autoscaling.min = 5: more than"),
+        ("autoscaling.kind=keda,autoscaling.prometheus=", "autoscaling.prometheus is empty"),
+        ("config= ", "config is empty"),
+        ("ports.shard=65535", "ports.shard = 65535: with 2 pods it ends beyond 65535"),
+        ("ports.lane=7712", "ports.lane and ports.shard: both take 7712"),
+        ("ports.http=9400", "ports.http and ports.metrics: both take 9400"),
+        ("extraEnv[0].name=EVERSPUN_RUN_DIR,extraEnv[0].value=/x", "EVERSPUN_RUN_DIR is the chart"),
+        ("extraEnv[0].name=EVERSPUN_HASH_SECRET,extraEnv[0].value=x", "HASH_SECRET is the chart"),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused(wrong: str, said: str):
+    done = subprocess.run(
+        ["helm", "template", "shop", str(CHART), "--kube-version", KUBERNETES, "--set", wrong],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert said in done.stderr
+
+
+def test_one_version_is_named_everywhere():
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    compose = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())
+    images = {one["image"] for one in compose["services"].values() if "everspun:" in one["image"]}
+    assert images == {f"everspun:{everspun.__version__}"}
+    assert chart["appVersion"] == everspun.__version__
+    named = re.findall(r"-t everspun:([\d.]+)", (DEPLOY / "image" / "Dockerfile").read_text())
+    assert set(named) == {everspun.__version__}

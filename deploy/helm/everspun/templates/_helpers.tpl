@@ -43,7 +43,7 @@ app.kubernetes.io/component: {{ .role }}
 { {{- join ", " $found -}} }
 {{- end }}
 
-{{- define "everspun.env" -}}
+{{- define "everspun.ownEnv" -}}
 - {name: EVERSPUN_RUN_DIR, value: /var/lib/everspun}
 - {name: EVERSPUN_RUN_LOG_FORMAT, value: json}
 - {name: EVERSPUN_RUN_METRICS_HOST, value: "0.0.0.0"}
@@ -82,9 +82,53 @@ app.kubernetes.io/component: {{ .role }}
 {{- with .Values.secrets.kafkaCa }}
 - {name: EVERSPUN_STREAM_SSL_CAFILE, value: /etc/everspun/kafka/ca.crt}
 {{- end }}
+{{- end }}
+
+{{- define "everspun.env" -}}
+{{ include "everspun.ownEnv" . }}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}
 {{- end }}
+{{- end }}
+
+{{- /* What a schema cannot say: values that do not go together. */ -}}
+{{- define "everspun.check" -}}
+{{- $shards := max (int .Values.shards.count) (int .Values.shards.initial) -}}
+{{- $pods := int (include "everspun.pods" .) -}}
+{{- if lt $pods $shards -}}
+{{- fail (printf "shards.pods = %d: fewer than the %d of shards.count and initial; 0 = as many" $pods $shards) -}}
+{{- end -}}
+{{- with .Values.autoscaling -}}
+{{- if and (ne .kind "none") (gt (int .min) (int .max)) -}}
+{{- fail (printf "autoscaling.min = %d: more than autoscaling.max = %d" (int .min) (int .max)) -}}
+{{- end -}}
+{{- if and (eq .kind "keda") (not (trim .prometheus)) -}}
+{{- fail "autoscaling.prometheus is empty: with kind keda, the address of Prometheus is meant" -}}
+{{- end -}}
+{{- end -}}
+{{- if not (trim .Values.config) -}}
+{{- fail "config is empty: the text of everspun.toml is meant" -}}
+{{- end -}}
+{{- $taken := dict -}}
+{{- range $name, $first := .Values.ports -}}
+{{- $count := has $name (list "shard" "lane") | ternary $pods 1 -}}
+{{- range $i := until $count -}}
+{{- $port := add $first $i -}}
+{{- if gt $port 65535 -}}
+{{- fail (printf "ports.%s = %d: with %d pods it ends beyond 65535" $name (int $first) $pods) -}}
+{{- end -}}
+{{- with get $taken (toString $port) -}}
+{{- fail (printf "ports.%s and ports.%s: both take %d; shard and lane take one for each pod" . $name $port) -}}
+{{- end -}}
+{{- $_ := set $taken (toString $port) $name -}}
+{{- end -}}
+{{- end -}}
+{{- $own := include "everspun.ownEnv" . -}}
+{{- range .Values.extraEnv -}}
+{{- if regexMatch (printf "name: %s(,|\\n|$)" .name) $own -}}
+{{- fail (printf "extraEnv: %s is the chart's own; set the value that it is made of" .name) -}}
+{{- end -}}
+{{- end -}}
 {{- end }}
 
 {{- define "everspun.mounts" -}}
