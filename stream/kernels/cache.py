@@ -7,12 +7,15 @@ that its own file imports, directly or not.
 """
 
 import fcntl
+import glob
 import hashlib
+import logging
 import os
 import re
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +24,8 @@ from numba.core import config
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 
 from stream.monitoring import TimeLimit
+
+logger = logging.getLogger(__name__)
 
 #: So long a process waits for another one that compiles what it wants; then it compiles as well.
 LOCK_S = 60.0
@@ -159,9 +164,13 @@ class _CompileLock:
         self._path = path
         self._file: int | None = None
 
+    @property
+    def is_held(self) -> bool:
+        return self._file is not None
+
     def take(self) -> None:
         """Returns when it is held, and without it after LOCK_S or where files take no locks."""
-        if self._file is not None:  # compiled for other arguments before these, in vain
+        if self.is_held:  # compiled for other arguments before these, in vain
             return
         try:
             file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -203,19 +212,51 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """What was compiled for these arguments, or None: then this process is to compile it, and
         others wait for it."""
-        found = super().load_overload(sig, target_context)
+        found = self._loaded(sig, target_context)
         if found is None:
             self._lock.take()
-            found = super().load_overload(sig, target_context)
+            found = self._loaded(sig, target_context)
             if found is not None:
                 self._lock.release()
         return found
 
+    def _loaded(self, sig: Any, target_context: Any) -> Any:
+        """None also for files that cannot be read, as after a power cut: who may compile throws
+        them away."""
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception as error:
+            if self._lock.is_held:
+                self._throw_away()
+            _warn_once("cannot be read, and are compiled again", self._cache_path, error)
+            return None
+
     def save_overload(self, sig: Any, data: Any) -> None:
+        """Where nothing can be stored, as on a full disk, the call that compiled it answers all the
+        same."""
         try:
             super().save_overload(sig, data)
+        except Exception as error:
+            self._throw_away()  # an index may name a file that another version wrote
+            _warn_once("cannot be stored, and each process compiles them", self._cache_path, error)
         finally:
             self._lock.release()
+
+    def _throw_away(self) -> None:
+        index = Path(self._cache_file._index_path)
+        with suppress(OSError):
+            for file in (index, *index.parent.glob(f"{glob.escape(index.stem)}.*.nbc")):
+                file.unlink(missing_ok=True)
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(what: str, folder: str, error: Exception) -> None:
+    """A process has some hundred kernels, and most often one reason."""
+    if what not in _warned:
+        _warned.add(what)
+        logger.warning("compiled kernels in %s %s: %r", folder, what, error)
 
 
 def keep_compiled(dispatcher: Any, function: Callable[..., object]) -> None:

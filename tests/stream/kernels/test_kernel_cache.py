@@ -19,6 +19,7 @@ from pathlib import Path
 import stream.kernels.cache as kernel_cache
 kernel_cache.ROOT = Path(sys.path[0])
 from rooms.caller import twice
+BEFORE
 print(twice(20), list(twice.stats.cache_hits.values()))
 """
 
@@ -42,8 +43,8 @@ def rooms(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(root: Path) -> str:
-    (root / "main.py").write_text(MAIN)
+def run(root: Path, before: str = "") -> str:
+    (root / "main.py").write_text(MAIN.replace("BEFORE", before))
     paths = os.pathsep.join([str(root), str(Path(kernel_cache.__file__).parents[2])])
     done = subprocess.run(
         [sys.executable, str(root / "main.py")],
@@ -67,6 +68,32 @@ def test_an_edit_in_another_file_is_in_force_and_none_elsewhere_compiles_again(r
     assert run(rooms) == "20 []"
     (rooms / "rooms" / "apart.py").write_text("OTHER = 2\n")
     assert run(rooms) == "20 [1]"
+
+
+@pytest.mark.long
+def test_what_cannot_be_read_is_compiled_again(rooms: Path):
+    """As a power cut leaves it: of no bytes, of zeros, or cut short."""
+    assert run(rooms) == "42 []"
+    damages = ((".nbi", 0, 0), (".nbi", 0, 500), (".nbc", 100, 0))
+    for suffix, kept, zeros in damages:
+        files = list(rooms.rglob(f"*{suffix}"))
+        assert files
+        for file in files:
+            file.write_bytes(file.read_bytes()[:kept] + bytes(zeros))
+        assert run(rooms) == "42 []"
+        assert run(rooms) == "42 [1]"
+
+
+FULL = """
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+"""
+
+
+def test_a_kernel_answers_although_the_disk_is_full(rooms: Path):
+    assert run(rooms, FULL) == "42 []"
+    assert not list(rooms.rglob("*.nb?"))
 
 
 def test_a_stamp_covers_what_a_real_kernel_calls():
