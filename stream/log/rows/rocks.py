@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 BUFFER_BYTES, CACHE_BYTES, FILES_OPEN_MAX = 4_194_304, 8_388_608, 128
 #: Values of so many bytes lie in files of their own, which compaction does not write again.
 BLOB_BYTES_MIN = 65_536
+#: What RocksDB says of a folder that another process has open, and of one that this one has. The
+#: word "lock" alone stands in what it says of a damaged block as well.
+LOCKED = ("While lock file", "No locks available")
 
 
 class MappedRoom(Room):
@@ -132,7 +135,7 @@ class RocksStorage:
         try:
             db = Rdict(str(self._dir), _options())
         except Exception as error:
-            if "lock" in str(error).lower() or not self._dir.is_dir():
+            if any(words in str(error) for words in LOCKED) or not self._dir.is_dir():
                 raise  # another process has it, or it never was: not ours to throw away
             logger.warning("%s cannot be opened, begun anew: %s", self._dir, error)
             shutil.rmtree(self._dir)

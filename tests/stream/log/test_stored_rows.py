@@ -52,6 +52,38 @@ def test_a_folder_is_there_again_and_a_damaged_one_is_begun_anew(tmp_path):
     passing.close()
 
 
+def test_rows_of_a_damaged_block_are_begun_anew(tmp_path):
+    """RocksDB says "block checksum mismatch" of it; and the folder of a clock has "lock" in it."""
+    dir = tmp_path / "clock" / "rows"
+    first = RocksStorage(dir)
+    first.write([b"%06d" % i for i in range(1_000)], [b"v" * 100] * 1_000)
+    first._db.flush()
+    first.close()
+    for file in dir.glob("*.sst"):
+        whole = file.read_bytes()
+        damaged = bytes(byte ^ 0x55 for byte in whole[-1_500:-60])
+        file.write_bytes(whole[:-1_500] + damaged + whole[-60:])
+    anew = RocksStorage(dir)
+    assert anew.get([b"000001"]) == [None]
+    anew.write([b"000001"], [b"v"])
+    assert anew.get([b"000001"]) == [b"v"]
+    anew.close()
+
+
+def test_rows_that_another_process_has_open_are_not_thrown_away(tmp_path):
+    own = RocksStorage(tmp_path / "rows")
+    own.write([b"k"], [b"v"])
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom stream.log.rows import RocksStorage\n"
+        "RocksStorage(Path(sys.argv[1])).get([b'k'])"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "rows")]
+    other = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert "While lock file" in other.stderr
+    assert own.get([b"k"]) == [b"v"]
+    own.close()
+
+
 def test_a_disk_that_fails_is_said(tmp_path):
     (tmp_path / "file").write_text("x")
     rows = StoredRows(RocksStorage(tmp_path / "file" / "rows"), 1 << 20)
