@@ -13,6 +13,7 @@ import logging
 import random
 import ssl
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
@@ -54,6 +55,10 @@ class RegistryAway(Exception):
     """The registry does not answer, or not as one does; the message says what it did."""
 
 
+def _steady_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
 class RegistryClient:
     """What is known of a registry's schemas; what is not is fetched. See `SchemaSource`."""
 
@@ -62,10 +67,13 @@ class RegistryClient:
         config: RegistryConfig,
         now: Callable[[], int] = wall_clock_ms,
         fetch: Callable[[int], RegisteredSchema | AbsentSchema] | None = None,
+        steady_ms: Callable[[], int] = _steady_ms,
     ) -> None:
+        """`now`: the clock by which records are stamped, ms; `steady_ms`: one that is never set."""
         self._known = KnownSchemas(config.schemas_max, config.unknown_ms)
         self._backoff = Backoff(min(RETRY_FIRST_MS, config.retry_max_ms), config.retry_max_ms)
-        self._now, self._fetch = now, fetch or RegistryConnection(config).schema
+        self._now, self._steady_ms = now, steady_ms
+        self._fetch = fetch or RegistryConnection(config).schema
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -85,11 +93,9 @@ class RegistryClient:
         if not newest:
             return {}
         with self._changed:
-            found = self._known.find(newest, self._now())
+            found = self._known.find(newest, self._steady_ms())
             if len(found) < len(newest):
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="schemas", daemon=True)
-                    self._thread.start()
+                self._run_thread()
                 self._changed.notify_all()
         return found
 
@@ -104,12 +110,18 @@ class RegistryClient:
             self._closed = True
             self._changed.notify_all()
 
+    def _run_thread(self) -> None:
+        if not self._closed and (self._thread is None or not self._thread.is_alive()):
+            thread = threading.Thread(target=self._run, name="schemas", daemon=True)
+            thread.start()  # where none can be started now, the next call tries again
+            self._thread = thread
+
     def _run(self) -> None:
         while True:
             with self._changed:
                 if self._closed:
                     return
-                id = self._known.next(self._now())
+                id = self._known.next(self._steady_ms())
                 if id is None:
                     self._changed.wait(REST_S)
                     continue
@@ -123,7 +135,7 @@ class RegistryClient:
             with self._changed:
                 pause_ms = self._backoff.failed(random.random())
                 first = self._known.away is None
-                self._known.on_failed(id, self._now(), pause_ms, said)
+                self._known.on_failed(id, self._steady_ms(), self._now(), pause_ms, said)
             if first:
                 logger.error("schema %d does not come, and its partitions wait: %s", id, said)
             return
@@ -131,7 +143,7 @@ class RegistryClient:
             self._backoff.worked()
             was_away = self._known.away is not None
             if isinstance(answer, AbsentSchema):
-                self._known.on_absent(id, self._now())
+                self._known.on_absent(id, self._steady_ms(), self._now())
             else:
                 self._known.on_schema(answer)
             self._changed.notify_all()

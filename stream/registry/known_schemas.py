@@ -1,11 +1,13 @@
 """Which schemas are known, which are wanted, and which are known to nobody.
 
-A core: it asks nobody and has no clock. Who reads asks it for ids; who fetches asks it what to
-fetch, and tells it what came of that. An id is unknown to a record once the registry has said so
-twice, `unknown_ms` apart, since the record was read; or once, where the record had then stood in
-the log for long (T5a). Until then, and while the registry is away, records wait. So whatever ids
-somebody makes up, a partition is held back by no more than that and a request for each id; and a
-record whose schema was registered after such a word was said is not judged by it.
+A core: it asks nobody and has no clock; `now_ms` is of one that is never set, so that a host whose
+clock is set back waits no longer, and `wall_ms` of the one by which records are stamped. Who reads
+asks it for ids; who fetches asks it what to fetch, and tells it what came of that. An id is unknown
+to a record once the registry has said so twice, `unknown_ms` apart, since the record was read; or
+once, where the record had then stood in the log for long (T5a). Until then, and while the registry
+is away, records wait. So whatever ids somebody makes up, a partition is held back by no more than
+that and a request for each id; and a record whose schema was registered after such a word was said
+is not judged by it.
 """
 
 from collections import OrderedDict
@@ -27,7 +29,8 @@ FORGOTTEN_MS = 30_000
 
 
 class Away(NamedTuple):
-    """The registry does not give the schema `id`: since when, ms, and what it says."""
+    """The registry does not give the schema `id`: since when, ms of the wall clock, and what it
+    says."""
 
     id: int
     since_ms: int
@@ -109,7 +112,7 @@ class KnownSchemas:
         ):
             self._bytes -= self._known.popitem(last=False)[1].size
 
-    def on_absent(self, id: int, now_ms: int) -> None:
+    def on_absent(self, id: int, now_ms: int, wall_ms: int) -> None:
         """The registry says that it knows no such id."""
         wanted = self._wanted.get(id)
         if wanted is None:
@@ -117,7 +120,7 @@ class KnownSchemas:
         wanted.away = None
         if wanted.absent_ms is None:
             wanted.absent_ms = now_ms
-        long_since_ms = now_ms - self._unknown_ms - CLOCKS_MS
+        long_since_ms = wall_ms - self._unknown_ms - CLOCKS_MS
         is_twice = now_ms - wanted.absent_ms >= self._unknown_ms
         if not is_twice and wanted.newest_ms > long_since_ms:
             wanted.due_ms = wanted.absent_ms + self._unknown_ms
@@ -129,12 +132,12 @@ class KnownSchemas:
         while len(self._unknown) > UNKNOWN_MAX:
             self._unknown.popitem(last=False)
 
-    def on_failed(self, id: int, now_ms: int, again_ms: int, reason: str) -> None:
+    def on_failed(self, id: int, now_ms: int, wall_ms: int, again_ms: int, reason: str) -> None:
         """It did not answer, or not as a registry does: asked again in `again_ms`, as is all else
         that is wanted."""
         wanted = self._wanted.get(id)
         if wanted is not None:
-            since_ms = wanted.away.since_ms if wanted.away is not None else now_ms
+            since_ms = wanted.away.since_ms if wanted.away is not None else wall_ms
             wanted.away = Away(id, since_ms, reason)
         for one in self._wanted.values():
             one.due_ms = max(one.due_ms, now_ms + again_ms)

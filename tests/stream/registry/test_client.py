@@ -1,5 +1,6 @@
 """The registry is asked over HTTP, and waited for while it is away."""
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -197,6 +198,37 @@ def test_a_setting_that_cannot_be_is_named(changed: dict[str, Any], says: str):
     assert "s3cret" not in str(refused.value)
 
 
+def test_a_clock_that_is_set_back_holds_no_schema_up():
+    wall_ms, failures = [3_600_000], [OSError("the registry restarts")]
+
+    def fetch(id: int) -> RegisteredSchema:
+        if failures:
+            wall_ms[0] = 0
+            raise failures.pop()
+        return RegisteredSchema(id, "AVRO")
+
+    away = RegistryConfig(url="http://registry:1", retry_max_ms=50)
+    client = RegistryClient(away, lambda: wall_ms[0], fetch)
+    assert isinstance(given(client, 7), RegisteredSchema)
+    client.close()
+
+
+def test_a_thread_that_cannot_be_started_is_started_by_the_next_call(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    away = RegistryConfig(url="http://registry:1")
+    client = RegistryClient(away, fetch=lambda id: RegisteredSchema(id, "AVRO"))
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError):
+            client.find({7: 0})
+    assert isinstance(given(client, 7), RegisteredSchema)
+    client.close()
+
+
 # --- what is known
 # --------------------------------------------------------------------------------------------------
 
@@ -205,24 +237,40 @@ def test_an_unknown_id_is_believed_once_it_was_said_twice():
     known = KnownSchemas(schemas_max=10, unknown_ms=2_000)
     assert known.find({7: 0}, 0) == {}
     assert known.next(0) == 7
-    known.on_absent(7, 100)
+    known.on_absent(7, 100, 100)
     assert known.find({7: 0}, 100) == {}
     assert known.next(2_099) is None
     assert known.next(2_100) == 7
-    known.on_absent(7, 2_100)
+    known.on_absent(7, 2_100, 2_100)
     assert known.find({7: 0}, 2_101) == {7: AbsentSchema(7)}
     assert known.ids == (0, 1)
     assert known.find({7: 0}, 62_101) == {}, "it is asked for again after a minute"
     assert known.ids == (1, 1)
 
 
+def test_only_arrivals_are_held_against_the_wall_clock():
+    """It goes back by an hour between the two words of the registry."""
+    known = KnownSchemas(10, 2_000)
+    known.find({7: 3_600_000}, 50)
+    known.on_absent(7, 100, 3_600_000)
+    known.on_absent(7, 2_100, 2_000)
+    assert known.find({7: 3_600_000}, 2_101) == {7: AbsentSchema(7)}
+    known.find({8: 3_600_000}, 3_000)
+    known.on_absent(8, 3_000, 3_600_000 + 7_000)
+    assert known.find({8: 3_600_000}, 3_001) == {8: AbsentSchema(8)}, "it had stood there for long"
+    known.find({9: 0}, 4_000)
+    known.on_failed(9, 4_000, 3_600_000, 100, "refused")
+    assert known.away == (9, 3_600_000, "refused")
+    assert known.next(4_100) == 9
+
+
 def test_a_schema_that_comes_after_its_id_was_made_up_is_found():
     """Somebody guesses the next id: who gets it then is not judged by what was said before."""
     known = KnownSchemas(10, 2_000)
     known.find({7: 1_000}, 1_000)
-    known.on_absent(7, 1_000)
+    known.on_absent(7, 1_000, 1_000)
     assert known.find({7: 1_500}, 1_500) == {}
-    known.on_absent(7, 3_000)
+    known.on_absent(7, 3_000, 3_000)
     assert known.find({7: 1_000}, 3_001) == {7: AbsentSchema(7)}
     assert known.find({7: 1_500}, 3_001) == {}, "it came after the registry had first said no"
     assert known.next(3_001) == 7
@@ -242,7 +290,7 @@ def test_a_reader_of_made_up_ids_is_no_further_behind_than_the_time_that_they_ta
         while held[:1] and read in found:
             read += 1
         if (id := known.next(now_ms)) is not None:
-            known.on_absent(id, now_ms)
+            known.on_absent(id, now_ms, now_ms)
         now_ms += 5
         behind_ms = max(behind_ms, now_ms - 100 * read)
     assert behind_ms < (12_000 if ahead_ms <= 4_000 else 200_000)
@@ -252,7 +300,7 @@ def test_an_id_that_nothing_was_said_of_is_asked_for_before_others():
     known = KnownSchemas(10, 2_000)
     known.find(dict.fromkeys(range(5), 0), 0)
     for id in range(5):
-        known.on_absent(id, 0)
+        known.on_absent(id, 0, 0)
     known.find({9: 1_000}, 2_000)
     assert known.next(2_000) == 9
 
@@ -260,7 +308,7 @@ def test_an_id_that_nothing_was_said_of_is_asked_for_before_others():
 def test_an_id_that_a_follower_had_not_heard_of_is_known_after_all():
     known = KnownSchemas(10, 2_000)
     known.find({7: 0}, 0)
-    known.on_absent(7, 0)
+    known.on_absent(7, 0, 0)
     known.on_schema(schema := RegisteredSchema(7, "AVRO", '"long"'))
     assert known.find({7: 0}, 1) == {7: schema}
     assert known.next(10_000) is None
@@ -269,14 +317,14 @@ def test_an_id_that_a_follower_had_not_heard_of_is_known_after_all():
 def test_an_outage_is_told_from_the_first_failure_to_the_answer():
     known = KnownSchemas(10, 0)
     known.find({1: 0, 2: 0}, 0)
-    known.on_failed(1, 10, 100, "refused")
-    known.on_failed(2, 20, 100, "refused")
-    known.on_failed(1, 30, 100, "timed out")
+    known.on_failed(1, 10, 10, 100, "refused")
+    known.on_failed(2, 20, 20, 100, "refused")
+    known.on_failed(1, 30, 30, 100, "timed out")
     assert known.away == (1, 10, "timed out")
     assert known.next(129) is None
     known.on_schema(RegisteredSchema(1, "AVRO"))
     assert known.away == (2, 20, "refused")
-    known.on_absent(2, 200)
+    known.on_absent(2, 200, 200)
     assert known.away is None
 
 
@@ -296,7 +344,7 @@ def test_what_is_kept_is_bounded():
     many.find(dict.fromkeys(range(100_000), 0), 0)
     fetched = 0
     while (id := many.next(1)) is not None:
-        many.on_absent(id, 1)
+        many.on_absent(id, 1, 1)
         fetched += 1
     assert fetched == 4_096
     assert many.find({5_000: 0}, 0) == {}, "and others are asked for when there is room"
