@@ -85,8 +85,9 @@ class HttpClient:
         deadline_s: float,
     ) -> tuple[int, str, bytes]:
         target = (at.path or "/") + (f"?{at.query}" if at.query else "")
-        if connection.sock is not None:
-            connection.sock.settimeout(max(0.001, deadline_s - time.monotonic()))
+        if connection.sock is None:
+            connection.connect()
+        connection.sock.settimeout(max(0.001, deadline_s - time.monotonic()))
         with self._in_time(connection, deadline_s):
             connection.request("GET", target, headers=headers)
             answer = connection.getresponse()
@@ -103,14 +104,14 @@ class HttpClient:
 
     @contextmanager
     def _in_time(self, connection: http.client.HTTPConnection, deadline_s: float) -> Iterator[None]:
-        """Whatever is done with a connection ends by then, also where an answer drips."""
-        late = threading.Event()
+        """Whatever is done with a connection that stands ends by then, also where an answer
+        drips."""
+        late, sock = threading.Event(), connection.sock  # which it lets go of before the body ends
 
         def end() -> None:
             late.set()
-            if connection.sock is not None:
-                with suppress(OSError):  # of a TLS socket too: what lies below it
-                    socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
+            with suppress(OSError):  # of a TLS socket too: what lies below it
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
         timer = threading.Timer(max(0.0, deadline_s - time.monotonic()), end)
         timer.daemon = True

@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from small_registry import SmallRegistry
 
 from stream.registry.client import RegistryAway, RegistryConnection
 from stream.registry.config import RegistryConfig
-from stream.registry.http_client import PASSWORD, REDIRECTS_MAX, USERNAME
+from stream.registry.http_client import PASSWORD, REDIRECTS_MAX, USERNAME, HttpClient
 from stream.registry.schema import RegisteredSchema
 
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl")
@@ -105,6 +106,37 @@ def test_an_answer_without_end_costs_its_deadline(registry: SmallRegistry):
         connection(registry, timeout_ms=200).schema(1)
     assert time.monotonic() - began_s < 20
     registry.fault = ""
+
+
+@pytest.mark.parametrize("head", ["", "Connection: close\r\n"])
+def test_a_name_that_resolves_slowly_leaves_an_answer_no_more_time(
+    head: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Nor does an answer behind which the connection is closed."""
+
+    def drip(server: socket.socket) -> None:
+        client, _ = server.accept()
+        with client, suppress(OSError):
+            client.recv(65_536)
+            client.sendall(f"HTTP/1.1 200 OK\r\n{head}Content-Length: 300\r\n\r\n".encode())
+            for _ in range(300):
+                client.sendall(b"x")
+                time.sleep(0.05)
+            whole.append(True)
+
+    find, whole = socket.getaddrinfo, []
+
+    def find_slowly(*named: Any, **more: Any) -> Any:
+        time.sleep(0 if head else 0.4)
+        return find(*named, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", find_slowly)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=drip, args=(server,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(TimeoutError, match="no whole answer within 200 ms"):
+            HttpClient(RegistryConfig(url=url, timeout_ms=200)).get(url, "/schemas/ids/1")
+    assert not whole, "it was read to its end"
 
 
 def test_redirects_are_followed_and_a_login_goes_to_nobody_else(
