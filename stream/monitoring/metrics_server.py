@@ -10,6 +10,7 @@ import logging
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -27,6 +28,8 @@ PROCESS, INSTANCE = "X-Everspun-Process", "X-Everspun-Instance"
 SILENT_S = 10.0
 #: Callers answered at once; further ones are hung up on, and come again.
 CALLERS_MAX = 32
+#: The pause after a caller that cannot be taken on, s.
+REFUSED_S = 0.1
 BEGINNING = "the role has not begun its work"
 
 
@@ -91,11 +94,24 @@ class _Http(ThreadingHTTPServer):
             self.address_family = socket.AF_INET6
         super().__init__(address, _Handler)
 
+    def get_request(self) -> Any:
+        """A caller that cannot be taken on, for want of file descriptors, stays first in line: it
+        is not looked at again at once."""
+        try:
+            return super().get_request()
+        except OSError:
+            time.sleep(REFUSED_S)
+            raise
+
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._room.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
+        if not self._room.acquire(blocking=False):
             self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # no thread can be started now
+            self._room.release()
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:

@@ -1,15 +1,29 @@
 """What a process answers to those who watch it, before and after its role has begun."""
 
+import errno
 import json
+import socketserver
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from stream.monitoring import metrics_server
 from stream.monitoring.liveness import TURN_MAX_S, Liveness
 from stream.monitoring.metrics import RoleMetrics
-from stream.monitoring.metrics_server import BEGINNING, INSTANCE, PROCESS, MetricsServer, PortTaken
+from stream.monitoring.metrics_server import (
+    BEGINNING,
+    CALLERS_MAX,
+    INSTANCE,
+    PROCESS,
+    REFUSED_S,
+    MetricsServer,
+    PortTaken,
+)
 
 
 @pytest.fixture
@@ -56,6 +70,37 @@ def test_a_port_in_use_is_named_with_what_to_do(server: MetricsServer):
 def test_a_host_that_is_not_this_machines_is_named():
     with pytest.raises(PortTaken, match=r"192\.0\.2\.1:.*metrics_host"):
         MetricsServer("192.0.2.1", 0, "shard-0")
+
+
+def test_a_thread_that_cannot_be_started_costs_no_place(
+    server: MetricsServer, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        for _ in range(CALLERS_MAX):
+            with pytest.raises(OSError, match=r"closed|reset"):
+                ask(server, "/live")
+    assert ask(server, "/live")[0] == 200
+
+
+def test_a_caller_that_cannot_be_taken_on_is_looked_at_again_after_a_pause(
+    server: MetricsServer, monkeypatch: pytest.MonkeyPatch
+):
+    take_on, refused, pauses = socketserver.TCPServer.get_request, list(range(3)), []
+
+    def get_request(http: Any) -> Any:
+        if refused:
+            refused.pop()
+            raise OSError(errno.EMFILE, "too many open files")
+        return take_on(http)
+
+    monkeypatch.setattr(metrics_server, "time", SimpleNamespace(sleep=pauses.append))
+    monkeypatch.setattr(socketserver.TCPServer, "get_request", get_request)
+    assert ask(server, "/live")[0] == 200
+    assert pauses == [REFUSED_S] * 3
 
 
 def test_a_process_whose_loop_hangs_does_not_live_and_says_which(server: MetricsServer):
