@@ -1,5 +1,6 @@
 """The library for sites that publish events.
 
+- `config`: how a producer gathers and waits
 - `producer`: for sites
 """
 
@@ -8,13 +9,8 @@ from typing import TYPE_CHECKING
 from stream.on_demand import on_demand
 
 if TYPE_CHECKING:
-    from stream.producer.producer import (
-        BufferFull,
-        Delivery,
-        EventProducer,
-        ProducerConfig,
-        Undelivered,
-    )
+    from stream.producer.config import ProducerConfig
+    from stream.producer.producer import BufferFull, Delivery, EventProducer, Undelivered
 else:
     __getattr__ = on_demand(__name__)
 

@@ -36,6 +36,7 @@ from stream.decoding import (
 )
 from stream.hashing import Pseudonymiser, partition_of_key
 from stream.log import Append, Log, SendFailed, Writer
+from stream.producer.config import ProducerConfig
 from stream.record import Partition
 
 log = logging.getLogger(__name__)
@@ -62,34 +63,6 @@ class Delivery(NamedTuple):
     partition: Partition
     offset: int
     ids: list[str]
-
-
-@dataclass(frozen=True)
-class ProducerConfig:
-    """How a site's producer gathers and waits."""
-
-    name: str = field(
-        default="site",
-        metadata={"help": "who sends, for the header `producer` and messages about it"},
-    )
-    batch_rows_max: int = field(default=500, metadata={"help": "events in one record"})
-    batch_age_max_ms: int = field(
-        default=100, metadata={"help": "an event waits this long for company, ms"}
-    )
-    buffer_bytes_max: int = field(
-        default=33_554_432, metadata={"help": "accepted and not yet in the log, bytes"}
-    )
-    block_ms_max: int = field(
-        default=60_000, metadata={"help": "a call waits this long for room, ms, then raises"}
-    )
-
-    def __post_init__(self) -> None:
-        for name in ("batch_rows_max", "buffer_bytes_max"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: allowed is 1 or more")
-        for name in ("batch_age_max_ms", "block_ms_max"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} = {getattr(self, name)}: allowed is 0 or more")
 
 
 def _value_bytes(value: Any) -> int:
@@ -235,6 +208,8 @@ class EventProducer:
         with self._changed:
             self._flush = True
             self._changed.notify_all()
+            if self._buffered_rows:
+                self._run_thread()
             while self._buffered_rows:
                 if (
                     not self._changed.wait(deadline - time.monotonic())
@@ -250,16 +225,18 @@ class EventProducer:
             ) from error
 
     def close(self, timeout_ms: int = 60_000) -> None:
-        """Flush, then end, within this time. Raises Undelivered if it was too short: those events
-        are given up. Again, it does nothing."""
+        """Take no more events, flush, then end, within this time. Raises Undelivered if it was too
+        short: those events are given up. Again, it does nothing."""
         deadline = time.monotonic() + timeout_ms / 1000
-        if self._closing:
-            return
+        with self._changed:
+            if self._closing:
+                return
+            self._closing = True
+            self._changed.notify_all()
         try:
             self.flush(timeout_ms)
         finally:
             with self._changed:
-                self._closing = True
                 self._abandoned = self._buffered_rows > 0
                 self._changed.notify_all()
             if self._thread is not None:
@@ -352,9 +329,10 @@ class EventProducer:
             raise RuntimeError("the producer is closed")
 
     def _run_thread(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="event-producer", daemon=True)
-            self._thread.start()
+        if self._thread is None or not self._thread.is_alive():
+            thread = threading.Thread(target=self._run, name="event-producer", daemon=True)
+            thread.start()  # where none can be started now, the next call tries again
+            self._thread = thread
 
     # --- the thread's side
     # --------------------------------------------------------------------------------------
@@ -364,6 +342,7 @@ class EventProducer:
         after a pause."""
         writer: Writer | None = None
         pause_s = PAUSE_S_MIN
+        self._take_back(0)  # of a thread before it, if one has died
         while not self._abandoned and not (self._closing and not self._buffered_rows):
             try:
                 self._wait_for_work()
@@ -469,7 +448,7 @@ class EventProducer:
             return
         try:
             self._on_delivery(delivery)
-        except Exception as error:
+        except BaseException as error:  # sys.exit too: it is not for others to end this thread
             log.exception("on_delivery raised; the events are in the log")
             self._callback_error = self._callback_error or error
 

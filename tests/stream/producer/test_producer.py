@@ -17,11 +17,11 @@ from stream.decoding import decode_clicks, decode_impressions
 from stream.hashing import Pseudonymiser, partition_of_key
 from stream.log import MemoryLog
 from stream.log.memory import Fate, MemoryWriter
+from stream.producer.config import ProducerConfig
 from stream.producer.producer import (
     BufferFull,
     Delivery,
     EventProducer,
-    ProducerConfig,
     Undelivered,
     _value_bytes,
 )

@@ -1,0 +1,31 @@
+"""How a site's producer gathers and waits."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class ProducerConfig:
+    """How a site's producer gathers and waits."""
+
+    name: str = field(
+        default="site",
+        metadata={"help": "who sends, for the header `producer` and messages about it"},
+    )
+    batch_rows_max: int = field(default=500, metadata={"help": "events in one record"})
+    batch_age_max_ms: int = field(
+        default=100, metadata={"help": "an event waits this long for company, ms"}
+    )
+    buffer_bytes_max: int = field(
+        default=33_554_432, metadata={"help": "accepted and not yet in the log, bytes"}
+    )
+    block_ms_max: int = field(
+        default=60_000, metadata={"help": "a call waits this long for room, ms, then raises"}
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("batch_rows_max", "buffer_bytes_max"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: allowed is 1 or more")
+        for name in ("batch_age_max_ms", "block_ms_max"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} = {getattr(self, name)}: allowed is 0 or more")

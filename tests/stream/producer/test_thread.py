@@ -1,0 +1,130 @@
+"""The producer's thread: one that cannot be started, one that dies, and its end while others give
+events."""
+
+import sys
+import threading
+import time
+from typing import Any, NamedTuple
+
+import pytest
+
+from stream.config import StreamConfig
+from stream.log import MemoryLog
+from stream.log.memory import MemoryWriter
+from stream.monitoring import TimeLimit
+from stream.producer.config import ProducerConfig
+from stream.producer.producer import Delivery, EventProducer
+from stream.record import Partition
+
+TS = 1_700_000_000_000
+STREAM = StreamConfig(partitions=1, reconnect_max_ms=20)
+
+
+def log() -> MemoryLog:
+    made = MemoryLog(lambda: TS)
+    made.create("impressions", 1)
+    return made
+
+
+def impression(i: int) -> dict[str, object]:
+    named = {"session": "s", "source": "ann", "vendor": "v", "item": "x"}
+    return {"id": f"i{i}", "ts_ms": TS} | named
+
+
+def records(made: MemoryLog) -> int:
+    return len(made.records(Partition("impressions", 0)))
+
+
+def refuse(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_a_thread_that_cannot_be_started_is_started_by_the_next_event(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    made = log()
+    producer, other = EventProducer(made, STREAM, str), EventProducer(made, STREAM, str)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        for one in (producer, other):
+            with pytest.raises(RuntimeError, match="new thread"):
+                one.impression(impression(1))
+            assert one.buffered_rows == 0, "it was not accepted"
+    producer.impression(impression(2))
+    producer.close(20_000)
+    other.close(20_000)
+    assert records(made) == 1
+
+
+def test_a_callback_that_exits_ends_no_thread():
+    made = log()
+
+    def leave(delivery: Delivery) -> None:
+        sys.exit(3)
+
+    producer = EventProducer(made, STREAM, str, on_delivery=leave)
+    producer.impression(impression(1))
+    with pytest.raises(RuntimeError, match="on_delivery raised"):
+        producer.flush(20_000)
+    producer.impression(impression(2))
+    with pytest.raises(RuntimeError, match="on_delivery raised"):
+        producer.close(20_000)
+    assert records(made) == 2
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_what_a_thread_left_that_died_is_sent_by_the_next_one():
+    made, exits = log(), [SystemExit()]
+
+    class Dying(MemoryWriter):
+        def poll(self) -> None:
+            if exits and records(made):
+                raise exits.pop()
+            super().poll()
+
+    made.writer = lambda: Dying(made)
+    producer = EventProducer(made, STREAM, str, ProducerConfig(batch_age_max_ms=0))
+    producer.impression(impression(1))
+    assert producer._thread is not None
+    producer._thread.join(20)
+    producer.flush(20_000)
+    assert producer.buffered_rows == 0
+    assert records(made) == 2, "the first one's acknowledgement was not seen"
+    producer.close(20_000)
+
+
+def test_who_closes_takes_no_more_events_and_delivers_those_it_took():
+    """The log acknowledges nothing before the feeder was refused."""
+    made, refused = log(), threading.Event()
+
+    class Held(NamedTuple):
+        offset: int
+
+        @property
+        def done(self) -> bool:
+            return refused.is_set()
+
+    class Slow(MemoryWriter):
+        def append(self, *parts: Any, **more: Any) -> Held:
+            return Held(super().append(*parts, **more).offset)
+
+    made.writer = lambda: Slow(made)
+    producer = EventProducer(made, STREAM, str, ProducerConfig(batch_age_max_ms=0))
+
+    def feed() -> None:
+        for i in range(100_000):
+            try:
+                producer.impression(impression(i))
+            except RuntimeError:
+                refused.set()
+                return
+            time.sleep(0.001)
+
+    feeder = threading.Thread(target=feed, daemon=True)
+    feeder.start()
+    limit = TimeLimit(60)
+    while not producer.buffered_rows and not limit.over:
+        time.sleep(0.001)
+    producer.close(20_000)
+    assert producer.buffered_rows == 0
+    feeder.join(20)
