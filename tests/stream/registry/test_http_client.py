@@ -121,10 +121,10 @@ def test_a_name_that_resolves_slowly_leaves_an_answer_no_more_time(
             client.sendall(f"HTTP/1.1 200 OK\r\n{head}Content-Length: 300\r\n\r\n".encode())
             for _ in range(300):
                 client.sendall(b"x")
+                sent.append(1)
                 time.sleep(0.05)
-            whole.append(True)
 
-    find, whole = socket.getaddrinfo, []
+    find, sent = socket.getaddrinfo, []
 
     def find_slowly(*named: Any, **more: Any) -> Any:
         time.sleep(0 if head else 0.4)
@@ -136,7 +136,7 @@ def test_a_name_that_resolves_slowly_leaves_an_answer_no_more_time(
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(TimeoutError, match="no whole answer within 200 ms"):
             HttpClient(RegistryConfig(url=url, timeout_ms=200)).get(url, "/schemas/ids/1")
-    assert not whole, "it was read to its end"
+    assert len(sent) < 250, "it was read to its end"
 
 
 def test_redirects_are_followed_and_a_login_goes_to_nobody_else(
