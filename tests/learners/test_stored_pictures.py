@@ -3,7 +3,9 @@
 import hashlib
 import io
 import json
+import os
 import threading
+import time
 from concurrent.futures import Future
 from dataclasses import replace
 
@@ -21,6 +23,7 @@ from stream.columns import PictureStore, picture_store, squared
 from stream.columns import pictures as pictures_of_files
 from stream.decoding import decode_impressions
 from stream.internal_topics import decode_examples, encode_examples, example_batch
+from stream.monitoring import TimeLimit
 
 TS_MS = 1_700_000_000_000
 
@@ -168,6 +171,89 @@ def test_an_answer_waits_once_for_all_its_pictures(store, monkeypatch):
     assert len(pictures._reads) == picture_store.READS_MAX
     assert sorted(waited, reverse=True)[1] == 0, "one wait was as long as it may be"
     goes_on.set()
+
+
+def come(pictures, digest):
+    """The picture, of the first answer that has it."""
+    limit = TimeLimit(60)
+    while not limit.over:
+        (found,) = pictures.squares([digest], waits=False)
+        if found:
+            return found
+    raise AssertionError("it did not come")
+
+
+def hung(pictures, monkeypatch, count):
+    """The store gives no answer for the next `count` files, until what is returned is set."""
+    read, goes_on, hanging = pictures._files.cat_file, threading.Event(), list(range(count))
+
+    def cat_file(path, **limits):
+        if hanging:
+            hanging.pop()
+            goes_on.wait()
+            raise TimeoutError
+        return read(path, **limits)
+
+    monkeypatch.setattr(pictures._files, "cat_file", cat_file)
+    for i in range(count):
+        assert pictures.squares([digest_of(b"%d" % i)], waits=False) == [b""]
+    limit = TimeLimit(60)
+    while hanging and not limit.over:
+        time.sleep(0.01)
+    assert not hanging
+    return goes_on
+
+
+def test_answers_that_are_lost_hold_up_no_other_picture(store, monkeypatch):
+    pictures = PictureStore(str(store))
+    goes_on = hung(pictures, monkeypatch, 5)
+    assert come(pictures, digest_of(RED)) == squared(RED).pixels
+    goes_on.set()
+
+
+def test_a_picture_whose_answer_is_lost_is_read_again_on_a_bounded_number_of_threads(
+    store, monkeypatch
+):
+    monkeypatch.setattr(picture_store, "READ_S", 0.0)
+    monkeypatch.setattr(picture_store, "THREADS_MAX", 3)
+    pictures = PictureStore(str(store))
+    goes_on = hung(pictures, monkeypatch, 3)
+    left = list(pictures._threads)
+    assert len(left) == 3
+    assert pictures.squares([digest_of(RED)], waits=False) == [b""]
+    assert pictures._threads == set(left)
+    goes_on.set()
+    monkeypatch.setattr(picture_store, "READ_S", 60.0)
+    assert come(pictures, digest_of(RED)) == squared(RED).pixels
+
+
+def test_a_forked_process_reads_pictures(store, monkeypatch):
+    pictures = PictureStore(str(store))
+    goes_on = hung(pictures, monkeypatch, 4)
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if come(pictures, digest_of(RED)) == squared(RED).pixels else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    goes_on.set()
+
+
+def test_whatever_a_driver_raises_is_a_store_that_is_away(store, monkeypatch):
+    pictures = PictureStore(str(store))
+    read, failures = pictures._files.cat_file, [RuntimeError("403"), KeyError("status")]
+
+    def cat_file(path, **limits):
+        if failures:
+            raise failures.pop()
+        return read(path, **limits)
+
+    monkeypatch.setattr(picture_store, "PAUSE_MS", 1)
+    monkeypatch.setattr(pictures._files, "cat_file", cat_file)
+    assert pictures.squares([digest_of(RED)], waits=False) == [b""]
+    assert pictures.squares([digest_of(RED)], waits=True) == [squared(RED).pixels]
+    assert not failures
 
 
 def test_a_stored_file_has_the_limit_of_one_that_is_sent(store, monkeypatch):
