@@ -1,9 +1,11 @@
 """Starts the clean process of the gates once, and asks it about one checkpoint after another."""
 
 import json
+import os
 import select
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -78,25 +80,22 @@ class CleanProcess:
                 self._imported = True
             self._say(request)
             # It may ask two forks, of which the first does not go on.
-            found: dict[str, Any] = json.loads(self._line(2 * self.timeout_s + SLACK_S))
+            return _findings(self._line(2 * self.timeout_s + SLACK_S))
         except BrokenPipeError:
             return self._failed("the clean process has died")
         except (TimeoutError, EOFError) as error:
             return self._failed(str(error))
-        for name in ("not_finite", "answers"):
-            found[name] = tuple(found.get(name, ()))
-        return Findings(**found)
+        except (ValueError, TypeError) as error:
+            return self._failed(f"the clean process answered no findings: {error}")
 
     def _line(self, seconds: float) -> bytes:
         """The next one it says. Raises TimeoutError, EOFError."""
         assert self._child is not None
         assert self._child.stdout is not None
-        limit = TimeLimit(seconds)
         with bounded_wait():
-            while not select.select([self._child.stdout], [], [], min(_LOOK_S, limit.left_s))[0]:
-                if limit.over:
-                    raise TimeoutError("the clean process hangs")
-            line = self._child.stdout.readline()
+            line = read_line(self._child.stdout.fileno(), seconds)
+        if line is None:
+            raise TimeoutError("the clean process hangs")
         if not line:
             raise EOFError("the clean process has died")
         return line
@@ -106,7 +105,8 @@ class CleanProcess:
             return
         for stream in (self._child.stdin, self._child.stdout):
             if stream is not None:
-                stream.close()
+                with suppress(OSError):  # of a dead process: what was not sent yet
+                    stream.close()
         try:
             self._child.wait(timeout=1)
         except subprocess.TimeoutExpired:
@@ -119,3 +119,28 @@ class CleanProcess:
             self._child.kill()
         self.close()
         return Findings(error=error)
+
+
+def _findings(answer: bytes) -> Findings:
+    """Raises ValueError, TypeError for a line that says none."""
+    found: dict[str, Any] = dict(json.loads(answer))
+    for name in ("not_finite", "answers"):
+        found[name] = tuple(found.get(name, ()))
+    return Findings(**found)
+
+
+def read_line(handle: int, timeout_s: float) -> bytes | None:
+    """What a pipe holds up to a line's end, b"" where there is none to come; None = not all of it
+    in time."""
+    limit = TimeLimit(timeout_s)
+    chunks: list[bytes] = []
+    while True:
+        if select.select([handle], [], [], min(_LOOK_S, limit.left_s))[0]:
+            chunk = os.read(handle, 65_536)
+            if not chunk:
+                return b""
+            chunks.append(chunk)
+            if chunk.endswith(b"\n"):
+                return b"".join(chunks)
+        if limit.over:
+            return None

@@ -11,25 +11,22 @@ import itertools
 import json
 import os
 import resource
-import select
 import signal
 import statistics
 import sys
 import time
 import traceback
 from dataclasses import asdict
-from typing import Any
+from typing import Any, BinaryIO
 
 from checkpointer.gates.gates import Findings
+from checkpointer.gates.sandbox import read_line
 from checkpointer.serving import ServedModel, load, of_rows, probe, rehearse
 from checkpointer.store import Catalogue, open_store, spec_from
 from learners.models import Encoder
 from stream.columns import PictureStore
-from stream.monitoring import TimeLimit
 
 REQUESTS = 5
-#: A wait looks so often at how busy the machine is.
-_LOOK_S = 1.0
 
 #: What a fork answers that cannot go on from what it holds: ask a new one.
 ANEW = "anew"
@@ -117,7 +114,7 @@ class Fork:
         """What it found, or the way it died; and whether it can be asked again."""
         try:
             os.write(self._asks, json.dumps(request).encode() + b"\n")
-            answer = _read_line(self._answers, timeout_s)
+            answer = read_line(self._answers, timeout_s)
         except BrokenPipeError:
             answer = b""
         if answer is None:
@@ -155,30 +152,13 @@ def _child(asks: int, answers: int) -> None:
                 except Exception as error:  # whatever a checkpoint does to its reader is a finding
                     traceback.print_exc()
                     found = asdict(Findings(error=f"{type(error).__name__}: {error}"))
-                out.write(json.dumps(found).encode() + b"\n")
-                out.flush()
+                _say(out, found)
                 if found.get("error"):
                     break  # what it holds now nobody knows
         status = 0
     finally:
         sys.stderr.flush()
         os._exit(status)
-
-
-def _read_line(handle: int, timeout_s: float) -> bytes | None:
-    """Up to a line's end, b"" where there is none to come; None = not in time."""
-    limit = TimeLimit(timeout_s)
-    chunks: list[bytes] = []
-    while True:
-        while not select.select([handle], [], [], min(_LOOK_S, limit.left_s))[0]:
-            if limit.over:
-                return None
-        chunk = os.read(handle, 65_536)
-        if not chunk:
-            return b""
-        chunks.append(chunk)
-        if chunk.endswith(b"\n"):
-            return b"".join(chunks)
 
 
 class Forks:
@@ -209,6 +189,20 @@ class Forks:
             self._fork = None
 
 
+def _answers() -> BinaryIO:
+    """What stdout was. From now on stdout is stderr: a model's own code may print, and what it
+    prints is no answer."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return answers
+
+
+def _say(answers: BinaryIO, answer: dict[str, Any]) -> None:
+    answers.write(json.dumps(answer).encode() + b"\n")
+    answers.flush()
+
+
 def main() -> None:
     """Serve requests until stdin ends. The first line is a model's `{"spec", "model_config"}`: what
     all its checkpoints will need is made ready once, here, where no checkpoint is ever loaded, and
@@ -217,14 +211,14 @@ def main() -> None:
         signal.SIGINT, signal.SIG_IGN
     )  # a Ctrl-C at the terminal is the checkpointer's to handle
     Encoder.open_store = PictureStore
-    forks = Forks()
+    answers, forks = _answers(), Forks()
     for line in sys.stdin.buffer:
         request = json.loads(line)
         if "model_config" in request:
             rehearse(spec_from(request["spec"]), request["model_config"])
-            print(json.dumps({"ready": True}), flush=True)
+            _say(answers, {"ready": True})
         else:
-            print(json.dumps(forks.check(request)), flush=True)
+            _say(answers, forks.check(request))
     forks.end()
 
 

@@ -1,12 +1,16 @@
 """The clean process of the gates: a real child, a fork a check."""
 
 import os
+import select
 import signal
+import subprocess
+import sys
 
 import pytest
 
 from checkpointer.gates.sandbox import CleanProcess
 from checkpointer.store import Catalogue, Directory, ref
+from stream.monitoring import TimeLimit
 
 pytestmark = pytest.mark.processes
 ROWS = [{"source": "u1", "item": "i1"}]
@@ -113,3 +117,86 @@ def test_a_check_that_takes_too_long_is_a_finding(clean, catalogue, train):
     assert "no answer within" in clean.check(good).error
     clean.timeout_s = patience
     assert clean.check(good).error == ""
+
+
+def test_death_before_the_question_is_a_finding(clean, catalogue, train, monkeypatch):
+    """Also where the question stays in a pipe that nobody reads."""
+    good = ref(train(catalogue, 5, ROWS))
+    clean.close()
+    line = clean._line
+
+    def last_words(seconds):
+        said = line(seconds)
+        clean._child.kill()
+        clean._child.wait()
+        return said
+
+    with monkeypatch.context() as patch:
+        patch.setattr(clean, "_line", last_words)
+        assert clean.check(good).error == "the clean process has died"
+    assert clean.check(good).error == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b"made, with 17 parameters\n", "answered no findings"),
+        (b"17\n", "answered no findings"),
+        (b'{"ready": true}\n', "answered no findings"),
+        (b'{"rows": 3, "answers": 7}\n', "answered no findings"),
+        (b'{"rows": ', "hangs"),
+    ],
+)
+def test_another_line_than_an_answer_is_a_finding(line, said, tmp_path, define, monkeypatch, make):
+    """Half a line is none: it is waited for no longer than for a whole one."""
+    monkeypatch.setattr("checkpointer.gates.sandbox.SLACK_S", 0.2)
+    child = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"import os; os.write(1, {line!r}); os.read(0, 9999); os.read(0, 1)",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    process = CleanProcess(str(tmp_path), define(), 1)
+    process._child, process._imported = child, True
+    try:
+        assert select.select([child.stdout], [], [], TimeLimit(60).left_s)[0]
+        assert said in process.check(ref(make())).error
+    finally:
+        process.close()
+
+
+TALKS = """
+import os
+import torch
+from torch import nn
+class Talks(nn.Module):
+    def __init__(self, features, dim, numbers):
+        super().__init__()
+        self.layer = nn.Linear(features * dim + numbers, 1)
+        print("made, with", sum(p.numel() for p in self.parameters()), "parameters")
+        os.write(1, b"and what a library in C says")
+    def forward(self, embeddings, numbers):
+        return self.layer(torch.cat([embeddings.flatten(1), numbers], 1)).squeeze(1)
+"""
+
+
+def test_a_model_that_prints_is_checked_like_others(
+    tmp_path, define, train, config_of, monkeypatch
+):
+    (tmp_path / "talking.py").write_text(TALKS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+    config = config_of(kind="talking:Talks", dim=4)
+    catalogue = Catalogue(Directory(str(tmp_path)), "clicks")
+    process = CleanProcess(str(tmp_path), define(config), 30_000)
+    try:
+        for number in range(2):
+            made = train(catalogue, number, ROWS, config=config)
+            found = process.check(ref(made))
+            assert (found.error, found.rows) == ("", 2)
+    finally:
+        process.close()
+        sys.modules.pop("talking", None)
