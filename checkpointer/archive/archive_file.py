@@ -272,21 +272,22 @@ def _one_batch(table: pa.Table) -> pa.RecordBatch:
 
 
 def rows_of_sources(data: bytes, path: str, sources: Sequence[str]) -> int:
-    """How many rows of these sources a file holds."""
+    """How many rows of these sources a file holds. Raises Damaged."""
     parquet = _open(data, path)
     _metadata(parquet, path)
     if "source" not in parquet.schema_arrow.names:
         return 0
-    column = parquet.read(columns=["source"], use_threads=False).column("source")
+    column = _read(parquet, path, ["source"]).column("source")
     return int(pc.sum(pc.is_in(column, value_set=pa.array(sources, pa.string()))).as_py() or 0)
 
 
 def without_sources(data: bytes, path: str, sources: Sequence[str]) -> tuple[bytes, int]:
     """The file without all rows of these sources, and how many they were; 0 leaves the file as
-    it is (`forget`)."""
+    it is (`forget`). Every row is held against its digest before. Raises Damaged."""
+    decode_file(data, path)
     parquet = _open(data, path)
     said = _metadata(parquet, path)
-    table = parquet.read(use_threads=False)
+    table = _read(parquet, path)
     if "source" not in table.column_names:
         return data, 0
     keep = pc.invert(pc.is_in(table.column("source"), value_set=pa.array(sources, pa.string())))
@@ -295,6 +296,9 @@ def without_sources(data: bytes, path: str, sources: Sequence[str]) -> tuple[byt
     if not gone:
         return data, 0
     listed: list[Listed] = said["records"]  # type: ignore[assignment]
+    offsets = np.repeat([one[0] for one in listed], [one[2] for one in listed])
+    if not np.array_equal(table.column(RECORD).to_numpy(), offsets):  # no digest covers it
+        raise Damaged(f"archive {path}: its column {RECORD} does not read as it was written")
     said |= {
         "records": [list(one) for one in _recounted(listed, kept, sources)],
         "rows": kept.num_rows,
@@ -304,6 +308,14 @@ def without_sources(data: bytes, path: str, sources: Sequence[str]) -> tuple[byt
         pa.RecordBatch.from_pylist([], schema=left.schema)
     ]
     return _parquet(batches, said), gone
+
+
+def _read(parquet: pq.ParquetFile, path: str, columns: list[str] | None = None) -> pa.Table:
+    """These columns, or all. Raises Damaged."""
+    try:
+        return parquet.read(columns=columns, use_threads=False)
+    except _UNREADABLE as error:
+        raise Damaged(f"archive {path}: its rows cannot be read ({_first_line(error)})") from error
 
 
 def _recounted(listed: list[Listed], after: pa.Table, sources: Sequence[str]) -> Iterator[Listed]:

@@ -47,9 +47,11 @@ class Cursor:
     records: deque[Record] = field(default_factory=deque)
 
     def take(self, limit: int) -> list[Record]:
-        """At most so many next records; empty at the end of the archived part."""
+        """At most so many next records; empty at the end of the archived part. A file that could
+        not be read comes next again."""
         while not self.records and self.paths:
-            found = self.archive.records(self.paths.pop(0))
+            found = self.archive.records(self.paths[0])
+            del self.paths[0]
             self.records.extend(r for r in found if self.next_offset <= r.offset < self.end)
         taken = [self.records.popleft() for _ in range(min(limit, len(self.records)))]
         if taken:

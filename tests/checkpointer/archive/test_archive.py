@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from checkpointer.archive.archive import Archive, Archiving
-from checkpointer.archive.archived_log import ArchivedLog
+from checkpointer.archive.archived_log import ArchivedLog, Cursor
 from checkpointer.cuts import EndsAtTime, find_spans, vector_at
 from checkpointer.store import Damaged
 from checkpointer.store.files import MemoryFiles
@@ -286,3 +286,49 @@ def test_a_flipped_byte_is_damage_or_changes_nothing(data: st.DataObject):
     archive.files.write(path, bytes(whole))
     with contextlib.suppress(Damaged):
         assert archive.records(path) == records
+
+
+def test_a_file_that_could_not_be_read_comes_next_again():
+    files, went_in = MemoryFiles(), history()
+    archive = Archive(files)
+    archived(went_in, archive)
+    read, fails = files.read, [False, True, False, True, True]
+
+    def away_for_a_moment(path):
+        if fails and fails.pop(0):
+            raise OSError("the store is away for a moment")
+        return read(path)
+
+    files.read = away_for_a_moment
+    cursor, found = Cursor(archive, archive.paths(0), 0, 12), []
+    for _ in range(20):
+        with contextlib.suppress(OSError):
+            found += cursor.take(5)
+    assert found == went_in
+
+
+def test_damage_is_named_before_anything_is_forgotten():
+    """Whatever byte it is: what `verify` would find is not written as if it had been so."""
+    archive = Archive(MemoryFiles())
+    archived(history(4), archive)
+    path = archive.paths(0)[0]
+    whole, records = archive.files.read(path), archive.records(path)
+    rows = archive.count(["u3"])
+    archive.forget(["u3"])
+    left, found = archive.records(path), set()
+    assert left != records
+    for at in range(4, len(whole), 23):
+        flipped = whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :]
+        archive.files.write(path, flipped)
+        try:
+            forgotten = archive.forget(["u3"])
+        except Damaged:
+            found.add("damage")
+            assert archive.files.read(path) == flipped
+        else:
+            found.add("whole")
+            assert (forgotten, archive.records(path)) == (rows, left)
+        with contextlib.suppress(Damaged):
+            archive.files.write(path, flipped)
+            archive.count(["u3"])
+    assert "damage" in found
