@@ -109,13 +109,20 @@ class CountsWriter:
         self._reader.seek(self._at, at)
 
     def _begin(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
-        self._reader = None
+        self._leave()
         self._totals: dict[str, CounterTotals] = {}
         self._sequences: dict[str, Sequences] = {}
         self._parts = CountParts(self._stream.counts_bucket_ms, self._stream.counts_slices)
         self._from_first, self._first = False, 0
+
+    def _leave(self) -> None:
+        """Without a reader, whatever becomes of the one that there is."""
+        reader, self._reader = self._reader, None
+        try:
+            if reader is not None:
+                reader.close()
+        except Exception as error:
+            _log.warning("the reader of counters cannot be closed: %r", error)
 
     def _write(self) -> None:
         stream, bucket = self._stream, self._parts.bucket

@@ -74,23 +74,26 @@ class CountsReader:
     """Looks for newer totals in the store, about twice a bucket."""
 
     def __init__(self, files: Files) -> None:
-        self._files, self._look_at_ms = files, 0
+        self._files, self._look_at_ms, self._pause_ms = files, 0, 0
         self._of: tuple[str, ModelConfig] | None = None
         self.newest: ServedCounts | None = None
 
     def look(self, model: str, config: ModelConfig, now_ms: int) -> None:
-        """Raises Damaged, and OSError where the store fails; then what is held stays."""
+        """Raises Damaged, and OSError where the store fails; then what is held stays. A clock that
+        was set back holds up no look."""
         if not any(one.kept_by for one in declared_by(config).values()):
             self.newest = self._of = None
             return
-        if self._of == (model, config) and now_ms < self._look_at_ms:
+        early = 0 < self._look_at_ms - now_ms <= self._pause_ms
+        if self._of == (model, config) and early:
             return
         try:
             file = decode_counts_file(self._files.read(f"{model}/{COUNTS_FILE}"))
         except FileNotFoundError:
             file = CountsFile.empty()
         self.newest, self._of = ServedCounts(config, file), (model, config)
-        self._look_at_ms = now_ms + (file.bucket_ms // 2 if file.hash_keys else LOOK_MS)
+        self._pause_ms = file.bucket_ms // 2 if file.hash_keys else LOOK_MS
+        self._look_at_ms = now_ms + self._pause_ms
 
 
 def declared_by(config: ModelConfig) -> Mapping[str, Feature]:

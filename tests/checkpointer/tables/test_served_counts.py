@@ -159,6 +159,49 @@ def test_a_damaged_file_is_named_and_what_is_held_stays():
     assert reader.newest is held
 
 
+def test_a_clock_that_is_set_back_holds_up_no_look():
+    files = MemoryFiles()
+    reader = CountsReader(files)
+    reader.look("shop", CONFIG.model, 7_200_000)
+    before = reader.newest
+    reader.look("shop", CONFIG.model, 7_200_001)
+    assert reader.newest is before
+    reader.look("shop", CONFIG.model, 3_600_000)
+    assert reader.newest is not before
+    after = reader.newest
+    reader.look("shop", CONFIG.model, 3_600_001)
+    assert reader.newest is after
+
+
+class Stuck(MemoryLog):
+    """Its reader fails, and cannot be closed."""
+
+    def reader(self):
+        reader = super().reader()
+
+        def fails(*arguments):
+            raise KeyError("a fault of the client")
+
+        reader.poll = reader.close = fails  # type: ignore[method-assign]
+        return reader
+
+
+def test_a_reader_that_cannot_be_closed_does_not_end_the_thread_that_writes(caplog):
+    log, stop, pauses = Stuck(lambda: 1), threading.Event(), []
+    log.create(STREAM.counts, 1)
+
+    def wait(timeout=None):
+        pauses.append(timeout)
+        if len(pauses) == 3:
+            stop.set()
+
+    stop.wait = wait  # type: ignore[method-assign]
+    writer = CountsWriter(STREAM, log, MemoryFiles(), "shop", stop, lambda topic: None)
+    writer._run(Loop(lambda: 0.0))
+    assert len(pauses) == 3
+    assert "cannot be closed" in caplog.text
+
+
 def test_no_fault_ends_the_thread_that_writes():
     stop, turns = threading.Event(), []
 
