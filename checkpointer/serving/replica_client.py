@@ -15,11 +15,12 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from checkpointer.config import ServingConfig
-from checkpointer.fallback import ItemAnswers, fallback_by_item
+from checkpointer.fallback import ItemAnswers, fallback_by_item, prior_probability
 from checkpointer.metrics import NAN, ReplicaMetrics, Served
 from checkpointer.serving.loading import MakeMemory, load
 from checkpointer.serving.replica import Follower, Following
@@ -51,13 +52,13 @@ class Replica:
     """One model, served from one store. `served` is the model answering now, or None.
 
     `fallback` is the prior, answered while there is none (or what `config.fallback` says), and
-    `features` are then what requests may carry.
-    Construction reads nothing: `start` (or `with`) does, and returns after the first look.
+    `features` are then what requests may carry. Construction reads nothing: `start` (or `with`)
+    does, and returns after the first look. Raises ValueError for a prior that is no probability.
     """
 
     def __init__(
         self,
-        root: str,
+        root: str | Path,
         model: str,
         config: ServingConfig | None = None,
         *,
@@ -70,9 +71,7 @@ class Replica:
         Encoder.open_store = PictureStore
         self.config = config or ServingConfig()
         self.metrics = metrics or ReplicaMetrics()
-        self.fallback_probability = (
-            self.config.fallback_probability if self.config.fallback_probability >= 0 else fallback
-        )
+        self.fallback_probability = prior_probability(self.config, fallback)
         self.served: ServedModel | None = None
         #: what stands ready for items where the model cannot answer in time; None = the prior
         self.by_item = fallback_by_item(self.config, self.fallback_probability)
@@ -81,7 +80,7 @@ class Replica:
         self._passed_over = PassedOver(_log, self.metrics.on_malformed)
         self._features = features
         self._files = open_store(
-            root,
+            str(root),
             StoreTimeouts(self.config.store_timeout_ms, self.config.transfer_timeout_ms),
             self._store_called,
         )
@@ -325,22 +324,17 @@ class Replica:
             self._follow(first)
         except Exception as error:
             fault = f"{type(error).__name__}: {error}"
+            expected = isinstance(error, Damaged | OSError)
             if fault != self._fault:
-                expected = isinstance(error, Damaged | OSError)
-                _log.error(
-                    "following fails, tried again: %s", fault, exc_info=None if expected else error
-                )
+                why = None if expected else error
+                _log.error("following fails, tried again: %s", fault, exc_info=why)
             self._failing_since_s = self._failing_since_s or time.monotonic()
             self._fault, self._look_at_s = fault, 0.0
-            self._everything |= isinstance(
-                error, Damaged
-            )  # the pointer says nothing: look at what is there
-            if not isinstance(error, Damaged | OSError) and self._reader is not None:
-                self._reader.close()
-                self._reader = None
-            self.metrics.errors.labels(
-                where="store" if isinstance(error, Damaged | OSError) else "other"
-            ).inc()
+            # Where the pointer says nothing: look at what is there.
+            self._everything |= isinstance(error, Damaged)
+            if not expected:
+                self._leave_topic()
+            self.metrics.errors.labels(where="store" if expected else "other").inc()
             return self._backoff.failed(random.random())
         if self._fault:
             _log.info("following again, after %.0f s", self.following.failing_s)
@@ -382,13 +376,10 @@ class Replica:
             if not isinstance(error, FileNotFoundError):
                 raise
             self._refuse(wanted, str(error))
-        except (
-            Exception
-        ) as error:  # whatever a checkpoint does to its reader is a finding about the checkpoint
-            self._refuse(
-                wanted,
-                str(error) if isinstance(error, Damaged) else f"{type(error).__name__}: {error}",
-            )
+        except Exception as error:
+            # Whatever a checkpoint does to its reader is a finding about the checkpoint.
+            kind = "" if isinstance(error, Damaged) else f"{type(error).__name__}: "
+            self._refuse(wanted, f"{kind}{error}")
         else:
             self.served = served  # the swap: one assignment
             self.follower.loaded(wanted)
@@ -426,9 +417,10 @@ class Replica:
 
     def _open_topic(self) -> None:
         assert self._source is not None
-        partitions = [
-            Partition(self._topic, p) for p in range(self._source.partitions(self._topic))
-        ]
+        count = self._source.partitions(self._topic)
+        if not count:
+            raise LogError(f"there is no topic {self._topic}")
+        partitions = [Partition(self._topic, p) for p in range(count)]
         reader = self._source.reader()
         try:
             reader.assign(partitions)
@@ -438,6 +430,15 @@ class Replica:
             reader.close()
             raise
         self._reader, self._partitions, self._look_at_s = reader, partitions, 0.0
+
+    def _leave_topic(self) -> None:
+        """It is opened anew, whatever becomes of the reader that there is."""
+        reader, self._reader = self._reader, None
+        try:
+            if reader is not None:
+                reader.close()
+        except Exception as error:
+            _log.warning("the reader of checkpoints cannot be closed: %r", error)
 
     def _on_record(self, at: Partition, record: Record) -> None:
         try:

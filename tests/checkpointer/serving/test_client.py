@@ -95,6 +95,45 @@ def test_announcements_are_heard_before_the_next_look(root, catalogue, train):
         wait(lambda: replica.served.version == second.name)
 
 
+def test_a_topic_that_is_made_later_is_heard(root, catalogue, train):
+    log = MemoryLog(lambda: 0)
+    with Replica(root, "clicks", FAST, log=log) as replica:
+        assert replica._reader is None
+        log.create("checkpoints", 1)
+        wait(lambda: replica._reader is not None)
+
+
+def test_a_reader_of_the_topic_that_cannot_be_closed_is_left_behind(root, caplog):
+    log = MemoryLog(lambda: 0)
+    log.create("checkpoints", 1)
+
+    class Stuck:
+        def poll(self, *arguments):
+            raise ValueError("a fault of the client")
+
+        def close(self):
+            raise RuntimeError("cannot be closed")
+
+    replica = Replica(root, "clicks", FAST, log=log)
+    replica._reader = stuck = Stuck()
+    with replica:
+        wait(lambda: replica._reader not in (None, stuck))
+        assert replica.follows_within(60)
+    assert "the reader of checkpoints cannot be closed" in caplog.text
+
+
+@pytest.mark.parametrize("fallback", [2.0, -1.0, float("nan"), "0.1"])
+def test_a_prior_that_is_no_probability_is_refused(root, fallback):
+    with pytest.raises(ValueError, match=r"fallback = .*: allowed is 0 to 1"):
+        Replica(root, "clicks", fallback=fallback)
+
+
+def test_a_store_may_be_given_as_a_path(tmp_path, catalogue, train):
+    made = train(catalogue, 0, ROWS)
+    with Replica(tmp_path, "clicks", FAST) as replica:
+        assert replica.served.version == made.name
+
+
 def test_an_operator_rolls_serving_back_holds_it_and_lifts_it(root, catalogue, train):
     names = [train(catalogue, n, ROWS).name for n in range(3)]
     with Replica(root, "clicks", FAST) as replica:
