@@ -7,6 +7,7 @@ with its thread; once `CALLS_MAX` are, further ones fail at once, until some end
 """
 
 import errno
+import os
 import random
 import threading
 import time
@@ -63,7 +64,7 @@ class TimedFiles:
     ) -> None:
         self.inner, self.limits = inner, limits
         self._told = told or (lambda call, outcome, seconds: None)
-        self._room = threading.BoundedSemaphore(CALLS_MAX)
+        self._room, self._process = threading.BoundedSemaphore(CALLS_MAX), os.getpid()
         self._threads = KeptThreads("store")
 
     def read(self, path: str) -> bytes:
@@ -126,7 +127,8 @@ class TimedFiles:
     def _once(
         self, what: str, path: str, call: Callable[..., T], arguments: tuple[Any, ...], end: float
     ) -> T:
-        if not self._room.acquire(blocking=False):
+        room = self._own_room()
+        if not room.acquire(blocking=False):
             raise StoreFault(
                 f"{what} {self.url(path)}: {CALLS_MAX} calls to the store hang already"
             )
@@ -141,13 +143,13 @@ class TimedFiles:
                 failure.append(error)
 
         def ended() -> None:
-            self._room.release()
+            room.release()
             done.set()
 
         try:
             self._threads.run(work, ended)
         except RuntimeError as error:  # no thread can be started now
-            self._room.release()
+            room.release()
             raise StoreFault(f"{what} {self.url(path)}: {error}") from error
         if not done.wait(max(0.0, end - time.monotonic())):
             raise TimeoutError(
@@ -159,6 +161,12 @@ class TimedFiles:
                 raise fault
             raise StoreFault(f"{what} {self.url(path)}: {type(fault).__name__}: {fault}") from fault
         return result[0]
+
+    def _own_room(self) -> threading.BoundedSemaphore:
+        """Of this process: what was under way at a fork is the parent's, and ends there."""
+        if self._process != os.getpid():
+            self._room, self._process = threading.BoundedSemaphore(CALLS_MAX), os.getpid()
+        return self._room
 
     def _timeout_ms(self, path: str) -> int:
         small = path.endswith(".json") or "." not in path.rsplit("/", 1)[-1]

@@ -253,3 +253,29 @@ def test_calls_that_hang_are_given_up_and_bounded():
             break
         threading.Event().wait(0.005)
     assert files.names("m") == []
+
+
+def test_calls_that_hang_at_a_fork_are_none_of_the_childs():
+    class Hanging(MemoryFiles):
+        answers = threading.Event()
+
+        def names(self, path):
+            self.answers.wait(60)
+            return []
+
+    inner = Hanging()
+    inner.write("x.json", b"1")
+    files = TimedFiles(inner, StoreTimeouts(timeout_ms=20))
+    for _ in range(CALLS_MAX):
+        with pytest.raises(TimeoutError):
+            files.names("m")
+    files.limits = StoreTimeouts()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            status = int(files.read("x.json") != b"1")
+        finally:
+            os._exit(status)
+    inner.answers.set()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
