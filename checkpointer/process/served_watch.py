@@ -108,7 +108,9 @@ def places_of(roles: Path | None) -> list[str]:
     for path in sorted(roles.glob("replica-*.json")) if roles is not None else ():
         try:
             port = int(json.loads(path.read_text())["http_port"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            if not 0 < port <= 65_535:
+                raise ValueError(f"http_port = {port}")
+        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
             _log.debug("%s says no port: %s", path, error)
             continue
         found.append(f"127.0.0.1:{port}")

@@ -127,7 +127,8 @@ def until(holds):
 def test_the_thread_finds_replicas_by_their_role_files_and_outlives_faults(tmp_path, replica):
     port, answering = replica
     (tmp_path / "roles").mkdir()
-    for number, odd in enumerate(("{", "[]", '{"http_port": null}', '{"http_port": "x"}', "\xff")):
+    ports = ("null", '"x"', "Infinity", "NaN", "70000", "-1")
+    for number, odd in enumerate(("{", "[]", "\xff", *(f'{{"http_port": {p}}}' for p in ports))):
         path = tmp_path / "roles" / f"replica-0{number}.json"  # half written, or anything
         path.write_bytes(odd.encode("latin-1"))
     (tmp_path / "roles" / "replica-1.json").write_text(json.dumps({"http_port": port}))
