@@ -23,9 +23,14 @@ class ProducerConfig:
     )
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.isprintable():
+            raise ValueError(f"name = {self.name!r}: a text is meant, such as 'site-1'")
         for name in ("batch_rows_max", "buffer_bytes_max"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: allowed is 1 or more")
+            _check(name, getattr(self, name), low=1)
         for name in ("batch_age_max_ms", "block_ms_max"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} = {getattr(self, name)}: allowed is 0 or more")
+            _check(name, getattr(self, name), low=0)
+
+
+def _check(name: str, value: object, low: int) -> None:
+    if type(value) is not int or value < low:
+        raise ValueError(f"{name} = {value!r}: allowed is a whole number of {low} or more")

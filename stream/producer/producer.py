@@ -65,6 +65,12 @@ class Delivery(NamedTuple):
     ids: list[str]
 
 
+def _row(name: str, event: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(event, Mapping):
+        raise TypeError(f"{name} = {event!r:.100}: a mapping of fields is meant, no JSON")
+    return dict(event)
+
+
 def _value_bytes(value: Any) -> int:
     """Of a string, of bytes, or of a list with what it holds; others are counted with their row."""
     if isinstance(value, list):
@@ -117,7 +123,9 @@ class EventProducer:
     ):
         """`pseudonymise` is a `Pseudonymiser`; `str` sends identifiers as they are. `on_delivery`
         is called on the producer's thread; what it raises is logged, and raised by the next `flush`
-        or `close`."""
+        or `close`. Raises TypeError for a `log` that is none."""
+        if not callable(getattr(log, "writer", None)):
+            raise TypeError(f"log = {log!r:.100}: a log is meant, such as KafkaLog(stream)")
         self._log, self._stream, self._pseudonymise = log, stream, pseudonymise
         self._config = config or ProducerConfig()
         self._on_delivery = on_delivery
@@ -149,8 +157,8 @@ class EventProducer:
 
     def impression(self, event: Mapping[str, Any]) -> None:
         """One impression, with the fields of docs/events.md. Raises ValueError naming the field,
-        BufferFull."""
-        row = dict(event)
+        BufferFull; TypeError for an event that is no mapping."""
+        row = _row("event", event)
         features = row.pop("features", None)
         self._check({**row, "features": features}, is_click=False)
         features = features or {}
@@ -178,7 +186,9 @@ class EventProducer:
     ) -> None:
         """Many impressions that share `ts_ms`, `session`, `source`, `features`, ... As
         `impression`, one by one."""
+        _row("shared", shared)
         for one in impressions:
+            _row("impressions", one)
             given = [bag.get("features") or {} for bag in (shared, one)]
             odd = [features for features in given if not isinstance(features, Mapping)]
             features = odd[0] if odd else {**given[0], **given[1]}  # an odd one is refused
@@ -186,8 +196,8 @@ class EventProducer:
 
     def click(self, event: Mapping[str, Any]) -> None:
         """One click; its `session` and `id` are those of its impression. Raises ValueError,
-        BufferFull."""
-        row = dict(event)
+        BufferFull, TypeError."""
+        row = _row("event", event)
         self._check(row, is_click=True)
         self._add(self._stream.clicks, click_shape(), row, [])
 
