@@ -7,6 +7,7 @@ more beside what answers meanwhile.
 
 import logging
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -37,6 +38,7 @@ class CatalogueFollower:
         self._place = 0  # of two folders that in which the rows lie which answer
         self._is_first = True
         self.newest: NewestRows | None = None  # read to the end once
+        self._unreadable: NewestRows | None = None  # of which a row could not be read
         self.failures = 0
 
     def start(self) -> None:
@@ -56,6 +58,7 @@ class CatalogueFollower:
             return table if newest is None else newest.filled(table)
         except RowsFailed as error:
             self._failed(error)
+            self._unreadable = newest
             return table
 
     def age_s(self, now_ms: int) -> float | None:
@@ -101,16 +104,40 @@ class CatalogueFollower:
             while not self._stop.is_set():
                 for at, records in reader.poll(stream.poll_records_max, POLL_MS).items():
                     rows.read(self._names[at], records)
-                if all(reader.position(at) >= end for at, end in ends.items()):
-                    self.newest, self._place = rows, place
+                if self._unreadable is rows:
+                    raise RowsFailed("a row cannot be read for an answer: all are read anew")
+                at_end = all(reader.position(at) >= end for at, end in ends.items())
+                if at_end and self.newest is not rows:
+                    self._answer_by(rows, place)
+        except RowsFailed:
+            if self.newest is not rows:
+                _empty(rows)
+            raise
         finally:
             reader.close()
             if self.newest is not rows:
                 for held in rows.held.values():
                     held.close()
 
+    def _answer_by(self, rows: NewestRows, place: int) -> None:
+        """From now on, instead of those before."""
+        before, self.newest, self._place = self.newest, rows, place
+        if before is None or before is not self._unreadable:
+            return
+        for held in before.held.values():  # may be asked still, by who began before
+            with suppress(RowsFailed):
+                held.commit()  # without a position: the next process does not go on from it
+
     def _room(self, name: str, place: int) -> StoredRows:
         storage: RowStorage = MemoryStorage()
         if self._dir is not None:  # another folder than what answers meanwhile
             storage = RocksStorage(self._dir / f"catalogue-{name}-{place}")
         return StoredRows(storage, self._bytes_max)
+
+
+def _empty(rows: NewestRows) -> None:
+    """The next who reads there begins with nothing. What cannot be opened may be another's."""
+    for held in rows.held.values():
+        with suppress(RowsFailed):
+            held.storage.count()
+            held.clear()

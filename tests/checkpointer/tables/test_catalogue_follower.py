@@ -11,6 +11,7 @@ from checkpointer.tables.catalogue_follower import CatalogueFollower
 from everspun import loads
 from stream import Partition
 from stream.log import MemoryLog, catalogue_kept_ms, wall_clock_ms
+from stream.log.rows import RocksStorage, RowsFailed
 from stream.monitoring import TimeLimit
 
 STREAM = loads(
@@ -99,3 +100,50 @@ def test_a_folder_that_cannot_be_read_is_begun_anew(read, tmp_path, caplog):
         path.write_bytes(b"not this")
     assert answers(read, tmp_path) == ["", "second", ""]
     assert "begun anew" in caplog.text
+
+
+@pytest.fixture
+def damage(monkeypatch):
+    """damage(folder): rows that lie there cannot be read, until it is emptied."""
+    get = RocksStorage.get
+
+    def read(self, keys):
+        if (self._dir / "damaged").exists():
+            raise RowsFailed("Corruption: block checksum mismatch")
+        return get(self, keys)
+
+    monkeypatch.setattr(RocksStorage, "get", read)
+    monkeypatch.setattr("checkpointer.tables.catalogue_follower.RETRY_S", 0.01)
+    return lambda folder: (folder / "damaged").touch()
+
+
+def test_a_folder_whose_rows_cannot_be_read_is_begun_anew(read, tmp_path, damage):
+    (folder,) = tmp_path.glob("catalogue-items-*")
+    damage(folder)
+    assert answers(read, tmp_path) == ["", "second", ""]
+
+
+def test_a_row_that_cannot_be_read_for_an_answer_is_read_anew(tmp_path, damage):
+    log = made_log()
+    append(log, wall_clock_ms(), i0="first", i1="second")
+    follower = CatalogueFollower(STREAM, log, 1 << 20, tmp_path)
+    follower.start()
+    limit = TimeLimit(20)
+    while follower.newest is None and not limit.over:
+        time.sleep(0.01)
+    held = follower.newest.held["items"]
+    held._young = held._old = {}  # as if others had been asked for since
+    (folder,) = tmp_path.glob("catalogue-items-*")
+    damage(folder)
+    said = follower.filled(ASKED)
+    assert said is ASKED
+    while said is ASKED and not limit.over:
+        time.sleep(0.01)
+        said = follower.filled(ASKED)
+    follower.close()
+    assert said.column("f_title").to_pylist() == ["first", "second", ""]
+    for one in (held, follower.newest.held["items"]):
+        one.close()
+    (folder / "damaged").unlink()
+    log.delete_below(ITEMS, 1)
+    assert answers(log, tmp_path) == ["", "second", ""], "the folder is of no use since"
