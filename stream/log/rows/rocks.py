@@ -30,9 +30,13 @@ logger = logging.getLogger(__name__)
 BUFFER_BYTES, CACHE_BYTES, FILES_OPEN_MAX = 4_194_304, 8_388_608, 128
 #: Values of so many bytes lie in files of their own, which compaction does not write again.
 BLOB_BYTES_MIN = 65_536
-#: What RocksDB says of a folder that another process has open, and of one that this one has. The
-#: word "lock" alone stands in what it says of a damaged block as well.
-LOCKED = ("While lock file", "No locks available")
+#: What RocksDB says of a folder that somebody has open, and of a machine or a disk that cannot now.
+#: (The word "lock" alone stands in what it says of a damaged block as well.)
+NOT_DAMAGED = (
+    *("While lock file", "No locks available", "Too many open files", "Cannot allocate memory"),
+    *("No space left on device", "Disk quota exceeded", "Read-only file system"),
+    *("File too large", "Permission denied", "Operation not permitted"),
+)
 
 
 class MappedRoom(Room):
@@ -135,8 +139,8 @@ class RocksStorage:
         try:
             db = Rdict(str(self._dir), _options())
         except Exception as error:
-            if any(words in str(error) for words in LOCKED) or not self._dir.is_dir():
-                raise  # another process has it, or it never was: not ours to throw away
+            if any(words in str(error) for words in NOT_DAMAGED) or not self._dir.is_dir():
+                raise  # it is whole, another's, or never was: not to be thrown away
             logger.warning("%s cannot be opened, begun anew: %s", self._dir, error)
             shutil.rmtree(self._dir)
             db = Rdict(str(self._dir), _options())

@@ -84,6 +84,28 @@ def test_rows_that_another_process_has_open_are_not_thrown_away(tmp_path):
     own.close()
 
 
+@pytest.mark.parametrize("limit", ["RLIMIT_FSIZE", "RLIMIT_NOFILE"])
+def test_rows_that_a_full_disk_or_process_cannot_open_stay(limit: str, tmp_path):
+    own = RocksStorage(tmp_path / "rows")
+    own.write([b"k"], [b"v"])
+    own.close()
+    code = (
+        "import os, resource, signal, sys\nfrom pathlib import Path\n"
+        "from stream.log.rows import RocksStorage\n"
+        "RocksStorage(Path(sys.argv[1] + '-warm')).get([b'k'])\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "files = len(os.listdir('/proc/self/fd')) + 1\n"
+        f"most = 0 if {limit!r} == 'RLIMIT_FSIZE' else files\n"
+        f"resource.setrlimit(resource.{limit}, (most, most))\n"
+        "RocksStorage(Path(sys.argv[1])).get([b'k'])"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "rows")]
+    other = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert "RowsFailed" in other.stderr
+    assert own.get([b"k"]) == [b"v"]
+    own.close()
+
+
 def test_a_disk_that_fails_is_said(tmp_path):
     (tmp_path / "file").write_text("x")
     rows = StoredRows(RocksStorage(tmp_path / "file" / "rows"), 1 << 20)
