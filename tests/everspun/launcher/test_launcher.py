@@ -112,7 +112,7 @@ def test_what_nobody_carries_out_is_said(tmp_path: Path, capsys):
     (tmp_path / "roles").mkdir()
     for command, code, words in (
         ("learners scale 2 --wait-s 0.1", 1, "0 learners run, 2 were ordered"),
-        ("learners scale 0", 2, "at least 1"),
+        ("learners scale 0", 2, "0 learners; allowed is 1 to 1024"),
         ("shards scale 2 --wait-s 0", 2, "nothing was changed, or nobody knows"),
         ("staleness", 2, "no answer"),
         ("staleness 0", 2, "not changed, or nobody knows"),
