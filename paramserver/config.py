@@ -96,7 +96,7 @@ class ParamServerConfig:
         "any free one",
     )
     key_lists_bytes_max: int = option(
-        67_108_864,
+        16_777_216,
         "lists of keys that a shard keeps, so that a push can name the list of its pull, bytes; 0 "
         "= none",
     )

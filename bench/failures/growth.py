@@ -48,7 +48,9 @@ OVERRIDES = (
     'model.name="growth"',
     'model.categorical=["source", "item"]',
     "run.replicas=2",
-    # what is remembered of ids and of late verdicts is full long before the first third is over
+    # what is remembered of ids, late verdicts and lists of keys is full long before the first third
+    # is over
+    "paramserver.key_lists_bytes_max=1048576",
     "stream.dedup_ms=30000",
     "labeler.retract_horizon_ms=300000",
     "checkpointer.keep=5",

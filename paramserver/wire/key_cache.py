@@ -31,6 +31,10 @@ def digest_of(keys: Keys) -> bytes:
     return int(first).to_bytes(8, "little") + int(second).to_bytes(8, "little")
 
 
+#: Of memory that a list takes beside its keys: of Python's objects, and its place among the others.
+LIST_BYTES = 400
+
+
 class KeyLists:
     """The lists met last, at most `bytes_max` of them. Not locked: its owner serialises the
     calls."""
@@ -43,16 +47,16 @@ class KeyLists:
         return len(self._lists)
 
     def keep(self, digest: bytes, keys: Keys) -> None:
-        """Keep a list that nobody changes any more. One larger than `bytes_max` is not kept."""
+        """Keep a list, as it is now. One larger than `bytes_max` is not kept."""
         if digest in self._lists:
             self._lists.move_to_end(digest)
             return
-        if keys.nbytes > self.bytes_max:
+        if _bytes_of(keys) > self.bytes_max:
             return
-        self._lists[digest] = keys
-        self.nbytes += keys.nbytes
+        self._lists[digest] = keys.copy()  # it lies in a frame, gradients and all
+        self.nbytes += _bytes_of(keys)
         while self.nbytes > self.bytes_max:
-            self.nbytes -= self._lists.popitem(last=False)[1].nbytes
+            self.nbytes -= _bytes_of(self._lists.popitem(last=False)[1])
 
     def get(self, digest: bytes) -> Keys | None:
         """The list, or None: it has to be sent."""
@@ -60,6 +64,10 @@ class KeyLists:
         if keys is not None:
             self._lists.move_to_end(digest)
         return keys
+
+
+def _bytes_of(keys: Keys) -> int:
+    return keys.nbytes + LIST_BYTES
 
 
 class Sent:

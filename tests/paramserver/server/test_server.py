@@ -39,7 +39,7 @@ from paramserver.wire import (
 )
 from paramserver.wire import wire_pb2 as wire
 from paramserver.wire.data_channel import STATUSES, ChannelClosed, DataChannel
-from paramserver.wire.key_cache import digest_of
+from paramserver.wire.key_cache import LIST_BYTES, digest_of
 
 
 def test_control_calls_are_answered_while_data_waits(tmp_path: Path):
@@ -234,8 +234,9 @@ def test_a_list_of_keys_is_sent_once(tmp_path: Path, lanes: bool):
 
 
 def test_lists_of_keys_have_a_limit_and_digests_tell_them_apart():
-    lists = KeyLists(240)
-    keys = [np.arange(n, n + 10, dtype=np.uint64) for n in range(4)]
+    lists = KeyLists(3 * (80 + LIST_BYTES))
+    frame = np.arange(10_000, dtype=np.uint64)
+    keys = [frame[n : n + 10] for n in range(4)]
     digests = [digest_of(k) for k in keys]
     assert (
         len({*digests, digest_of(keys[0][::-1]), digest_of(keys[0][:9]), digest_of(keys[0][:0])})
@@ -243,10 +244,13 @@ def test_lists_of_keys_have_a_limit_and_digests_tell_them_apart():
     )
     for digest, array in zip(digests, keys, strict=True):
         lists.keep(digest, array)
-    assert lists.nbytes == 240
+    assert lists.nbytes == lists.bytes_max
     assert lists.get(digests[0]) is None
-    assert lists.get(digests[3]) is keys[3]
-    lists.keep(b"large", np.arange(100, dtype=np.uint64))
+    kept = lists.get(digests[3])
+    assert kept is not None
+    np.testing.assert_array_equal(kept, keys[3])
+    assert kept.base is None, "what it came in may go"
+    lists.keep(b"large", frame)
     assert lists.get(b"large") is None
 
 
