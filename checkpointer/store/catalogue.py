@@ -17,7 +17,7 @@ whoever reads at any moment finds the old state or the new one.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
@@ -107,6 +107,9 @@ class Catalogue:
                 except Damaged as error:
                     problem = str(error)
             found.append(Entry(name, number_of(name) or 0, manifest, self.gates(name), problem))
+        names = {entry.name for entry in found}
+        _keep_only(self._manifests, names)  # a thousand that are gone would be 14 MB
+        _keep_only(self._gates, names)
         return found
 
     def _is_complete(self, name: str) -> bool:
@@ -407,6 +410,12 @@ def _bound(kept: dict[str, T]) -> None:
     """To the last MANIFESTS_MAX."""
     while len(kept) > MANIFESTS_MAX:
         del kept[next(iter(kept))]
+
+
+def _keep_only(kept: dict[str, T], names: Collection[str]) -> None:
+    for name in list(kept):
+        if name not in names:
+            kept.pop(name, None)
 
 
 def _ref(parts: Sequence[Any]) -> Ref:

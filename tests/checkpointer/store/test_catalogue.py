@@ -200,3 +200,13 @@ def test_a_cut_asks_the_store_as_much_however_many_checkpoints_are_kept(write):
         assert catalogue.sweep(Keep(100, 1)) == []
         found.append([call for call in files.calls if "clicks/0000" in call])
     assert [len(calls) for calls in found] == [3] * 12  # folder, manifest and gates of the newest
+
+
+def test_who_only_reads_forgets_what_another_has_deleted(catalogue, write):
+    refs = [write(catalogue, number) for number in range(12)]
+    reader = Catalogue(catalogue.files, "clicks")
+    assert len(reader.entries()) == len(reader._manifests) == len(reader._gates) == 12
+    for ref in refs[:10]:
+        catalogue.delete(ref.name)
+    assert [entry.name for entry in reader.entries()] == [ref.name for ref in refs[10:]]
+    assert {*reader._manifests, *reader._gates} == {ref.name for ref in refs[10:]}
