@@ -49,23 +49,25 @@ class PartWriter:
         key = (model, cut, url)
         writing = self._writing.get(key)
         if writing is None or (writing.done() and writing.exception() is not None):
-            for other, running in self._writing.items():
-                if not running.done():
-                    self._leave(other[1], running)
+            self._make_room()
             writing = self._start(copy, url)
             self._writing, self._began_s = {key: writing}, time.monotonic()
         return writing
 
-    def _leave(self, cut: str, running: Future[PartInfo]) -> None:
-        """Raises PortRefused where it may not be left yet."""
+    def _make_room(self) -> None:
+        """Leave the part that is being written to itself. Raises PortRefused where that may only be
+        slow, or too many hang."""
         self._hanging = [one for one in self._hanging if not one.done()]
         late = time.monotonic() - self._began_s > self._deadline_s
-        if not late or len(self._hanging) >= HANGING_MAX:
+        cuts = [cut for (_, cut, _), one in self._writing.items() if not one.done()]
+        if (cuts and not late) or len(self._hanging) + len(cuts) > HANGING_MAX:
+            waits_for = f"cut {cuts[0]!r}" if cuts else f"{len(self._hanging)} cuts"
             raise PortRefused(
-                f"shard {self._shard.index} still writes cut {cut!r}: ask again later"
+                f"shard {self._shard.index} still writes {waits_for}: ask again later"
             )
-        log.error("cut %r: the store has not taken its part in time; it is left to itself", cut)
-        self._hanging.append(running)
+        if cuts:
+            log.error("cut %r: the store has not taken its part in time; left to itself", cuts[0])
+        self.forget()
 
     def _start(self, copy: StateCopy, url: str) -> Future[PartInfo]:
         """A thread that the process does not wait for: nobody can end a call to a store."""
@@ -103,10 +105,12 @@ class PartWriter:
     def take(self, shard: Shard) -> None:
         """From now on parts are of this incarnation (S6). The caller holds the lock."""
         self._shard.retire()
-        self._shard, self._writing = shard, {}
+        self._shard = shard
+        self.forget()
 
     def forget(self) -> None:
-        """The cut is complete: nobody asks for its part again."""
+        """Nobody asks for what was written again; what is not done counts until it is."""
+        self._hanging += [one for one in self._writing.values() if not one.done()]
         self._writing = {}
 
     def close(self) -> None:
