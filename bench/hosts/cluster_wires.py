@@ -122,7 +122,8 @@ def _forward(
     took twice the time of the calls that it makes."""
     parts, wait = np.zeros(2, np.int64), np.zeros(2, np.int64)
     while True:
-        now_ns = _deliver(sources, packets, ways, places, _now_ns(parts))
+        now_ns = _now_ns(parts)
+        _deliver(sources, packets, ways, places, now_ns)
         wait[0], wait[1] = 1, 0
         if places[_HEAD] != places[_TAIL]:
             wait[0], wait[1] = 0, max(0, ways[places[_HEAD] % PACKETS_MAX, 0] - now_ns)
@@ -169,18 +170,17 @@ def _take(
 @numba.njit  # type: ignore[untyped-decorator]
 def _deliver(
     sources: np.ndarray, packets: np.ndarray, ways: np.ndarray, places: np.ndarray, now_ns: int
-) -> int:
-    """What is due. Returns `now_ns`."""
+) -> None:
+    """What is due."""
     while places[_HEAD] != places[_TAIL]:
         at = places[_HEAD] % PACKETS_MAX
         due_ns, to, size = ways[at]
         if due_ns > now_ns:
-            return now_ns
+            return
         if _write(sources[to + 1]["fd"], packets[at].ctypes.data, size) != size:
             places[_DROPPED] += 1  # its queue is full, or it is not up
         places[_HEAD] += 1
     places[_HEAD] = places[_TAIL] = 0  # the same memory again, while it is in the cache
-    return now_ns
 
 
 def _opened(name: str) -> int:
