@@ -125,6 +125,9 @@ class Metrics:
         self.part_bytes = Counter(
             "everspun_part_written_bytes", "bytes of parts written", registry=r
         )
+        self.parts_hanging = Gauge(
+            "everspun_parts_hanging", "parts that the store has not taken in time", registry=r
+        )
 
     def _of_clocks(self, r: CollectorRegistry) -> None:
         """Of the clock holder's learners and bounds."""

@@ -41,6 +41,12 @@ class PartWriter:
         self._writing: dict[tuple[str, str, str], Future[PartInfo]] = {}
         self._began_s = 0.0
         self._hanging: list[Future[PartInfo]] = []
+        metrics.parts_hanging.set_function(lambda: self.hanging)
+
+    @property
+    def hanging(self) -> int:
+        """How many parts are left to themselves and have not ended."""
+        return sum(not one.done() for one in tuple(self._hanging))
 
     def begin(self, model: str, cut: str, url: str, parent: str | None) -> Future[PartInfo]:
         """Asked again meanwhile, the same writing is answered. The caller holds the lock. Raises

@@ -34,7 +34,12 @@ def test_a_part_that_hangs_is_left_to_itself_and_so_many_at_most(monkeypatch: py
     monkeypatch.setattr(part_writer, "write_part", write)
     monkeypatch.setattr(part_writer, "END_S", 0.1)
     shard: Any = SimpleNamespace(index=0, copying=lambda *_: _Copy())
-    writer = part_writer.PartWriter(shard, threading.Lock(), Metrics(), deadline_ms=DEADLINE_MS)
+    metrics = Metrics()
+    writer = part_writer.PartWriter(shard, threading.Lock(), metrics, deadline_ms=DEADLINE_MS)
+
+    def counted() -> float | None:
+        return metrics.registry.get_sample_value("everspun_parts_hanging")
+
     hangs |= {f"c{number}" for number in range(part_writer.HANGING_MAX + 1)}
     left = []
     for cut in sorted(hangs):
@@ -45,7 +50,9 @@ def test_a_part_that_hangs_is_left_to_itself_and_so_many_at_most(monkeypatch: py
             left[-1].result(2 * DEADLINE_MS / 1_000)
     with pytest.raises(PortRefused, match="still writes"):  # each keeps a copy of the rows
         writer.begin("m", "next", "next", None)
+    assert counted() == part_writer.HANGING_MAX
     answers.set()
     assert [one.result(10).bytes for one in left] == [1] * len(left)
+    assert counted() == 0
     assert writer.begin("m", "next", "next", None).result(10).bytes == 1
     writer.close()
