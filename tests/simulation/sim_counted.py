@@ -45,6 +45,7 @@ class Chains:
 
     ends: dict[str, int] = field(default_factory=dict)
     arrival_ms: int = 0
+    first: int = 0  # where its first range of labels starts
 
 
 class CountedWatch:
@@ -79,7 +80,10 @@ class CountedWatch:
         at.ends[kind] = header.end
         rows = rows_of(record.value).to_pylist() if record.value else []
         rows = [row for row in rows if kind == RETRACT or row["position"] >= end]
-        begins = kind == LABEL and not at.arrival_ms
+        if kind == LABEL and not at.arrival_ms:
+            at.first = header.start
+        # of another batching a second record may be a first range too, of which rows are new (J4)
+        begins = kind == LABEL and header.start == at.first
         if kind == LABEL:
             at.arrival_ms = max(at.arrival_ms, header.arrival_max_ms)
         if kind in (LABEL, LATE):
