@@ -13,7 +13,7 @@ from stream.on_demand import on_demand
 
 if TYPE_CHECKING:
     from checkpointer.archive import archiver
-    from checkpointer.archive.archive import Archive, first_offset_of
+    from checkpointer.archive.archive import Archive, RowsOfSources, first_offset_of
     from checkpointer.archive.archive_file import FORGOTTEN
     from checkpointer.archive.archived_log import ArchivedLog
     from checkpointer.archive.backfill import Backfill, BackfillError, joined_with
@@ -26,6 +26,7 @@ __all__ = [
     "ArchivedLog",
     "Backfill",
     "BackfillError",
+    "RowsOfSources",
     "archiver",
     "first_offset_of",
     "joined_with",

@@ -10,8 +10,9 @@ reader skips what it has seen.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from checkpointer.archive.archive_file import (
     FORMAT,
@@ -100,20 +101,38 @@ class Archive:
         """The records without their values, which costs no row. Raises Damaged."""
         return record_headers(self.files.read(path), path)
 
-    def count(self, sources: Sequence[str]) -> int:
+    def count(self, sources: Sequence[str]) -> "RowsOfSources":
         """How many rows there are of these sources."""
-        return sum(rows_of_sources(self.files.read(path), path, sources) for path in self.paths())
+        return self._each(lambda path: rows_of_sources(self.files.read(path), path, sources))
 
-    def forget(self, sources: Sequence[str]) -> int:
-        """Take every row of these (pseudonymised) sources out of all files. Returns how many
-        rows there were."""
-        gone = 0
-        for path in self.paths():
+    def forget(self, sources: Sequence[str]) -> "RowsOfSources":
+        """Take every row of these (pseudonymised) sources out of all files that can be read.
+        Returns how many rows there were."""
+
+        def take_out(path: str) -> int:
             data, rows = without_sources(self.files.read(path), path, sources)
             if rows:
                 self.files.write(path, data)
-                gone += rows
-        return gone
+            return rows
+
+        return self._each(take_out)
+
+    def _each(self, rows_in: Callable[[str], int]) -> "RowsOfSources":
+        rows, damaged = 0, []
+        for path in self.paths():
+            try:
+                rows += rows_in(path)
+            except Damaged as error:
+                damaged.append(str(error))
+        return RowsOfSources(rows, damaged)
+
+
+class RowsOfSources(NamedTuple):
+    """Rows of some sources in the archive, and the files that cannot be read, each with what is
+    wrong with it."""
+
+    rows: int
+    damaged: list[str]
 
 
 def first_offset_of(path: str) -> int:

@@ -135,6 +135,27 @@ def test_said_once_it_is_not_said_again_and_the_archive_follows_the_retraction(s
     assert len(site.said()) == said
 
 
+def test_a_damaged_archive_is_named_and_does_not_keep_it_from_being_said(
+    site: Site, capsys: pytest.CaptureFixture[str]
+):
+    path = next(Path(site.config.archive.root).rglob("*.parquet"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9])
+    assert site.forget(dry_run=True) == NOT_YET
+    assert site.forget() == NOT_YET
+    assert site.said()
+    capsys.readouterr()
+    site.append("retract/0", 0, position(len(site.said())), [], [])
+    assert site.forget() == NOT_YET
+    said = capsys.readouterr().out
+    assert path.name in said
+    assert "1 of the archive's files cannot be read" in said
+    path.write_bytes(whole)
+    site.archive()
+    assert site.forget() == 0
+    assert site.archived() == ["bob", "cid"]
+
+
 def test_what_was_taken_back_is_counted_without_clean_rows_and_repeats(site: Site):
     site.append("retract/0", 0, position(2), ["ann", "ann", "ann"], [0, 2, -1], taken=2)
     site.append("retract/0", 0, position(2), ["ann", "ann", "ann"], [0, 2, -1], taken=2)

@@ -8,7 +8,7 @@ import argparse
 import os
 import time
 
-from checkpointer.archive import Archive
+from checkpointer.archive import Archive, RowsOfSources
 from checkpointer.store import Damaged, open_store
 from everspun.commands import options as shared
 from everspun.commands.data.replay import replay_secret
@@ -22,6 +22,7 @@ from stream.log import KafkaLog, Log, LogError, wall_clock_ms
 
 NOT_YET = 3
 LOOK_S = 2.0
+DAMAGED_SHOWN = 3
 NOTHING = "nothing was done"
 SAID = "it is said in `verdicts`, and not known how far it is taken back"
 
@@ -72,9 +73,10 @@ def forget(config: Config, log: Log, source: str, dry_run: bool, wait_s: float) 
     try:
         archive = Archive(open_store(config.archive.root))
         found = _standing(config, log, source)
-        _show(source, found, archive.count([source]))
+        archived = archive.count([source])
+        _show(source, found, archived.rows)
         if dry_run:
-            return 0
+            return _damaged(archived, 0)
         done = "not known whether it is said in `verdicts`"
         if _say_on(config, log, source, found):
             done = SAID
@@ -104,7 +106,8 @@ def _take_back(
             f"the archive waits"
         )
         return NOT_YET
-    print(f"taken back; {archive.forget([source]):,} rows left the archive")
+    gone = archive.forget([source])
+    print(f"taken back; {gone.rows:,} rows left the archive")
     heads = {p: archive.head(p) for p in found.last}
     coming = sorted(
         p for p, head in heads.items() if head is not None and head.next_offset <= found.last[p]
@@ -114,8 +117,20 @@ def _take_back(
             f"rows of it in partitions {coming} of examples are still to be archived: run this "
             f"again then"
         )
-        return NOT_YET
-    return 0
+    return _damaged(gone, NOT_YET if coming else 0)
+
+
+def _damaged(found: RowsOfSources, code: int) -> int:
+    """The exit code, that of not yet where files cannot be read; they are named."""
+    for line in found.damaged[:DAMAGED_SHOWN]:
+        print(line)
+    if not found.damaged:
+        return code
+    print(
+        f"{len(found.damaged):,} of the archive's files cannot be read, and may have rows of it: "
+        f"`everspun archive verify` names all; put them back or delete them, and run this again"
+    )
+    return NOT_YET
 
 
 def _say_on(config: Config, log: Log, source: str, found: ForgetStatus) -> bool:

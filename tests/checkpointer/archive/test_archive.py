@@ -162,8 +162,9 @@ def test_a_person_is_forgotten_and_the_rest_reads_on():
         for r in before
         if r.value
     )
-    assert archive.forget(["u3"]) == count > 0
-    assert archive.forget(["u3"]) == 0
+    assert archive.forget(["u3"]) == (count, [])
+    assert count > 0
+    assert archive.forget(["u3"]) == (0, [])
     after = [r for path in archive.paths() for r in archive.records(path)]
     assert [r.offset for r in after] == [r.offset for r in before]
     for one in after:
@@ -314,21 +315,34 @@ def test_damage_is_named_before_anything_is_forgotten():
     path = archive.paths(0)[0]
     whole, records = archive.files.read(path), archive.records(path)
     rows = archive.count(["u3"])
-    archive.forget(["u3"])
+    assert archive.forget(["u3"]) == rows
     left, found = archive.records(path), set()
     assert left != records
     for at in range(4, len(whole), 23):
         flipped = whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :]
         archive.files.write(path, flipped)
-        try:
-            forgotten = archive.forget(["u3"])
-        except Damaged:
+        forgotten = archive.forget(["u3"])
+        if forgotten.damaged:
             found.add("damage")
             assert archive.files.read(path) == flipped
+            assert forgotten.rows == 0
+            assert path in forgotten.damaged[0]
         else:
             found.add("whole")
             assert (forgotten, archive.records(path)) == (rows, left)
-        with contextlib.suppress(Damaged):
-            archive.files.write(path, flipped)
-            archive.count(["u3"])
+        archive.files.write(path, flipped)
+        archive.count(["u3"])
     assert "damage" in found
+
+
+def test_a_damaged_file_keeps_nobody_in_the_others():
+    archive = Archive(MemoryFiles())
+    archived(history(400), archive, bytes_max=2_000)
+    paths = archive.paths()
+    assert len(paths) > 2
+    archive.files.write(paths[1], archive.files.read(paths[1])[:-9])
+    rows, damaged = archive.count(["u3"])
+    assert [paths[1] in line for line in damaged] == [True]
+    assert archive.forget(["u3"]) == (rows, damaged)
+    assert archive.count(["u3"]) == (0, damaged)
+    assert rows > 0
