@@ -16,7 +16,7 @@ import os
 import threading
 import time
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -85,6 +85,7 @@ class _OpenBatch:
     partition: Partition
     shape: Shape
     due: float  # monotonic seconds
+    flushes: int  # that were asked for before it began
     rows: list[dict[str, Any]] = field(default_factory=list)
     size: int = 0  # bytes, about
 
@@ -151,6 +152,8 @@ class EventProducer:
         self._sent: deque[tuple[_OpenBatch, Append]] = deque()  # of the thread alone
         self._buffered_bytes = 0
         self._buffered_rows = 0
+        self._rows_by_flushes = Counter[int]()  # the same, by what their batches say
+        self._flushes = 0  # asked for
         self._flush = self._closing = self._abandoned = False
         self._callback_error: BaseException | None = None
         self._thread: threading.Thread | None = None  # from the first event on
@@ -212,22 +215,22 @@ class EventProducer:
         return self._buffered_rows
 
     def flush(self, timeout_ms: int) -> None:
-        """Return once every accepted event is in the log. Raises Undelivered; nothing is lost by
-        that. Raises RuntimeError from what `on_delivery` raised."""
+        """Return once every event that was accepted before is in the log, however many come
+        meanwhile. Raises Undelivered; nothing is lost by that. Raises RuntimeError from what
+        `on_delivery` raised."""
         deadline = time.monotonic() + timeout_ms / 1000
         with self._changed:
-            self._flush = True
+            self._flush, self._flushes = True, self._flushes + 1
+            mine = self._flushes
             self._changed.notify_all()
             if self._buffered_rows:
                 self._run_thread()
-            while self._buffered_rows:
+            while left := sum(n for of, n in self._rows_by_flushes.items() if of < mine):
                 if (
                     not self._changed.wait(deadline - time.monotonic())
                     and time.monotonic() >= deadline
                 ):
-                    raise Undelivered(
-                        f"{self._buffered_rows} events not delivered within {timeout_ms} ms"
-                    )
+                    raise Undelivered(f"{left} events not delivered within {timeout_ms} ms")
             error, self._callback_error = self._callback_error, None
         if error is not None:
             raise RuntimeError(
@@ -314,12 +317,14 @@ class EventProducer:
             batch = self._gathering.get(partition)
             if batch is None:
                 due = time.monotonic() + self._config.batch_age_max_ms / 1000
-                batch = self._gathering[partition] = _OpenBatch(partition, shape, due)
+                batch = _OpenBatch(partition, shape, due, self._flushes)
+                self._gathering[partition] = batch
                 self._changed.notify_all()
             batch.rows.append(row)
             batch.size += size
             self._buffered_bytes += size
             self._buffered_rows += 1
+            self._rows_by_flushes[batch.flushes] += 1
             if (
                 len(batch.rows) >= self._config.batch_rows_max
                 or batch.size >= self._record_bytes // 2
@@ -425,6 +430,9 @@ class EventProducer:
     def _release(self, batch: _OpenBatch) -> None:
         self._buffered_bytes -= batch.size
         self._buffered_rows -= len(batch.rows)
+        self._rows_by_flushes[batch.flushes] -= len(batch.rows)
+        if not self._rows_by_flushes[batch.flushes]:
+            del self._rows_by_flushes[batch.flushes]
         self._changed.notify_all()
 
     def _divide(self, batch: _OpenBatch) -> None:
@@ -438,7 +446,7 @@ class EventProducer:
                 (batch.rows[:middle], first),
             ):
                 self._ready.appendleft(
-                    _OpenBatch(batch.partition, batch.shape, batch.due, rows, size)
+                    _OpenBatch(batch.partition, batch.shape, batch.due, batch.flushes, rows, size)
                 )
 
     def _settle(self, writer: Writer) -> bool:

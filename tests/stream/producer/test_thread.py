@@ -128,3 +128,23 @@ def test_who_closes_takes_no_more_events_and_delivers_those_it_took():
     producer.close(20_000)
     assert producer.buffered_rows == 0
     feeder.join(20)
+
+
+def test_a_flush_waits_for_what_was_accepted_before_it_however_much_follows():
+    made, goes_on = log(), threading.Event()
+    goes_on.set()
+
+    def follow(delivery: Delivery) -> None:
+        if goes_on.is_set():  # before the batch leaves the buffer, so that it is never empty
+            producer.impression(impression(1_000 + delivery.offset))
+
+    quick = ProducerConfig(batch_age_max_ms=1)
+    producer = EventProducer(made, STREAM, str, quick, follow)
+    for i in range(10):
+        producer.impression(impression(i))
+        producer.flush(20_000)
+        assert producer.buffered_rows > 0
+        assert made.records(Partition("impressions", 0))[-1].offset >= i
+    goes_on.clear()
+    producer.close(20_000)
+    assert (producer.buffered_rows, producer._rows_by_flushes) == (0, {})
