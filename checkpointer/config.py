@@ -301,7 +301,9 @@ class ServingConfig:
     )
     keep_alive_s: float = option(90.0, "a connection without a request for this long is closed, s")
     token_file: str = option(
-        "", "file of the bearer token that requests must carry, but for /healthz and /readyz"
+        "",
+        "file of bearer tokens, one a line, of which requests must carry one, but for /healthz and "
+        "/readyz",
     )
     tls_cert_file: str = option("", "PEM file of the certificate chain; empty = no TLS")
     tls_key_file: str = option("", "PEM file of its key")

@@ -22,6 +22,7 @@ Why not transactions or group offsets: they would be a second truth beside the o
 already says all that there is to say about how far its writer got.
 
 - `columns`: Columns in memory
+- `credentials`: Certificates and tokens from files, which are renewed without a restart
 - `decoding`: From what sites send to columns, and what is said of records that are wrong
 - `hashing`: Keyed hashes of identifiers, names and features, and pseudonyms
 - `internal_topics`: Records of the project's own topics
@@ -30,13 +31,12 @@ already says all that there is to say about how far its writer got.
 - `monitoring`: What a process says of itself to those who watch it
 - `registry`: Events in Avro, Protobuf or JSON with a schema of a registry
 - `producer`: The library for sites that publish events
-- `backoff`: pauses between attempts at something that fails
 - `chain`: A chain of ranges over a source log, and its end, folded from the records that claim to
   extend it (C1, C2)
 - `config`: what all parts must agree on about the log
-- `idle_wait`: how long to wait for the next record: the longer, the longer none came
 - `on_demand`: faces of packages: what is asked of one is loaded then, and nothing else
 - `options`: one option of the configuration, and which of TLS and SASL go together
+- `pauses`: how long to wait: after what failed, and for the next record
 - `record`: A record of the log, and a position in it
 - `timestamps`: A moment as people write it
 """
@@ -46,7 +46,6 @@ from typing import TYPE_CHECKING
 from stream.on_demand import on_demand
 
 if TYPE_CHECKING:
-    from stream.backoff import Backoff
     from stream.chain import (
         KINDS,
         LABEL,
@@ -61,7 +60,6 @@ if TYPE_CHECKING:
         retract_chain,
     )
     from stream.config import SIGNALS_PARTITIONS, StreamConfig
-    from stream.idle_wait import IdleWait
     from stream.monitoring import (
         INSTANCE,
         PROCESS,
@@ -78,6 +76,7 @@ if TYPE_CHECKING:
         start_metrics,
     )
     from stream.options import option
+    from stream.pauses import Backoff, IdleWait
     from stream.record import (
         BARRIER,
         CLOCK_MS,

@@ -17,10 +17,11 @@ MAY_IMPORT = {
     "paramserver": (
         "stream.kernels.decorator",
         "stream.kernels.hashes",
-        "stream.backoff",
+        "stream.pauses",
         "stream.monitoring",
         "stream.on_demand",
         "stream.options",
+        "stream.credentials",
     ),
     "labeler": ("stream",),
     "learners": ("stream", "paramserver"),
@@ -84,6 +85,8 @@ SHELL_FILES = {
     "stream.log.rows.rocks",  # a folder of rows
     "stream.columns.picture_store",  # reads files of pictures
     "stream.kernels.cache",  # where Numba keeps what it compiled; only the decorator asks it
+    "stream.credentials.renewed_tls",
+    "stream.credentials.token_file",
     "stream.log.kafka",
     "stream.log.kafka_admin",
     "stream.log.kafka_fetch_columns",  # what the Kafka client fetched: its fetcher's hook

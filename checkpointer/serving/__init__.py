@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from checkpointer.serving.grpc_service import InferenceServer
     from checkpointer.serving.http_api import Api
     from checkpointer.serving.http_connection import HttpRequest, Response
-    from checkpointer.serving.http_server import ReplicaServer, bound, token_of, url_of
+    from checkpointer.serving.http_server import ReplicaServer, bound, url_of
     from checkpointer.serving.loading import bring, load, rehearse, served_at
     from checkpointer.serving.replica import Following
     from checkpointer.serving.replica_client import Replica
@@ -58,7 +58,6 @@ __all__ = [
     "probe",
     "rehearse",
     "served_at",
-    "token_of",
     "url_of",
     "warm",
 ]

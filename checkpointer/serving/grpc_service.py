@@ -1,6 +1,5 @@
 """The Open Inference Protocol by gRPC (shell): the same answers as by REST (`open_inference`)."""
 
-import hmac
 import logging
 import threading
 import time
@@ -26,7 +25,9 @@ from checkpointer.serving.open_inference import (
 )
 from checkpointer.serving.replica_client import Replica
 from checkpointer.serving.request import BadRequest
+from paramserver.wire import ServerTls
 from stream import PortTaken
+from stream.credentials import TokenFile
 
 _log = logging.getLogger(__name__)
 _THREADS = 4
@@ -48,16 +49,12 @@ class InferenceServer:
         replica: Replica,
         config: ServingConfig,
         port: int,
-        token: str = "",
         shares_port: bool = False,
     ) -> None:
         """`port` 0 = any free one. `shares_port`: with other processes of this user. PortTaken
         where somebody else has it."""
-        self._replica, self._config, self._token = (
-            replica,
-            config,
-            f"Bearer {token}" if token else "",
-        )
+        self._replica, self._config = replica, config
+        self._tokens = TokenFile.named(config.token_file, "serving.token_file")
         #: seconds of an answer by the bytes of the request
         self.cost, self._cost_lock = RequestCost(), threading.Lock()
         options = [
@@ -81,12 +78,12 @@ class InferenceServer:
         self._server.add_generic_rpc_handlers(
             [grpc.method_handlers_generic_handler(SERVICE, handlers)]
         )
-        at = f"{config.host}:{port}"
+        at, tls = f"{config.host}:{port}", tls_of(config)
         try:
             self.port = (
-                self._server.add_secure_port(at, _credentials(config))
-                if (config.tls_cert_file)
-                else self._server.add_insecure_port(at)
+                self._server.add_insecure_port(at)
+                if tls is None
+                else self._server.add_secure_port(at, tls.credentials())
             )
         except RuntimeError:
             raise PortTaken(
@@ -125,10 +122,10 @@ class InferenceServer:
         )
 
     def _check_token(self, context: Context) -> None:
-        if not self._token:
+        if self._tokens is None:
             return
         sent = dict(context.invocation_metadata()).get("authorization", "")
-        if not hmac.compare_digest(str(sent).encode(), self._token.encode()):
+        if not self._tokens.lets_in(str(sent).encode()):
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "authorization: send the bearer token")
 
     def _check_model(self, name: str, version: str) -> None:
@@ -209,6 +206,10 @@ def _text(name: str, value: bytes) -> str:
         raise BadRequest(f"input {name}: not UTF-8 ({error})") from error
 
 
-def _credentials(config: ServingConfig) -> Any:
-    with open(config.tls_key_file, "rb") as key, open(config.tls_cert_file, "rb") as certificate:
-        return grpc.ssl_server_credentials([(key.read(), certificate.read())])
+def tls_of(config: ServingConfig) -> ServerTls | None:
+    """None = no TLS is spoken, here and over HTTP. Raises ValueError, naming the settings, for what
+    is no certificate."""
+    if not config.tls_cert_file:
+        return None
+    settings = ("serving.tls_cert_file", "tls_key_file")
+    return ServerTls(config.tls_cert_file, config.tls_key_file, settings=settings)

@@ -1,7 +1,6 @@
 """What a replica answers to each path (shell): our own, the Open Inference Protocol below `/v2`,
 TensorFlow Serving's below `/v1`. See docs/serving.md."""
 
-import hmac
 import logging
 import math
 import re
@@ -17,6 +16,7 @@ from checkpointer.serving.http_connection import HttpRequest, Response
 from checkpointer.serving.replica_client import Replica
 from checkpointer.serving.request import BadRequest, Given
 from stream.columns import Features
+from stream.credentials import TokenFile
 
 _log = logging.getLogger(__name__)
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -64,10 +64,14 @@ class Api:
     """Routes of one replica."""
 
     def __init__(
-        self, replica: Replica, token: str = "", metrics: Callable[[], bytes] | None = None
+        self,
+        replica: Replica,
+        tokens: TokenFile | None = None,
+        metrics: Callable[[], bytes] | None = None,
     ) -> None:
-        """`metrics`: what `/metrics` says; None = what this process does."""
-        self._replica, self._token = replica, token.encode()
+        """`tokens`: of which requests must show one; None = none. `metrics`: what `/metrics` says;
+        None = what this process does."""
+        self._replica, self._tokens = replica, tokens
         said = metrics or (lambda: generate_latest(replica.metrics.registry))
         reads: dict[str, Route] = {
             "/model": lambda _: _json(200, replica.describe()),
@@ -150,11 +154,10 @@ class Api:
                 return Response(204, b"", headers=(("Allow", allowed),))
             said = refused(405, f"{method.decode('latin-1')} {request.path}: allowed are {allowed}")
             return said._replace(headers=(("Allow", allowed),))
-        if self._token and found.counted_as not in _OPEN:
-            sent = request.headers.get(b"authorization", b"")
-            if not hmac.compare_digest(sent, b"Bearer " + self._token):
-                said = refused(401, "Authorization: send 'Bearer ' and the token of token_file")
-                return said._replace(headers=(("WWW-Authenticate", "Bearer"),))
+        sent = request.headers.get(b"authorization", b"")
+        if self._tokens and found.counted_as not in _OPEN and not self._tokens.lets_in(sent):
+            said = refused(401, "Authorization: send 'Bearer ' and the token of token_file")
+            return said._replace(headers=(("WWW-Authenticate", "Bearer"),))
         return None
 
     # --- models of other APIs -------------------------------------------------------------------

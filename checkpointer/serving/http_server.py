@@ -10,11 +10,9 @@ import asyncio
 import logging
 import resource
 import socket
-import ssl
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -23,7 +21,7 @@ from prometheus_client import Counter
 
 from checkpointer.config import ServingConfig
 from checkpointer.serving.admission import Allowance, RequestAdmission
-from checkpointer.serving.grpc_service import InferenceServer
+from checkpointer.serving.grpc_service import InferenceServer, tls_of
 from checkpointer.serving.http_api import Api, refused
 from checkpointer.serving.http_connection import (
     HttpConnection,
@@ -34,6 +32,7 @@ from checkpointer.serving.http_connection import (
 )
 from checkpointer.serving.replica_client import Replica
 from stream import PortTaken, start_metrics
+from stream.credentials import TokenFile
 
 _log = logging.getLogger(__name__)
 
@@ -92,10 +91,11 @@ class ReplicaServer:
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         room = config.connections_max if files == resource.RLIM_INFINITY else files - _FILES_KEPT
         self.connections_max = max(_CONNECTIONS_MIN, min(config.connections_max, room))
-        self._api = api or Api(replica, token_of(config))
+        self._api = api or Api(replica, TokenFile.named(config.token_file, "serving.token_file"))
         self._connections: set[HttpConnection] = set()
         self._counters: dict[tuple[str, int], Counter] = {}
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="large requests")
+        self._beside.submit(int)  # starts its thread: where none can be had, not later either
         self._besides, self._besides_s = 0, 0.0
         self._turn_due = self._ending = False
         self._turn_ended_s, self._were_left = 0.0, False
@@ -106,7 +106,8 @@ class ReplicaServer:
         self._looked_s = time.monotonic()
         self._socket = bound(config.host, port, shares_port)
         self._socket.listen(_BACKLOG)
-        self._tls = _tls(config)
+        tls = tls_of(config)
+        self._tls = None if tls is None else tls.context
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
         self._thread.start()
@@ -370,7 +371,7 @@ def run(
     with replica, ReplicaServer(replica, config, port) as server:
         rpc = None
         if config.grpc_port:
-            rpc = InferenceServer(replica, config, config.grpc_port + index, token_of(config))
+            rpc = InferenceServer(replica, config, config.grpc_port + index)
         if run_dir:
             start_metrics(run_dir, "replica", index, replica.metrics, http_port=server.port)
         _log.info("replica of %s at %s", replica.follower.model, url_of(config.host, server.port))
@@ -392,16 +393,6 @@ def url_of(host: str, port: int) -> str:
     return f"http://[{host.strip('[]')}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def token_of(config: ServingConfig) -> str:
-    """The bearer token, "" = none is asked for. Raises OSError, and ValueError for an empty one."""
-    if not config.token_file:
-        return ""
-    token = Path(config.token_file).read_text(encoding="utf-8").strip()
-    if not token:
-        raise ValueError(f"serving.token_file = {config.token_file!r}: the file is empty")
-    return token
-
-
 def bound(host: str, port: int, shares_port: bool = False) -> socket.socket:
     """A socket at this address; `shares_port` as of `ReplicaServer`. PortTaken where somebody else
     has it, or the host is none of this machine's."""
@@ -419,11 +410,3 @@ def bound(host: str, port: int, shares_port: bool = False) -> socket.socket:
             "listen there? See serving.host, serving.port"
         ) from None
     return made
-
-
-def _tls(config: ServingConfig) -> ssl.SSLContext | None:
-    if not config.tls_cert_file:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(config.tls_cert_file, config.tls_key_file)
-    return context

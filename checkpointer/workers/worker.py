@@ -11,10 +11,11 @@ from typing import NamedTuple
 from prometheus_client import generate_latest
 
 from checkpointer.config import ServingConfig
-from checkpointer.serving import Api, InferenceServer, ReplicaServer, token_of
+from checkpointer.serving import Api, InferenceServer, ReplicaServer
 from checkpointer.workers.board import Board, BoardRow, StopLevel
 from checkpointer.workers.fed_replica import FedReplica, Feed, wait_for_first
 from checkpointer.workers.metrics_registry import metrics_of, registry_of
+from stream.credentials import TokenFile
 
 _log = logging.getLogger(__name__)
 #: For so long a worker that has heard nothing answers nobody; then it answers without a model.
@@ -75,12 +76,11 @@ def work(
     with ExitStack() as stack:
         stack.enter_context(replica)
         stack.enter_context(beside(replica))
-        token = token_of(config)
-        api = Api(replica, token, all_metrics)
+        api = Api(replica, TokenFile.named(config.token_file, "serving.token_file"), all_metrics)
         server = ReplicaServer(replica, config, place.port, api, shares_port=True)
         stack.enter_context(server)
         if place.grpc_port:
-            rpc = InferenceServer(replica, config, place.grpc_port, token, shares_port=True)
+            rpc = InferenceServer(replica, config, place.grpc_port, shares_port=True)
             stack.callback(rpc.close)
         within_s = config.request_timeout_s
         answers(lambda: server.turns_within(within_s) and feed.turns_within(TAKEN_S))

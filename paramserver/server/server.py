@@ -7,7 +7,6 @@ never taken by data. The shard has one lock, the clocks have another, and both a
 the core runs; decoding and encoding happen outside.
 """
 
-import hmac
 import logging
 import threading
 import time
@@ -49,7 +48,6 @@ from paramserver.wire import (
     StageFull,
     StageIncomplete,
     Staging,
-    TokenFile,
     UnknownKeys,
     codec,
     frames,
@@ -57,6 +55,7 @@ from paramserver.wire import (
     refusal,
 )
 from paramserver.wire import wire_pb2 as wire
+from stream.credentials import TokenFile
 from stream.monitoring import PortTaken
 
 log = logging.getLogger(__name__)
@@ -214,8 +213,11 @@ class Server:
     def __init__(self, shard: ShardService, clock: ClockService | None, address: str) -> None:
         config, self._metrics, self._shard = shard.config, shard.metrics, shard
         self._data_room = threading.BoundedSemaphore(config.data_threads)
-        self._tokens = TokenFile(config.token_file) if config.token_file else None
-        tls = ServerTls(config) if config.cert else None
+        self._tokens = TokenFile.named(config.token_file, "paramserver.token_file")
+        tls = None
+        if config.cert:
+            client_ca = config.ca if config.client_certificates else ""
+            tls = ServerTls(config.cert, config.key, client_ca)
         self._server = grpc.server(
             ThreadPoolExecutor(config.data_threads + config.control_threads, "rpc"),
             options=config.channel_options(),
@@ -344,21 +346,14 @@ class Server:
         return Status.INTERNAL, f"{type(error).__name__}: {text}"
 
     def _check_token(self, context: grpc.ServicerContext) -> None:
-        if self._tokens is not None and not self._authorized(context):
+        if self._tokens is None:
+            return
+        given = str(dict(context.invocation_metadata()).get("authorization", ""))
+        if not self._tokens.lets_in(given.encode()):
             context.abort(
                 Status.UNAUTHENTICATED,
                 "bearer token missing or wrong: name the shards' token_file, or their run folder",
             )
-
-    def _authorized(self, context: grpc.ServicerContext) -> bool:
-        """By any of the tokens: while they are renewed there are two."""
-        assert self._tokens is not None
-        given = str(dict(context.invocation_metadata()).get("authorization", ""))
-        known = [f"Bearer {token}" for token in self._tokens.tokens()]
-        found = False
-        for one in known:  # all of them, so that the time tells nothing
-            found |= hmac.compare_digest(given.encode(), one.encode())
-        return found
 
 
 def channel_address(address: str, port: int = 0) -> str:

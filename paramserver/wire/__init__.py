@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from paramserver.wire.payload import Lists, Payload, UnknownKeys
     from paramserver.wire.staging import StageFull, StageIncomplete, Staging
     from paramserver.wire.tls import ServerTls
-    from paramserver.wire.token import TokenFile, with_token
+    from paramserver.wire.token import with_token
 else:
     __getattr__ = on_demand(__name__)
 
@@ -45,7 +45,6 @@ __all__ = [
     "StageFull",
     "StageIncomplete",
     "Staging",
-    "TokenFile",
     "UnknownKeys",
     "codec",
     "connect",

@@ -7,6 +7,7 @@ knows what it waits for.
 """
 
 import itertools
+import logging
 import threading
 import time
 from collections.abc import Callable, Container
@@ -46,9 +47,18 @@ from paramserver.wire.frames import BadFrame, Body
 from paramserver.wire.key_cache import Sent
 from paramserver.wire.payload import Payload
 from paramserver.wire.staging import slices, split
-from paramserver.wire.tls import channel_credentials, handshake_fault, wrapped
-from paramserver.wire.token import TokenFile, with_token
+from paramserver.wire.tls import (
+    caller_context,
+    caller_files,
+    channel_credentials,
+    handshake_fault,
+    wrapped,
+)
+from paramserver.wire.token import with_token
+from stream.credentials import TokenFile, stamps
 
+#: Between two looks whether files of certificates have changed.
+LOOK_S = 1.0
 #: Attempts of one call at a shard that does not listen or has no thread free, with growing pauses,
 #: before Unreachable.
 ATTEMPTS_MAX = 5
@@ -61,6 +71,7 @@ PULL_ROWS_MAX = 1 << 17
 KEY_LISTS_MAX = 64
 
 Status = grpc.StatusCode
+log = logging.getLogger(__name__)
 
 _REFUSALS: dict[grpc.StatusCode, type[PortRefused]] = {
     Status.FAILED_PRECONDITION: PortRefused,
@@ -84,7 +95,18 @@ class Connection:
     """A channel to one service of one process."""
 
     def __init__(self, service: str, address: str, config: ParamServerConfig) -> None:
-        self.address, self.config = address, config
+        self.address, self.config, self._service = address, config, service
+        self._tokens = TokenFile.named(config.token_file, "paramserver.token_file")
+        methods = codec.METHODS[service]
+        self._methods = {method.request: (name, method) for name, method in methods.items()}
+        self._files = caller_files(config)
+        self._renewing, self._looked_s = threading.Lock(), time.monotonic()
+        self._stamp = stamps(self._files)
+        self._channel, self._stubs = self._made()
+
+    def _made(self) -> tuple[grpc.Channel, dict[str, Callable[..., Any]]]:
+        """A channel, and what calls each method over it. Raises OSError."""
+        config, service = self.config, self._service
         options = [
             *config.channel_options(),
             # A shard that restarts is back within a second; gRPC's own pauses are made for the
@@ -96,24 +118,40 @@ class Connection:
             ("grpc.use_local_subchannel_pool", 1),
         ]
         if config.ca or config.cert:
-            self._channel = grpc.secure_channel(address, channel_credentials(config), options)
+            channel = grpc.secure_channel(self.address, channel_credentials(config), options)
         else:
-            self._channel = grpc.insecure_channel(address, options)
-        self._tokens = TokenFile(config.token_file) if config.token_file else None
-        methods = codec.METHODS[service]
-        self._methods = {method.request: (name, method) for name, method in methods.items()}
-        self._stubs = {
-            name: self._channel.unary_unary(
+            channel = grpc.insecure_channel(self.address, options)
+        stubs: dict[str, Callable[..., Any]] = {
+            name: channel.unary_unary(
                 f"/{service}/{name}",
                 request_serializer=method.request_message.SerializeToString,
                 response_deserializer=method.reply_message.FromString,
             )
-            for name, method in methods.items()
+            for name, method in codec.METHODS[service].items()
         }
         frames_too = frames.METHODS if service == "everspun.Shard" else ()
-        self._stubs |= {
-            method: self._channel.unary_unary(f"/{service}/{method}") for method in frames_too
-        }
+        stubs |= {method: channel.unary_unary(f"/{service}/{method}") for method in frames_too}
+        return channel, stubs
+
+    def _stub(self, method: str) -> Callable[..., Any]:
+        """What calls a method: over a new channel once the files of certificates have changed and
+        fit together. What is under way over the one before ends there."""
+        if self._files and time.monotonic() - self._looked_s >= LOOK_S:
+            with self._renewing:
+                self._renew()
+        return self._stubs[method]
+
+    def _renew(self) -> None:
+        self._looked_s = time.monotonic()
+        if (stamp := stamps(self._files)) == self._stamp:
+            return
+        try:
+            caller_context(self.config)  # half a pair is none
+            self._channel, self._stubs = self._made()
+        except OSError as error:
+            log.warning("certificates are not renewed yet, %s: %s", self._files, error)
+        else:
+            self._stamp = stamp
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         """What says who calls: the first token of the file, as it is now."""
@@ -125,7 +163,7 @@ class Connection:
 
         def once(left_s: float) -> Any:
             try:
-                return self._stubs[method](message, timeout=left_s, metadata=self._metadata())
+                return self._stub(method)(message, timeout=left_s, metadata=self._metadata())
             except grpc.RpcError as error:
                 raise _Status(error.code(), error.details()) from error
 

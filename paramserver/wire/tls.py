@@ -1,7 +1,6 @@
 """Certificates of shards and of their callers, for gRPC and for data channels; read anew when their
 files change, so that they are renewed without a restart (shell)."""
 
-import logging
 import socket
 import ssl
 import threading
@@ -10,9 +9,7 @@ from pathlib import Path
 import grpc
 
 from paramserver.config import ParamServerConfig
-
-log = logging.getLogger(__name__)
-
+from stream.credentials import RenewedTls
 
 #: Words of the library -> what is wrong, and where to look.
 FAULTS = {
@@ -46,81 +43,61 @@ def handshake_fault(detail: str, shows_certificate: bool = True) -> str:
 
 
 class ServerTls:
-    """A shard's side. A pair of files that does not fit together, as while they are being renewed,
+    """A server's side. A pair of files that does not fit together, as while they are being renewed,
     is passed over, and the one before serves on."""
 
-    def __init__(self, config: ParamServerConfig) -> None:
-        """Raises ValueError, naming the files, for what is no certificate."""
-        self._config, self._lock = config, threading.Lock()
-        self._stamp = self._told = self._stamped()
+    def __init__(
+        self,
+        cert: str,
+        key: str,
+        client_ca: str = "",
+        settings: tuple[str, str] = ("paramserver.cert", "key"),
+    ) -> None:
+        """`client_ca`: who must have signed the certificates of callers; "" = they show none.
+        `settings`: that name certificate and key. Raises ValueError, naming them, for what is no
+        certificate."""
+        self._cert, self._key, self._client_ca = cert, key, client_ca
         try:
-            self._context = self._read()
-        except (OSError, ssl.SSLError) as error:
+            #: for whoever makes the handshakes
+            self.context = RenewedTls(self._read, (cert, key, client_ca))
+        except OSError as error:
             raise ValueError(
-                f"paramserver.cert = {config.cert!r}, key = {config.key!r}: {error}; PEM files of "
-                "a certificate and its key are meant"
+                f"{settings[0]} = {cert!r}, {settings[1]} = {key!r}: {error}; PEM files of a "
+                "certificate and its key are meant"
             ) from error
+        self._lock, self._told = threading.Lock(), self.context.stamp
 
     def credentials(self) -> grpc.ServerCredentials:
         """For gRPC, which asks at each handshake."""
         return grpc.dynamic_ssl_server_credentials(
-            self._pair(), self._renewed_pair, self._config.client_certificates
+            self._pair(), self._renewed_pair, bool(self._client_ca)
         )
 
     def wrap(self, connection: socket.socket) -> ssl.SSLSocket:
         """The other end's handshake. Raises OSError."""
-        with self._lock:
-            self._renew()
-            context = self._context
-        return context.wrap_socket(connection, server_side=True)
+        return self.context.wrap_socket(connection, server_side=True)
 
     def _renewed_pair(self) -> grpc.ServerCertificateConfiguration | None:
         with self._lock:
-            self._renew()
-            if self._stamp == self._told:
+            self.context.present()
+            if (stamp := self.context.stamp) == self._told:
                 return None
-            self._told = self._stamp
+            self._told = stamp
             return self._pair()
 
     def _pair(self) -> grpc.ServerCertificateConfiguration:
-        config = self._config
-        pair = (Path(config.key).read_bytes(), Path(config.cert).read_bytes())
-        roots = Path(config.ca).read_bytes() if config.client_certificates else None
+        pair = (Path(self._key).read_bytes(), Path(self._cert).read_bytes())
+        roots = Path(self._client_ca).read_bytes() if self._client_ca else None
         return grpc.ssl_server_certificate_configuration([pair], roots)
 
-    def _renew(self) -> None:
-        """Take the files if they have changed and fit together."""
-        stamp = self._stamped()
-        if stamp == self._stamp:
-            return
-        try:
-            self._context = self._read()
-        except (OSError, ssl.SSLError) as error:
-            log.warning("the certificate %s is not renewed yet: %s", self._config.cert, error)
-            return
-        self._stamp = stamp
-        log.info("the certificate %s is renewed", self._config.cert)
-
     def _read(self) -> ssl.SSLContext:
-        config = self._config
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(config.cert, config.key)
-        if config.client_certificates:
-            context.load_verify_locations(config.ca)
+        context.load_cert_chain(self._cert, self._key)
+        if self._client_ca:
+            context.load_verify_locations(self._client_ca)
             context.verify_mode = ssl.CERT_REQUIRED
         return context
-
-    def _stamped(self) -> tuple[object, ...]:
-        """What changes when a file does."""
-        found: list[object] = []
-        for name in (self._config.cert, self._config.key, self._config.ca):
-            try:
-                state = Path(name).stat() if name else None
-            except OSError:
-                state = None
-            found.append(state and (state.st_mtime_ns, state.st_ino, state.st_size))
-        return tuple(found)
 
 
 def channel_credentials(config: ParamServerConfig) -> grpc.ChannelCredentials:
@@ -132,10 +109,21 @@ def channel_credentials(config: ParamServerConfig) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(roots, *pair)
 
 
-def wrapped(connection: socket.socket, config: ParamServerConfig, host: str) -> ssl.SSLSocket:
-    """A caller's side of a data channel to a shard at `host`, which its certificate must name. The
-    files are read at each. Raises OSError."""
+def caller_files(config: ParamServerConfig) -> list[str]:
+    """Those that a caller's side is made of."""
+    pair = [config.cert, config.key] if config.client_certificates else []
+    return [name for name in (config.ca, *pair) if name]
+
+
+def caller_context(config: ParamServerConfig) -> ssl.SSLContext:
+    """A caller's side. Raises OSError for files that do not fit together."""
     context = ssl.create_default_context(cafile=config.ca or None)
     if config.client_certificates:
         context.load_cert_chain(config.cert, config.key)
-    return context.wrap_socket(connection, server_hostname=host)
+    return context
+
+
+def wrapped(connection: socket.socket, config: ParamServerConfig, host: str) -> ssl.SSLSocket:
+    """A caller's side of a data channel to a shard at `host`, which its certificate must name. The
+    files are read at each. Raises OSError."""
+    return caller_context(config).wrap_socket(connection, server_hostname=host)

@@ -8,48 +8,12 @@ run's user reads.
 
 import os
 import secrets
-import time
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from paramserver.config import ParamServerConfig
 
 NAME = "shards.token"
-#: Between two looks whether a file of tokens has changed.
-LOOK_S = 1.0
-
-
-class TokenFile:
-    """Tokens, one a line, read anew when the file changes: a caller shows the first, a shard lets
-    in whoever shows one of them. So they are renewed without a restart: the new one last, then
-    first, then alone, each step everywhere before the next."""
-
-    def __init__(self, path: str) -> None:
-        """Raises OSError, and ValueError for a file without a token."""
-        self._path, self._looked_s = Path(path), 0.0
-        self._stamp = self._stamped()
-        self._tokens = self._read()
-
-    def tokens(self) -> tuple[str, ...]:
-        """As they are in the file; one that cannot be read says what it said before."""
-        now_s = time.monotonic()
-        if now_s - self._looked_s >= LOOK_S:
-            self._looked_s = now_s
-            with suppress(OSError, ValueError):
-                if (stamp := self._stamped()) != self._stamp:
-                    self._tokens, self._stamp = self._read(), stamp
-        return self._tokens
-
-    def _read(self) -> tuple[str, ...]:
-        tokens = tuple(self._path.read_text().split())
-        if not tokens or not all(one.isprintable() for one in tokens):
-            raise ValueError(f"paramserver.token_file = {str(self._path)!r}: holds no token")
-        return tokens
-
-    def _stamped(self) -> tuple[int, int, int]:
-        state = self._path.stat()
-        return state.st_mtime_ns, state.st_ino, state.st_size
 
 
 def with_token(config: ParamServerConfig, run_dir: str) -> ParamServerConfig:

@@ -21,8 +21,8 @@ from contextlib import suppress
 
 import fsspec
 
-from stream.backoff import Backoff
 from stream.columns.pictures import CACHED_MAX, FILE_BYTES_MAX, WORK_MAX, squared, too_much_work
+from stream.pauses import Backoff
 
 #: How long an answer waits for a file; how many are being read at once for answers; the pauses
 #: between attempts of who learns, ms.

@@ -12,12 +12,14 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kafka.net.sasl.oauth import AbstractTokenProvider
 
 from stream.config import StreamConfig
+from stream.credentials import RenewedTls
 from stream.log.log import LogError
 
 #: Environment: what stands in no file.
@@ -113,7 +115,17 @@ def why_refused(config: StreamConfig) -> str:
 
 def tls_context(config: StreamConfig) -> ssl.SSLContext:
     """Verifies the broker by `ssl_cafile` or the system's authorities; shows a certificate where
-    one is set. Raises CannotAuthenticate."""
+    one is set. Files are read anew when they change. Raises CannotAuthenticate."""
+    files = (
+        config.ssl_cafile,
+        config.ssl_certfile,
+        config.ssl_keyfile,
+        config.ssl_key_password_file,
+    )
+    return RenewedTls(partial(_read_tls, config), files)
+
+
+def _read_tls(config: StreamConfig) -> ssl.SSLContext:
     password = read_secret(
         KEY_PASSWORD, config.ssl_key_password_file, "stream.ssl_key_password_file", needed=False
     )

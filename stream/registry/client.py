@@ -21,9 +21,9 @@ from urllib.parse import quote
 from google.protobuf import descriptor_pb2
 from google.protobuf.message import DecodeError
 
-from stream.backoff import Backoff
 from stream.config import StreamConfig
 from stream.log import CannotAuthenticate, Log, wall_clock_ms
+from stream.pauses import Backoff
 from stream.registry.config import RegistryConfig
 from stream.registry.http_client import HttpClient
 from stream.registry.known_schemas import Away, KnownSchemas

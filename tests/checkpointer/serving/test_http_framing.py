@@ -4,11 +4,8 @@ import contextlib
 import json
 import random
 import socket
-import ssl
-import subprocess
 import threading
 import time
-import urllib.request
 from itertools import pairwise
 
 import pytest
@@ -183,20 +180,6 @@ def test_who_does_not_read_is_not_read_either(tmp_path):
         assert status_of(sent(server, request("GET /livez HTTP/1.1\nHost: a"))) == 200
         answered = replica.metrics.records_out._value.get() / 20_001
         assert answered < 500
-
-
-def test_a_token_is_asked_for(tmp_path):
-    (tmp_path / "token").write_text("s3cret\n")
-    config = configured(token_file=str(tmp_path / "token"))
-    with (
-        Replica(str(tmp_path), "clicks", config) as replica,
-        ReplicaServer(replica, config, 0) as server,
-    ):
-        asked = "GET /model HTTP/1.1\nHost: a"
-        assert status_of(sent(server, request(asked))) == 401
-        assert status_of(sent(server, request(asked + "\nAuthorization: Bearer s3cre"))) == 401
-        assert status_of(sent(server, request(asked + "\nAuthorization: Bearer s3cret"))) == 200
-        assert status_of(sent(server, request("GET /livez HTTP/1.1\nHost: a"))) == 200
 
 
 def test_what_is_being_answered_is_finished_at_the_end(tmp_path):
@@ -471,25 +454,17 @@ def test_who_cannot_wait_gets_the_prior_and_is_told(server):
     assert sent(server, request(head + "-1", BODY)).startswith(b"HTTP/1.1 200")
 
 
-def test_over_tls_the_same_is_answered_and_plain_text_is_not(tmp_path):
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-         "-nodes", "-days", "2", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=DNS:localhost",
-         "-keyout", str(key), "-out", str(certificate)],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    config = configured(tls_cert_file=str(certificate), tls_key_file=str(key))
-    trusting = ssl.create_default_context(cafile=str(certificate))
-    with (
-        Replica(str(tmp_path), "clicks", config) as replica,
-        ReplicaServer(replica, config, 0) as server,
-    ):
-        body = b'{"rows": [{}, {}]}'
-        asked = urllib.request.Request(f"https://localhost:{server.port}/predict", body)
-        with urllib.request.urlopen(asked, timeout=20, context=trusting) as answer:
-            assert json.loads(answer.read())["probabilities"] == [0.5, 0.5]
-        assert not sent(server, request("GET /livez HTTP/1.1\nHost: a")).startswith(b"HTTP")
-    with pytest.raises(ValueError, match="give both"):
-        configured(tls_cert_file=str(certificate))
+def test_where_no_thread_can_be_had_it_does_not_begin(tmp_path, monkeypatch):
+    """Else who asks for many rows is answered never, and its connection is held for good."""
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    config = configured()
+    with Replica(str(tmp_path), "clicks", config) as replica:
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(RuntimeError, match="new thread"):
+                ReplicaServer(replica, config, 0)
+        with ReplicaServer(replica, config, 0) as server:
+            assert status_of(sent(server, request("GET /livez HTTP/1.1\nHost: a"))) == 200

@@ -15,7 +15,9 @@ from served_shard import ME, a_push, served
 from paramserver.config import ParamServerConfig
 from paramserver.messages import Outcome, PullRequest
 from paramserver.ports import NotAuthorized, PortUnreachable, ProgressRequest
-from paramserver.wire import ServerTls, ShardClient, token
+from paramserver.wire import ServerTls, ShardClient
+from paramserver.wire import client as client_file
+from stream.credentials import token_file
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl")
 
@@ -184,14 +186,39 @@ def test_callers_show_a_certificate_where_shards_ask_for_one(
         without.close()
 
 
+def test_callers_take_renewed_files_without_a_restart(
+    tmp_path: Path, made: Path, secured: ParamServerConfig, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(client_file, "LOOK_S", 0.0)
+    both = replace(secured, client_certificates=True)
+    mine = {kind: str(tmp_path / f"mine.{kind}") for kind in ("cert", "key", "ca")}
+    caller = replace(both, **mine)
+    certificate(made, "stranger", by="other")
+    shutil.copy(made / "ca.pem", caller.ca)
+    renew(caller, made, "stranger", "key", "pem")
+    with served(tmp_path, both):
+        port = ShardClient(f"localhost:{secured.port}", caller)
+        with pytest.raises(PortUnreachable):
+            port.call(ProgressRequest("m"))
+        renew(caller, made, "second", "key")  # half of it
+        with pytest.raises(PortUnreachable):
+            port.call(ProgressRequest("m"))
+        renew(caller, made, "second", "pem")
+        port.call(ProgressRequest("m"))
+        shutil.copy(made / "other.pem", caller.ca)
+        with pytest.raises(PortUnreachable, match=r"of no authority in paramserver\.ca"):
+            port.call(ProgressRequest("m"))
+        port.close()
+
+
 def test_a_certificate_that_is_none_is_named(tmp_path: Path, secured: ParamServerConfig):
     Path(secured.cert).write_text("nothing")
     with pytest.raises(ValueError, match=r"paramserver\.cert = .*PEM files"):
-        ServerTls(secured)
+        ServerTls(secured.cert, secured.key)
 
 
 def test_a_token_is_renewed_while_the_shard_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(token, "LOOK_S", 0.0)
+    monkeypatch.setattr(token_file, "LOOK_S", 0.0)
     theirs, mine = tmp_path / "shards.token", tmp_path / "mine.token"
     theirs.write_text("old\n")
     mine.write_text("new\n")
@@ -216,5 +243,5 @@ def test_a_token_is_renewed_while_the_shard_serves(tmp_path: Path, monkeypatch: 
 def test_a_file_without_a_token_lets_nobody_in(tmp_path: Path):
     empty = tmp_path / "shards.token"
     empty.write_text("\n")
-    with pytest.raises(ValueError, match="holds no token"):
-        token.TokenFile(str(empty))
+    with pytest.raises(ValueError, match=r"serving\.token_file = .* holds no token"):
+        token_file.TokenFile(str(empty), "serving.token_file")

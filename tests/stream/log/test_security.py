@@ -5,6 +5,8 @@ import asyncio
 import logging
 import os
 import re
+import shutil
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,6 +117,37 @@ async def faust_sends(stream: StreamConfig, dir: Path, where: Partition) -> None
         assert sent.offset == 1
     finally:
         await app.producer.stop()
+
+
+@pytest.mark.kafka
+@pytest.mark.processes
+def test_a_client_shows_the_certificate_that_is_renewed(secured: SecuredBroker, tmp_path: Path):
+    mine = {f"ssl_{kind}file": str(tmp_path / f"mine.{kind}") for kind in ("cert", "key")}
+
+    def take(name: str) -> None:
+        shutil.copy(secured.dir / f"{name}.key", mine["ssl_keyfile"])
+        shutil.copy(secured.dir / f"{name}.pem", mine["ssl_certfile"])
+
+    take("stranger")
+    context = client_security(config(secured, "", "x", **mine))["ssl_context"]
+    address = (secured.host, secured.mutual_port)
+
+    def lets_in() -> bool:
+        with (
+            socket.create_connection(address, 20) as plain,
+            context.wrap_socket(plain, server_hostname=secured.host) as connection,
+        ):
+            connection.settimeout(1.0)
+            try:
+                return bool(connection.recv(1))  # it says nothing to who says nothing
+            except TimeoutError:
+                return True
+            except OSError:
+                return False
+
+    assert not lets_in()
+    take("client")
+    assert lets_in()
 
 
 @pytest.mark.kafka
