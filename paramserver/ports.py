@@ -398,8 +398,8 @@ class ShardPort(Port):
         return self.call(request)
 
     def remap(self, epoch: int) -> int:
-        """A map of this epoch stands in the head complete cut: take it from there, soon. Answers
-        the epoch in force (S6)."""
+        """A map of this epoch stands in the head complete cut: take it from there, soon. A shard
+        that has it and holds nothing takes up the cut (X2). Answers the epoch in force (S6)."""
         return self.call(RemapRequest(epoch))
 
     def prepare(self, slot_map: SlotMap, manifest_sha256: str) -> str:

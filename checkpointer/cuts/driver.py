@@ -198,6 +198,7 @@ class Driver:
         head = self._head
         missing = [shard for shard, reply in replies.items() if reply.progress is None]
         if missing and head is not None:
+            self.resharding.bring(missing)
             return CutStep("not_restored", f"shards {missing} have not restored {head.name}")
         if missing:
             return self._begin(missing)

@@ -33,6 +33,7 @@ class SlotMapThread:
 
     def start(self) -> None:
         self._service.newer_map, self._service.map_to_come = self.on_epoch, self.prepare
+        self._service.restore = self.restore
         self._thread.start()
 
     def stop(self) -> None:
@@ -44,6 +45,11 @@ class SlotMapThread:
         """There is a map of this epoch."""
         if self._updater.on_epoch(epoch):
             self._heard.set()
+
+    def restore(self) -> None:
+        """The shard holds nothing, and there is a head cut."""
+        self._updater.restore()
+        self._heard.set()
 
     def prepare(self, slot_map: SlotMap, manifest_sha256: str) -> str:
         """`ShardPort.prepare`."""

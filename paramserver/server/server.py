@@ -89,6 +89,8 @@ class ShardService:
         #: is told of the epoch of every map heard of; whoever runs the service takes it from the
         #: head (S6)
         self.newer_map: Callable[[int], None] = lambda epoch: None
+        #: takes up the head, where this shard holds nothing and is told that there is one (X2)
+        self.restore: Callable[[], None] = lambda: None
         #: reads ahead for a map to come, up to the cut of a manifest; "" = that is held
         self.map_to_come: Callable[[SlotMap, str], str] = lambda slot_map, manifest: (
             "it takes no other map"
@@ -101,6 +103,8 @@ class ShardService:
                 return self.allow(request)
             case RemapRequest(epoch):
                 self.newer_map(epoch)
+                if epoch == self.shard.slot_map.epoch and not self.shard.models:
+                    self.restore()
                 return self.shard.slot_map.epoch
             case PrepareRequest(slot_map, manifest_sha256):
                 return self.map_to_come(slot_map, manifest_sha256)

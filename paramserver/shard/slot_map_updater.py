@@ -54,10 +54,16 @@ class SlotMapUpdater:
         #: what is held, and of which manifest
         self._held: tuple[SlotMap, str] | None = None
         self._fault, self._again_at_ms = "", 0
+        self._restores = False
 
     def on_epoch(self, epoch: int) -> bool:
         """A map of this epoch was heard of. Whether to look at the head now."""
         return epoch > self.slot_map.epoch
+
+    def restore(self) -> None:
+        """The shard holds nothing, and there is a head cut: it began before that was complete. It
+        takes it up at the next look (X2)."""
+        self._restores = True
 
     def prepare(self, slot_map: SlotMap, manifest_sha256: str, now_ms: int) -> PrepareAnswer:
         """Slots are to move to this map; the head is the cut of this manifest."""
@@ -84,10 +90,12 @@ class SlotMapUpdater:
         """Take the head's map if it is newer, else read ahead for the one to come. A map that was
         heard of before it is there to be seen is neither. What reading raises goes through: tell
         `failed` of it."""
-        if head.slot_map is not None and head.slot_map.epoch > self.slot_map.epoch:
+        slot_map = self.slot_map if head.slot_map is None else head.slot_map
+        restores, self._restores = self._restores and bool(head.manifest_sha256), False
+        if restores or slot_map.epoch > self.slot_map.epoch:
             self._held = None
-            shard = self._standby_reader.take(head.slot_map, head)
-            self.slot_map, self._fault = head.slot_map, ""
+            shard = self._standby_reader.take(slot_map, head)
+            self.slot_map, self._fault = slot_map, ""
             return Looked(taken=shard)
         coming, ahead = self.coming(now_ms), False
         if coming is not None and self._held != (coming, head.manifest_sha256):

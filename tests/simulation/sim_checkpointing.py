@@ -83,7 +83,7 @@ class Remote:
         self._ask(lambda shard: shard.settle(cut, manifest_sha256))
 
     def remap(self, epoch: int) -> int:
-        return self._ask(lambda shard: shard.remap(epoch))  # type: ignore[no-any-return]
+        return self._ask(lambda shard: shard.bring(epoch))  # type: ignore[no-any-return]
 
     def prepare(self, slot_map: SlotMap, manifest_sha256: str) -> str:
         self.node.reach("prepare")

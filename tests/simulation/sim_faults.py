@@ -306,7 +306,8 @@ class Faults:
                 return
             target = targets[0]
         self.table[fault.kind, fault.role] += 1
-        self.world.foul_ms = self.world.time.now_ms + fault.for_ms
+        ends_ms = self.world.time.now_ms + fault.for_ms
+        self.world.foul_ms = max(self.world.foul_ms, ends_ms)
         self.world.trace(
             "FAULT", f"{fault.kind} of {target.name} for {fault.for_ms} ms (by {fault.by_ms})"
         )

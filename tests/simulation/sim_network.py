@@ -146,7 +146,7 @@ class World:
         self.rng = random.Random(self.seed)
         self.trace = Trace(self.time, self.loud)
         self.network = Network(self)
-        self.foul_ms = self.time.now_ms  # when a fault was last seen at work
+        self.foul_ms = self.time.now_ms  # until when a fault is known to be at work
 
     def add(self, process: Process) -> Process:
         self.processes[process.name] = process
@@ -157,7 +157,7 @@ class World:
         now = self.time.now_ms
         for p in self.processes.values():
             if not p.alive or p.asleep or p.fault_bursts() or p.clock_offset_ms:
-                self.foul_ms = now
+                self.foul_ms = max(self.foul_ms, now)
         return now - self.foul_ms
 
     def reached(self, process: Process, point: str) -> None:

@@ -173,6 +173,13 @@ class ShardNode(Process):
             self.look_later()
         return self.core.slot_map.epoch
 
+    def bring(self, epoch: int) -> int:
+        """`ShardPort.remap`."""
+        if epoch == self.core.slot_map.epoch and not self.core.models:
+            self.updater.restore()
+            self.look_later()
+        return self.remap(epoch)
+
     def prepare(self, slot_map: SlotMap, manifest_sha256: str) -> str:
         answer = self.updater.prepare(slot_map, manifest_sha256, self.steady_ms())
         if answer.look:

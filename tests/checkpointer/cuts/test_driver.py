@@ -179,10 +179,13 @@ def test_a_shard_that_lost_its_beginning_begins_where_the_others_did(system):
     assert {c: at.end for c, at in reply.progress.chains.items()} == dict.fromkeys(CHAINS, 100)
 
 
-def test_a_shard_that_has_not_restored_is_waited_for(system):
+def test_a_shard_that_has_not_restored_is_told_and_waited_for(system, monkeypatch):
     system.begin()
     system.restart(1, incarnation=2, restore=False)
+    told = []
+    monkeypatch.setattr(system.shards[1], "remap", lambda epoch: told.append(epoch) or epoch)
     assert system.later().outcome == "not_restored"
+    assert told == [1]
     system.restart(1, incarnation=3)
     system.clock.tell(system.shards)
     system.push("label/0", 100, 105)

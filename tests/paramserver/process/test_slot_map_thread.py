@@ -9,7 +9,7 @@ import pytest
 from paramserver.config import ParamServerConfig
 from paramserver.messages import DenseSpec, Epoch, ModelSpec, PushRequest, TableSpec
 from paramserver.parts import CutParts, HeadCut
-from paramserver.ports import AllowRequest
+from paramserver.ports import AllowRequest, RemapRequest
 from paramserver.process.slot_map_thread import SlotMapThread
 from paramserver.server import Metrics, ShardService
 from paramserver.shard import Shard, SlotMapUpdater, Standby, StandbyReader
@@ -31,7 +31,7 @@ class System:
         self.learning.begin(SPEC, {"c": 0}, {})
         self.end, self.cuts, self.read, self.broken = 0, [], [], False
         self.head_map = OLD
-        self.incarnations = 1
+        self.incarnations, self.index = 1, 1
         self.remapped = []
         self.service = ShardService(Shard(1, 1, OLD), ParamServerConfig(), Metrics())
         self.standby_reader = StandbyReader(self.succeed)
@@ -44,7 +44,7 @@ class System:
     def succeed(self, slot_map):
         self.incarnations += 1
         number = self.incarnations
-        return Standby(slot_map, lambda own: Shard(1, number, own))
+        return Standby(slot_map, lambda own: Shard(self.index, number, own))
 
     def cut(self, keys):
         keys = np.array(sorted(keys), np.uint64)
@@ -118,6 +118,18 @@ def test_a_move_reads_what_changed_since_it_was_read_ahead(system):
     assert (system.service.shard.incarnation, system.service.shard.slot_map) == (2, NEW)
     assert system.remapped == [NEW]
     system.service.shard.validate()
+
+
+def test_a_shard_that_began_before_the_first_cut_takes_it_up_when_told(system):
+    system.index = 0
+    system.service.shard = Shard(0, 1, OLD)  # as one that was started again meanwhile
+    system.cut(range(100))
+    assert system.service.perform(RemapRequest(OLD.epoch)) == OLD.epoch
+    system.until(lambda: system.service.shard.models)
+    assert system.service.shard.incarnation == 2
+    assert len(system.rows()) == 100
+    assert system.service.perform(RemapRequest(OLD.epoch)) == OLD.epoch
+    assert system.service.shard.incarnation == 2, "it holds the model: nothing is taken up"
 
 
 def test_what_was_read_for_another_map_is_read_again(system):

@@ -31,6 +31,17 @@ class Made:
         return Standby(slot_map, lambda own: Shard(5, incarnation, own))
 
 
+def test_a_shard_that_holds_nothing_takes_up_the_head_once():
+    made = Made()
+    made.updater.restore()
+    assert made.updater.look(head(OLD, manifest=""), 1_000) == (None, False), "there is no cut yet"
+    made.updater.restore()
+    taken = made.updater.look(head(OLD), 1_001).taken
+    assert taken is not None
+    assert (taken.slot_map, taken.incarnation) == (OLD, 2)
+    assert made.updater.look(head(OLD), 1_002) == (None, False)
+
+
 def test_a_map_is_taken_only_once_the_head_names_it():
     made = Made()
     assert not made.updater.on_epoch(OLD.epoch)
