@@ -66,7 +66,6 @@ class LabelledRows:
         self._kept: deque[_Record] = deque()
         self.bytes = 0  # of values that are kept
         self._chains: dict[str, Chain] = {}
-        self._from_first = False
         self._next: int | None = None  # offset behind the last record that was read
         self._covers_ms = 0  # all rows up to `_next` that arrived then or later are kept
 
@@ -99,7 +98,7 @@ class LabelledRows:
         first = self._reader.beginning_offsets([self._at])[self._at]
         start = _search(self._reader, self._at, first, end, from_ms)
         self._chains = {f"{r.kind}/{self._at.partition}": Chain() for r in self._strategies}
-        self._from_first, self._next, self._covers_ms = start == 0, start, from_ms
+        self._next, self._covers_ms = start, from_ms
 
     def _read(self, end: int) -> Iterator[_Record]:
         """What the log holds behind what was read, up to `end`."""
@@ -119,17 +118,37 @@ class LabelledRows:
         chain = self._chains.get(name)
         if chain is None:
             return None
-        try:
-            header = BatchHeader.from_headers(record.headers)
-        except MalformedRecord:
-            return None  # extends no chain
-        if chain.judge(header.start, header.end) is Fold.DANGLES and not self._from_first:
-            chain.end = header.start  # what lies between is not read
+        header = _header(record)
+        if header is None:
+            return None
+        if chain.end is None or chain.judge(header.start, header.end) is Fold.DANGLES:
+            chain.end = self._end_before(name, record.offset, chain.end)
         kind, before = chain.fold(header.start, header.end)
         if kind is not Fold.EXTENDS or not record.value:
             return None
         reading = name.partition("/")[0]
         return _Record(reading, record.offset, header.arrival_max_ms, before, record.value)
+
+    def _end_before(self, name: str, offset: int, end: int | None) -> int | None:
+        """Where a chain ends before this record of it, the first one read, or one that dangles
+        above `end`: there, if one of the next records goes on from it; else at the lowest start
+        from which two of them lead on. So one that dangles in the log leads nowhere, and what
+        retention took of the chain is passed over."""
+        at, reader = self._at, self._reader
+        back, until = reader.position(at), reader.end_offsets([at])[at]
+        ranges = [
+            (header.start, header.end)
+            for record in _records(
+                reader, at, offset, min(offset + LOOK_RECORDS, until), self._poll_records
+            )
+            if (header := _header(record)) is not None and header.chain == name
+        ]
+        reader.seek(at, back)
+        if end is not None and _extended(ranges, end):
+            return end
+        starts = sorted({start for start, _ in ranges})
+        leading = [start for start in starts if _extended(ranges, start) > 1]
+        return next(iter(leading or (starts if end is None else [])), end)
 
     def _keep(self, one: _Record) -> None:
         self._kept.append(one)
@@ -141,6 +160,20 @@ class LabelledRows:
         gone = self._kept.popleft()
         self.bytes -= len(gone.value)
         self._covers_ms = max(self._covers_ms, gone.arrival_max_ms + 1)
+
+
+def _header(record: Record) -> BatchHeader | None:
+    """None = it extends no chain."""
+    try:
+        return BatchHeader.from_headers(record.headers)
+    except MalformedRecord:
+        return None
+
+
+def _extended(ranges: list[tuple[int, int]], end: int) -> int:
+    """How many of these extend a chain that ends there."""
+    chain = Chain(end)
+    return sum(chain.fold(*one)[0] is Fold.EXTENDS for one in ranges)
 
 
 def _records(
@@ -174,8 +207,7 @@ def _arrival(reader: Reader, at: Partition, start: int, end: int) -> int | None:
     """Of the first label at or after an offset."""
     for record in _records(reader, at, start, min(end, start + LOOK_RECORDS), NEAR_RECORDS):
         if (record.header("chain") or b"").startswith(LABEL.encode()):
-            try:
-                return BatchHeader.from_headers(record.headers).arrival_max_ms
-            except MalformedRecord:
-                continue
+            header = _header(record)
+            if header is not None:
+                return header.arrival_max_ms
     return None

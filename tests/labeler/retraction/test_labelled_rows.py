@@ -172,3 +172,33 @@ def test_what_retention_took_is_found_in_the_archive(log: MemoryLog):
         assert [one for one in read(whole, from_ms) if one[1] >= from_ms] == [
             one for one in every if one[1] >= from_ms
         ]
+
+
+def chains(starts: Iterator[tuple[str, int]]) -> MemoryLog:
+    made = MemoryLog(lambda: 0)
+    made.create("examples", 1)
+    for chain, n in starts:
+        append(made, chain, n, n + 1, 10 * n)
+    return made
+
+
+@pytest.mark.parametrize("at", [49, 51, 52, 119])
+@pytest.mark.parametrize("beyond", [1, 10_000])
+def test_what_dangles_leads_nowhere_wherever_it_is_read_from(at: int, beyond: int):
+    """A record above its chain's end, by a labeler whose send before it was lost, or forged."""
+
+    def told() -> Iterator[tuple[str, int]]:
+        for n in range(120):
+            if n == at:
+                yield "label/0", n + beyond
+            yield from (("label/0", n), ("late/0", n))
+
+    found = list(read(chains(told()), 500))
+    for kind in ("label", "late"):
+        assert [ms for one, ms in found if one == kind and ms >= 500] == list(range(500, 1_200, 10))
+
+
+def test_a_gap_of_a_chain_is_passed_over():
+    """As where retention was faster than the archiver."""
+    made = chains(("label/0", n) for n in (*range(60), *range(90, 150)))
+    assert [ms for _, ms in read(made, 0)] == [*range(0, 600, 10), *range(900, 1_500, 10)]
