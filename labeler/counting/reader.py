@@ -361,6 +361,8 @@ def _read_each(records: RecordColumns, arrival_ms: I64, read: ReadActivity) -> D
     whatever it raised."""
     try:
         return read(records, arrival_ms)
+    except MemoryError:
+        raise
     except Exception as error:
         if len(records) <= 1:
             logger.error("offset %d is counted as unknown: %r", int(records.offset[0]), error)

@@ -148,8 +148,8 @@ class Head:
                 self.totals.signals += sent
                 moved |= sent > 0
             return moved
-        except (SendFailed, Unavailable) as error:
-            logger.warning("fold signals again in %d ms: %s", self._labeler.retry_ms, error)
+        except (SendFailed, Unavailable, MemoryError) as error:
+            logger.warning("fold signals again in %d ms: %r", self._labeler.retry_ms, error)
             self._forget(now_ms)
             return False
 
@@ -323,6 +323,8 @@ class Head:
             records, left = left[:together], left[together:]
             try:
                 signals = count.reader.on_records(records)
+            except MemoryError:  # no record's fault
+                raise
             except Exception as error:
                 # L7: a process does not die of a record; labels wait, and the alarm says why
                 self._stop(at, f"at offset {records[0].offset} or behind: {error!r}")

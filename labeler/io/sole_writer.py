@@ -57,8 +57,8 @@ class SoleWriter(ABC):
             if not self._is_started:
                 self._start()
             return self._turn(now_ms, wait_ms)
-        except (SendFailed, Unavailable) as error:
-            logger.warning("%s begins again in %d ms: %s", self._name, self._retry_ms, error)
+        except (SendFailed, Unavailable, MemoryError) as error:
+            logger.warning("%s begins again in %d ms: %r", self._name, self._retry_ms, error)
             self.totals.restarts += 1
             self._retry.begin(now_ms, self._retry_ms)
             self._forget()

@@ -95,6 +95,8 @@ class Intake(Generic[Rows]):
             count_undeclared(self.undeclared, RecordColumns.of(records)[:1], self._config)
         try:
             read = self._columns(arrived)
+        except MemoryError:  # no record's fault: the caller's to answer
+            raise
         except Exception as error:
             return self._isolate(arrived, error)
         if isinstance(read.events, Impressions):
@@ -107,6 +109,8 @@ class Intake(Generic[Rows]):
         for i, record in enumerate(arrived.records):
             try:
                 self._columns(_part(arrived, i, i + 1))
+            except MemoryError:
+                raise
             except Exception as error:
                 return replace(
                     self._columns(_part(arrived, 0, i)),

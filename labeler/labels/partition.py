@@ -279,7 +279,11 @@ class PartitionLabeler:
         while len(out) < limit:
             try:
                 emission = self._next()
-            except (PagesFailed, RowsFailed):  # no record's fault: the caller's to answer
+            except (
+                PagesFailed,
+                RowsFailed,
+                MemoryError,
+            ):  # no record's fault: the caller's to answer
                 raise
             except Exception as error:  # L7: this partition stops, the process goes on
                 self.stop(self._stream.impressions, self._first_kept(), repr(error))

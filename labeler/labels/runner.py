@@ -126,8 +126,8 @@ class Labelling:
                 self._labels_move |= self._label(task)
                 moved |= self._send(task, now_ms)
             return moved or self._labels_move
-        except (SendFailed, Unavailable) as error:
-            logger.warning("fold again in %d ms: %s", self._labeler.retry_ms, error)
+        except (SendFailed, Unavailable, MemoryError) as error:
+            logger.warning("fold again in %d ms: %r", self._labeler.retry_ms, error)
             self._forget(now_ms)
             return False
         except RowsFailed as error:
@@ -248,6 +248,8 @@ class Labelling:
 
     def _drop(self, p: int) -> None:
         del self.tasks[p]
+        if self.verdict_index is not None:
+            self.verdict_index.done(p)
         self.joined.drop(p)
 
     def _look_for_overrides(self) -> None:
@@ -445,6 +447,8 @@ class Labelling:
                 given = True
             emissions = task.core.step(self._labeler.outbox_max)
             task.restarts |= self.joined.left_behind(task.core)
+            if task.core.waiting == "stopped" and not task.gone and self.verdict_index:
+                self.verdict_index.done(task.core.partition)  # where it goes on, it begins again
             self._say_stops(task)
             for emission in emissions:
                 task.outbox.put(self._outgoing(task.core.partition, emission))

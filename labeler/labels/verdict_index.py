@@ -248,6 +248,10 @@ class VerdictIndex:
             self._ids = {held.verdict.id for held in self._held.entries}
             self._features = {f for held in self._held.entries if (f := held.verdict.feature)}
 
+    def done(self, partition: int) -> None:
+        """A partition needs nothing for now: it stands still, or is another's."""
+        self._needs.pop(partition, None)
+
     def _unknown(self, deadline_ms: I64) -> Bools:
         unknown = np.zeros(len(deadline_ms), np.bool_)
         for gap in self._gaps:

@@ -126,9 +126,9 @@ class Retracting:
                 self._acknowledged += sent
                 moved |= bool(sent)
             return moved
-        except (SendFailed, Unavailable, OffsetOutOfRange) as error:
+        except (SendFailed, Unavailable, OffsetOutOfRange, MemoryError) as error:
             logger.warning(
-                "retractions are folded again in %d ms: %s", self._labeler.retry_ms, error
+                "retractions are folded again in %d ms: %r", self._labeler.retry_ms, error
             )
             if isinstance(error, OffsetOutOfRange):
                 self.gone_verdicts = max(self.gone_verdicts, error.offset - error.end)
