@@ -70,6 +70,7 @@ SHELL_FILES = {
     "labeler.fraud.sender",
     "labeler.process.consumer_group",
     "labeler.process.threads",
+    "learners.process.evaluation_sender",
     "learners.process.examples_reader",
     "learners.process.port_caller",
     "learners.process.worker",

@@ -1,5 +1,6 @@
 """The learner's process: its reader, its calls to shards, its metrics.
 
+- `evaluation_sender`: sends evaluations on a thread of its own
 - `examples_reader`: reads `examples` as a group member, on a thread of its own
 - `metrics`: what a learner's process exports to Prometheus (shell)
 - `overlap_meter`: how long pulls and pushes ran beside a computation

@@ -1,13 +1,12 @@
 """A learner's process: the core on the main thread, and around it a reader, callers, one thread
-that prepares and one that computes. So while one batch is computed, the next is decoded and pulled
-and the last is pushed.
+that prepares, one that computes and one that sends evaluations. So while one batch is computed, the
+next is decoded and pulled and the last is pushed.
 
 Everything meets in one queue of events. The main thread takes them one by one, asks the core, and
 hands out what it says. An exception of any thread ends the process.
 """
 
 import contextlib
-import json
 import logging
 import os
 import queue
@@ -23,6 +22,7 @@ from learners.models import Encoder, Model, make_model
 from learners.models import delayed_feedback as delay
 from learners.pacing import Batch, Pacer, events
 from learners.pacing import instructions as do
+from learners.process.evaluation_sender import EvaluationSender
 from learners.process.examples_reader import CheckpointsReader, ExamplesReader
 from learners.process.metrics import LearnerMetrics
 from learners.process.overlap_meter import COMPUTE, Overlap
@@ -31,14 +31,13 @@ from learners.training import BatchGradients, Prepared, Published, gradient, pro
 from learners.training import unlearning as relearning
 from paramserver import ClockPort, Outcome, ParamServerConfig, PullReply, PushReply, ShardPort
 from paramserver.wire import connect
-from stream import LATE, RETRACT, Partition, StreamConfig, kind_of, start_metrics
+from stream import LATE, RETRACT, StreamConfig, kind_of, start_metrics
 from stream.columns import PictureStore
-from stream.log import KafkaLog, Log, SendFailed, Unavailable, Writer, wall_clock_ms
+from stream.log import KafkaLog, Log
 
 _log = logging.getLogger(__name__)
 
 LOOK_EVERY_MS = 250
-FLUSH_MS = 5_000
 
 
 class Stopped(RuntimeError):
@@ -146,8 +145,7 @@ class Worker:
             log, stream.checkpoints, self._published, metrics.on_malformed
         )
         self._prepared: dict[Batch, Future[Prepared]] = {}
-        self._writer: Writer | None = None
-        self._evaluations = 0  # partitions; 0 = not asked yet
+        self._evaluations = EvaluationSender(log, stream.evaluations, metrics, self._events.put)
         self._rows: dict[
             int, tuple[int, int]
         ] = {}  # clock -> rows and arrival time of a computed batch
@@ -155,6 +153,7 @@ class Worker:
         self._staleness: list[int] = []  # of the pushes answered since the last evaluation
 
     def run(self, stop: threading.Event) -> None:
+        self._evaluations.start()
         self._reader.start()
         try:
             if not self._loop(stop):
@@ -166,7 +165,7 @@ class Worker:
             for pool in (self._preparing, self._computing):
                 pool.shutdown(wait=True, cancel_futures=True)
             self._checkpoints.close()
-            self._close_writer()
+            self._evaluations.close()
 
     # --- the loop
     # ----------------------------------------------------------------------------------------------
@@ -357,37 +356,13 @@ class Worker:
     # --------------------------------------------------------------------------------------------
 
     def _publish(self, result: Result) -> None:
-        """At once, so that it stands before any push of its batch is acknowledged, as a rule; a
-        lost one is counted."""
+        """At once, so that it stands before any push of its batch is acknowledged, as a rule."""
         evaluation = result.evaluation
         if evaluation is None:
             return
         evaluation["staleness"], self._staleness = self._staleness, []
         self._metrics.evaluated(evaluation)
-        key = f"{evaluation['model']}/{evaluation['chain']}/{evaluation['start']}".encode()
-        value = json.dumps(evaluation, separators=(",", ":")).encode()
-        topic = self._stream.evaluations
-        try:
-            self._evaluations = self._evaluations or self._log.partitions(topic)
-            partition = Partition(topic, evaluation["partition"] % max(1, self._evaluations))
-            self._writer = self._writer or self._log.writer()
-            self._writer.append(partition, value, key, timestamp_ms=wall_clock_ms())
-        except (SendFailed, Unavailable) as error:
-            self._metrics.unsent.inc()
-            _log.warning("an evaluation was not sent: %s", error)
-            if self._writer is not None:
-                self._writer.close()
-                self._writer = None
-
-    def _close_writer(self) -> None:
-        if self._writer is None:
-            return
-        try:
-            self._writer.flush(FLUSH_MS)
-        except SendFailed as error:
-            self._metrics.unsent.inc()
-            _log.warning("the last evaluations may not have been sent: %s", error)
-        self._writer.close()
+        self._evaluations.send(evaluation)
 
 
 def _applied(reply: PushReply) -> bool:

@@ -312,6 +312,43 @@ def test_a_batch_that_cannot_be_read_or_is_not_finite_is_pushed_empty(system: Sy
     assert [e["start"] for e in system.evaluations()] == [0, 30]
 
 
+class Gate:
+    """The system's log, whose writers wait before they append evaluations."""
+
+    def __init__(self, log: MemoryLog):
+        self._log, self.open = log, threading.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    def writer(self) -> Any:
+        writer = self._log.writer()
+        append = writer.append
+
+        def wait(*arguments: Any, **named: Any) -> Any:
+            assert self.open.wait(60)
+            return append(*arguments, **named)
+
+        writer.append = wait  # type: ignore[method-assign]
+        return writer
+
+
+def test_a_log_that_takes_no_evaluations_holds_up_no_training(system: System) -> None:
+    """As Kafka's client waits where the topic was deleted."""
+    gate: Any = Gate(system.log)
+    system.log = gate
+    for k in range(5):
+        system.append(0, rows(0, 10 * k, 10), 10 * k, 10 * k + 10)
+    system.learner()
+    try:
+        system.until({"label/0": 50})
+    finally:
+        gate.open.set()
+    system.close()
+    assert not system.failures
+    assert [e["start"] for e in system.evaluations()] == [0, 10, 20, 30, 40]
+
+
 def test_a_rewind_below_what_is_retained_ends_the_learner(system: System) -> None:
     system.append(0, rows(0, 0, 10), 0, 10)
     system.append(0, rows(0, 10, 10), 10, 20)
