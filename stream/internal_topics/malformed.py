@@ -77,8 +77,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Raises _Twice."""
     made = dict(pairs)
     if len(made) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise _Twice(next(name for name in made if names.count(name) > 1))
+        names: set[str] = set()
+        for name, _ in pairs:
+            if name in names:
+                raise _Twice(name)
+            names.add(name)
     return made
 
 
