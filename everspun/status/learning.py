@@ -16,6 +16,7 @@ _WHY = {
     "columns": "a feature has another kind in their records than it is declared with now: it "
     "needs a new name",
     "not_finite": "their gradient is not finite",
+    "module": "the model's own code raised for them, or answered what is no logit a row",
     "retraction": "the record does not say what to learn again",
 }
 

@@ -32,7 +32,15 @@ if TYPE_CHECKING:
     from learners.models.embeddings import unique_keys
     from learners.models.features import Bag, Encoded, Encoder, Floats, Keys, Pictures, Places
     from learners.models.logistic import Logistic, probabilities
-    from learners.models.model import Model, Scorer, clip, code_of, make_model, stated_correction
+    from learners.models.model import (
+        Model,
+        ModuleFault,
+        Scorer,
+        clip,
+        code_of,
+        make_model,
+        stated_correction,
+    )
     from learners.models.network_forward import Forward, forward_of
     from learners.models.record_columns import wrong_column
     from learners.models.scaling import scaled
@@ -52,6 +60,7 @@ __all__ = [
     "Keys",
     "Logistic",
     "Model",
+    "ModuleFault",
     "Pictures",
     "Places",
     "Scorer",

@@ -34,6 +34,11 @@ PROBABILITY_MIN = np.float32(1e-7)
 CODE = "-"
 
 
+class ModuleFault(RuntimeError):
+    """Code of a user's own raised for a batch, or answered what is no logit a row; says which
+    kind, and what."""
+
+
 class Kind(Protocol):
     """The shape of a model.
 

@@ -5,6 +5,7 @@ of its constructor, run with torch's generator seeded by the model's seed.
 """
 
 import copy
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -138,7 +139,8 @@ class Network:
             name: parameter for name, parameter in parameters.items() if name not in constants
         }
         by = [embeddings, *values, *trained.values()]
-        found = torch.autograd.grad(loss, by, allow_unused=True, materialize_grads=True)
+        with self._own_faults():
+            found = torch.autograd.grad(loss, by, allow_unused=True, materialize_grads=True)
         arrays = [gradient.cpu().numpy() for gradient in found]
         of_values, of_dense = arrays[1 : 1 + len(values)], arrays[1 + len(values) :]
         dense_gradients = dict(zip(trained, map(np.ascontiguousarray, of_dense), strict=True))
@@ -193,13 +195,17 @@ class Network:
 
     def _logits(self, parameters: dict[str, Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
         """(n,) of these parameters. `functional_call` changes a module while it runs, so each
-        call has its own."""
+        call has its own. Raises ModuleFault where a user's own answers no such thing."""
         module = self._idle.pop() if self._idle else copy.deepcopy(self._prototype).to(self.device)
         try:
-            logits: Tensor = torch.func.functional_call(module, parameters, inputs)
+            with self._own_faults():
+                answer: Tensor = torch.func.functional_call(module, parameters, inputs)
+                return user_module.checked_logits(self.config.kind, answer, len(inputs[0]))
         finally:
             self._idle.append(module)
-        return logits.reshape(-1)
+
+    def _own_faults(self) -> AbstractContextManager[None]:
+        return user_module.own_faults(self.config.kind) if self._is_own else nullcontext()
 
 
 def _probability(logits: Tensor) -> Floats:

@@ -9,12 +9,15 @@ import hashlib
 import importlib
 import inspect
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
 from learners.config import PATH, ModelConfig
+from learners.models.model import ModuleFault
 from stream.columns import SIDE
 
 #: What keeps statistics of its own or draws at random: shards hold neither, and a batch would not
@@ -55,6 +58,33 @@ def make_module(config: ModelConfig) -> nn.Module:
     _check_parts(config.kind, module)
     _check_answers(config, module)
     return module
+
+
+@contextmanager
+def own_faults(kind: str) -> Iterator[None]:
+    """What a user's own code raises within, as ModuleFault. Want of memory is no fault of it."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever code of a user's own raises
+        raise ModuleFault(f"kind = {kind!r}: {type(error).__name__}: {_line(error)}") from error
+
+
+def checked_logits(kind: str, answer: object, rows: int) -> Tensor:
+    """(rows,) of what `forward` answered. ValueError for anything else."""
+    if not isinstance(answer, Tensor):
+        raise ValueError(
+            f"kind = {kind!r}: forward answered a {type(answer).__name__}, expected one tensor of "
+            f"logits"
+        )
+    if answer.shape not in ((rows,), (rows, 1)) or not answer.is_floating_point():
+        raise ValueError(
+            f"kind = {kind!r}: forward answered {answer.dtype} {tuple(answer.shape)} for {rows} "
+            f"rows, "
+            f"expected floats ({rows},) or ({rows}, 1)"
+        )
+    return answer.reshape(-1)
 
 
 def code_digest(path: str) -> str:
@@ -136,7 +166,8 @@ def _check_parts(kind: str, module: nn.Module) -> None:
 
 
 def _check_answers(config: ModelConfig, module: nn.Module) -> None:
-    """It answers one logit a row, the same again, and the same whichever rows stand beside it."""
+    """It answers one logit a row, the same again, and the same whichever rows stand beside it; and
+    it has a gradient."""
     kind = config.kind
     generator = torch.Generator().manual_seed(1)
     embeddings = torch.randn(_ROWS, len(config.categorical), config.dim, generator=generator)
@@ -169,6 +200,17 @@ def _check_answers(config: ModelConfig, module: nn.Module) -> None:
             f"normalises over them?); "
             "a row must be answered alike in training and in serving, whatever stands beside it"
         )
+    _check_gradient(kind, module, inputs)
+
+
+def _check_gradient(kind: str, module: nn.Module, inputs: list[Tensor]) -> None:
+    embeddings = inputs[0].clone().requires_grad_()
+    by = [embeddings, *(one for one in module.parameters() if one.requires_grad)]
+    try:
+        total = module(embeddings, *inputs[1:]).sum()
+        torch.autograd.grad(total, by, allow_unused=True)
+    except Exception as error:  # whatever code of a user's own raises
+        raise ValueError(f"kind = {kind!r}: it has no gradient: {_line(error)}") from error
 
 
 def _answer(kind: str, module: nn.Module, inputs: list[Tensor]) -> Tensor:
@@ -180,20 +222,10 @@ def _answer(kind: str, module: nn.Module, inputs: list[Tensor]) -> Tensor:
         raise ValueError(
             f"kind = {kind!r}: forward of {rows} rows raised {_line(error)}"
         ) from error
-    if not isinstance(answer, Tensor):
-        raise ValueError(
-            f"kind = {kind!r}: forward answered a {type(answer).__name__}, expected one tensor of "
-            f"logits"
-        )
-    if answer.shape not in ((rows,), (rows, 1)) or not answer.is_floating_point():
-        raise ValueError(
-            f"kind = {kind!r}: forward answered {answer.dtype} {tuple(answer.shape)} for {rows} "
-            f"rows, "
-            f"expected floats ({rows},) or ({rows}, 1)"
-        )
-    if not bool(torch.isfinite(answer).all()):
+    logits = checked_logits(kind, answer, rows)
+    if not bool(torch.isfinite(logits).all()):
         raise ValueError(f"kind = {kind!r}: forward answered a value that is not finite")
-    return answer.reshape(-1)
+    return logits
 
 
 def _line(error: BaseException) -> str:

@@ -21,6 +21,7 @@ from learners.models import (
     Floats,
     Keys,
     Model,
+    ModuleFault,
     Places,
     clip,
     scaled,
@@ -34,12 +35,14 @@ from paramserver import PullReply, Rows, SlotMap
 from stream.internal_topics import decode_examples, row_hash_sum, rows_from, rows_of
 
 #: Why a batch is pushed empty: its bytes are no batch; its columns are of another kind than
-#: declared; a gradient that is not finite; a retraction that does not say what to learn again.
-CAUSES = UNREADABLE, COLUMNS, NOT_FINITE, RETRACTION = (
+#: declared; a gradient that is not finite; a retraction that does not say what to learn again; a
+#: user's own module that fails for it.
+CAUSES = UNREADABLE, COLUMNS, NOT_FINITE, RETRACTION, MODULE = (
     "unreadable",
     "columns",
     "not_finite",
     "retraction",
+    "module",
 )
 
 
@@ -161,32 +164,35 @@ def compute(
     read = scaled(model.config, prepared.encoded, dense)
     scales, clipped_rows = row_scales(model.config, read)
     weight = weight * scales
-    if correction.weighs:
-        said = model.kind.predict(prepared.places, pulled, dense, prepared.encoded)
-        weight = weight * correction.weights(said, label)
-    p, gradients, dense_gradients = model.kind.differentiate(
-        prepared.places, pulled, dense, prepared.encoded, label, weight
+    whole = replace(
+        EMPTY,
+        rows=rows,
+        row_hash=row_hash_sum(rows),
+        event_time_max_ms=int(rows.column("ts_ms").to_numpy().max()),
     )
+    try:
+        if correction.weighs:
+            said = model.kind.predict(prepared.places, pulled, dense, prepared.encoded)
+            weight = weight * correction.weights(said, label)
+        p, gradients, dense_gradients = model.kind.differentiate(
+            prepared.places, pulled, dense, prepared.encoded, label, weight
+        )
+    except ModuleFault as fault:
+        return replace(whole, reason=str(fault), cause=MODULE)
     constants = model.kind.constants
     dense_gradients = {
         name: array for name, array in dense_gradients.items() if name not in constants
     }
-    row_hash, event_time_max_ms = row_hash_sum(rows), int(rows.column("ts_ms").to_numpy().max())
     reason = not_finite(model, prepared, pulled, p, gradients, dense_gradients)
     if reason:
         # Predictions that are not finite say nothing; the batch is not scored.
-        nothing = np.empty(0, np.float32)
-        return BatchGradients(
-            rows, nothing, {}, {}, {}, row_hash, event_time_max_ms, reason, NOT_FINITE
-        )
-    return BatchGradients(
-        rows,
-        clip(correction.answer(p)),
-        prepared.keys,
-        gradients,
-        dense_gradients,
-        row_hash,
-        event_time_max_ms,
+        return replace(whole, reason=reason, cause=NOT_FINITE)
+    return replace(
+        whole,
+        prediction=clip(correction.answer(p)),
+        keys=prepared.keys,
+        gradients=gradients,
+        dense=dense_gradients,
         clipped_rows=clipped_rows,
     )
 

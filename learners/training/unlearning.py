@@ -17,9 +17,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from learners.models import NONE, Correction, Floats, Keys, Model, unique_keys
+from learners.models import NONE, Correction, Floats, Keys, Model, ModuleFault, unique_keys
 from learners.training.clipping import row_scales
-from learners.training.gradient import EMPTY, NOT_FINITE, RETRACTION, BatchGradients, Prepared
+from learners.training.gradient import (
+    EMPTY,
+    MODULE,
+    NOT_FINITE,
+    RETRACTION,
+    BatchGradients,
+    Prepared,
+)
 from paramserver import Rows
 from paramserver.tables import Table
 from stream.internal_topics import NAMED, Again, row_hash_sum, taken
@@ -52,9 +59,11 @@ def relearn(
     named = named_keys(model, rows.filter(pa.array(back)), again)
     if not any(len(keys) for keys in named.values()):
         return replace(whole, rewrites=True)
-    tables = _learned(
-        model, prepared, np.flatnonzero(~back), again, named, pulled, dense, correction
-    )
+    clean = np.flatnonzero(~back)
+    try:
+        tables = _learned(model, prepared, clean, again, named, pulled, dense, correction)
+    except ModuleFault as fault:
+        return replace(whole, reason=str(fault), cause=MODULE)
     keys = {name: found for name, found in named.items() if len(found)}
     written = {name: _rows_of(tables[name], found) for name, found in keys.items()}
     for name, array in written.items():

@@ -1,17 +1,21 @@
 """Torch modules of a user's own: what is refused, what is constant, and what names their code."""
 
 import importlib
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from learners.config import ModelConfig
 from learners.models.model import code_of, make_model
 from learners.models.user_module import code_digest
 from learners.training import Prepared, gradient
+from learners.training import unlearning as relearning
+from stream.internal_topics import Again, row_hash_sum
 
 HEAD = """
 import torch
@@ -70,6 +74,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ("return self.layer(x) / 0", "a value that is not finite"),
         ("return self.layer(x.flatten())", "shapes cannot be multiplied"),
         ("raise KeyError('gone')", "forward of 7 rows raised 'gone'"),
+        ("return self.layer(x).detach()", "it has no gradient: element 0 of tensors does not"),
     ],
 )
 def test_a_module_that_is_no_function_of_each_row_is_refused_in_one_line(module, body, said):
@@ -111,8 +116,6 @@ def test_a_frozen_parameter_is_carried_and_not_trained(module):
     assert model.spec.dense.shapes.keys() == {"scale", "layer.weight", "layer.bias"}
     assert model.kind.constants == {"scale"}
     assert model.initial_dense()["scale"].tolist() == [2.0]
-    import pyarrow as pa
-
     rows = pa.record_batch(
         {
             "position": np.arange(4),
@@ -130,6 +133,66 @@ def test_a_frozen_parameter_is_carried_and_not_trained(module):
     computed = gradient.compute(model, prepared, pulled, model.initial_dense())
     assert computed.dense.keys() == {"layer.weight", "layer.bias"}
     assert np.abs(computed.dense["layer.bias"]).max() > 0
+
+
+def some_rows(count: int, taken: int = 0) -> pa.RecordBatch:
+    """The first `taken` are taken back."""
+    ones = np.ones(count, np.float32)
+    return pa.record_batch(
+        {
+            "position": np.where(np.arange(count) < taken, np.arange(count), -1),
+            "ts_ms": np.full(count, 1),
+            "arrival_ms": np.full(count, 1),
+            "label": (np.arange(count) % 2).astype(np.int8),
+            "weight": np.where(np.arange(count) < taken, -ones, ones).astype(np.float32),
+            "source": ["a"] * count,
+            "item": ["i"] * count,
+            "f_price": ones,
+        }
+    )
+
+
+FAILS = {
+    "if len(x) > 8: raise IndexError('out of bounds')": "IndexError: out of bounds",
+    "if len(x) > 8: return self.layer(x).expand(-1, 2)": r"forward answered torch.float32 \(9, 2\)",
+    "if len(x) > 8: return None": "forward answered a NoneType",
+    "if len(x) > 8: return self.layer(x).detach()": "RuntimeError: element 0 of tensors",
+}
+
+
+@pytest.mark.parametrize(("body", "said"), FAILS.items())
+def test_a_batch_that_it_fails_for_is_pushed_empty_and_says_why(module, body, said):
+    module(HEAD + f"        {body}\n        return self.layer(x)\n")
+    model = make_model(CONFIG)
+    for count in (8, 9):
+        rows = some_rows(count)
+        prepared = gradient.prepare(model, rows)
+        pulled = {"embeddings": np.ones((len(prepared.keys["embeddings"]), 4), np.float32)}
+        found = gradient.compute(model, prepared, pulled, model.initial_dense())
+        assert found.row_hash == row_hash_sum(rows)
+        assert found.row_count == count
+        assert bool(found.keys) == (count == 8)
+    assert found.cause == "module"
+    assert re.match(f"kind = 'of_a_user:Net': .*{said}", found.reason)
+
+
+def test_a_retraction_that_it_fails_for_is_pushed_empty(module):
+    module(HEAD + "        assert len(x) < 8\n        return self.layer(x)\n")
+    model = make_model(CONFIG)
+    prepared = gradient.prepare(model, some_rows(10, taken=1))
+    pulled = {"embeddings": np.zeros((len(prepared.keys["embeddings"]), 4), np.float32)}
+    said = Again({"source": ["a"]}, [9]).encode()
+    found = relearning.relearn(model, prepared, pulled, model.initial_dense(), said)
+    assert (found.cause, found.rewrites, found.row_count) == ("module", False, 10)
+
+
+def test_want_of_memory_is_no_fault_of_a_batch(module):
+    module(HEAD + "        if len(x) > 8: raise MemoryError\n        return self.layer(x)\n")
+    model = make_model(CONFIG)
+    prepared = gradient.prepare(model, some_rows(9))
+    pulled = {"embeddings": np.ones((len(prepared.keys["embeddings"]), 4), np.float32)}
+    with pytest.raises(MemoryError):
+        gradient.compute(model, prepared, pulled, model.initial_dense())
 
 
 def test_changed_code_is_another_definition_and_a_comment_is_not(module):
