@@ -2,13 +2,16 @@
 
 What an event names is looked up here and nowhere else: never an address. A file is read as far as a
 picture may be long, held against its name, and squared once; the newest stay. Who learns waits for
-a store that is away, as for everything that it must know. Who answers a request waits `ANSWER_S` at
+a store that is away, as for everything that it must know; but not for one file that stays
+unreadable where others can be read: it counts as missing. Who answers a request waits `ANSWER_S` at
 most, for all its pictures: the read goes on, and the next request finds what it brought. A read
 that hangs is left behind with its thread after `READ_S`. A process that is forked off begins anew.
 """
 
+import errno
 import hashlib
 import logging
+import math
 import os
 import random
 import threading
@@ -30,6 +33,13 @@ ANSWER_S, READS_MAX, PAUSE_MS, PAUSE_MAX_MS = 0.05, 32, 200, 10_000
 #: After how long a read for an answer is no longer waited for; how many threads there are, with
 #: those that were left behind; how many files are squared at once for answers.
 READ_S, THREADS_MAX, SQUARED_AT_ONCE = 30.0, 128, 4
+#: What waiting does not change of one file: a folder in its place, a link to itself.
+LASTING = frozenset({errno.EISDIR, errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG})
+#: For how long any other fault of one file is waited out where others can be read; how many of
+#: those are asked for.
+ALONE_S, ASKED_MAX = 30.0, 8
+#: That no file has.
+_NOBODYS = "0" * 64
 _log = logging.getLogger(__name__)
 
 
@@ -47,7 +57,8 @@ class PictureStore:
     def __init__(self, url: str) -> None:
         self.url = url
         self._held: dict[str, bytes] = {}  # the newest last
-        self.absent = 0  # that were asked for and are not there, or are no pictures
+        self.absent = 0  # that were asked for and cannot be read, or are no pictures
+        self._denied_s = math.inf  # since when there are files that may not be read
         self._open()
         self.begin_anew()
         _stores.add(self)
@@ -67,18 +78,42 @@ class PictureStore:
         with self._lock:
             found = {one: self._held[one] for one in digests if one in self._held}
         lacking = [one for one in dict.fromkeys(digests) if one and one not in found]
-        found |= {one: self._awaited(one) for one in lacking} if waits else self._soon(lacking)
+        found |= (
+            {one: self._awaited(one, lacking) for one in lacking} if waits else self._soon(lacking)
+        )
         return [found.get(one, b"") for one in digests]
 
-    def _awaited(self, digest: str) -> bytes:
-        backoff = Backoff(PAUSE_MS, PAUSE_MAX_MS)
+    def _awaited(self, digest: str, beside: Sequence[str]) -> bytes:
+        backoff, began_s = Backoff(PAUSE_MS, PAUSE_MAX_MS), time.monotonic()
         while True:
             try:
                 return self._read(digest)
             except OSError as error:
+                if self._lasts(error, began_s) and self._gives_others(digest, beside):
+                    with suppress(OSError):  # the store may have come back in between
+                        return self._read(digest)
+                    return self._nothing(digest, f"cannot be read, unlike others: {error}")
                 pause_ms = backoff.failed(random.random())
                 _log.warning("%s: %s; trying again in %d ms", self.url, error, pause_ms)
                 time.sleep(pause_ms / 1_000)
+
+    def _lasts(self, error: OSError, began_s: float) -> bool:
+        """Whether a file that was first asked for at `began_s` has been unreadable for long enough.
+        Many that may not be read are waited for together."""
+        if isinstance(error, PermissionError):
+            began_s = self._denied_s = min(self._denied_s, began_s)
+        return error.errno in LASTING or time.monotonic() - began_s >= ALONE_S
+
+    def _gives_others(self, digest: str, beside: Sequence[str]) -> bool:
+        """Whether the store gives another file, or says that one is not there."""
+        with self._lock:
+            newest = list(self._held)[-1:]
+        others = [one for one in (*newest, _NOBODYS, *beside) if one != digest]
+        for other in others[:ASKED_MAX]:
+            with suppress(OSError):
+                self._file(other)
+                return True
+        return False
 
     def _soon(self, digests: Sequence[str]) -> dict[str, bytes]:
         """What comes of these within `ANSWER_S`, for all of them together."""

@@ -134,6 +134,55 @@ def test_who_learns_waits_for_a_store_that_is_away(store, monkeypatch):
     assert not failures
 
 
+def test_what_no_waiting_makes_readable_counts_as_missing(store):
+    """Read again for ever, they stopped training."""
+    folder, circle, absent = (digest_of(name) for name in (b"folder", b"circle", b"absent"))
+    (store / folder).mkdir()
+    (store / circle).symlink_to(circle)
+    pictures = PictureStore(str(store))
+    assert pictures.squares([folder, circle, absent], waits=True) == [b"", b"", b""]
+    assert pictures.absent == 3
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "403"), OSError(5, "bad sector")])
+def test_one_file_that_stays_unreadable_counts_as_missing(store, monkeypatch, error):
+    """Also where a store says that of files that are not there, as S3 does to who may not list."""
+    pictures, asked = PictureStore(str(store)), []
+    read = pictures._files.cat_file
+
+    def cat_file(path, **limits):
+        asked.append(path)
+        if not path.endswith(digest_of(RED)):
+            raise error
+        return read(path, **limits)
+
+    monkeypatch.setattr(picture_store, "PAUSE_MS", 1)
+    monkeypatch.setattr(picture_store, "ALONE_S", 0.01)
+    monkeypatch.setattr(pictures._files, "cat_file", cat_file)
+    one = digest_of(b"one")
+    assert pictures.squares([one, digest_of(RED)], waits=True) == [b"", squared(RED).pixels]
+    assert asked.count(asked[0]) > 2
+
+
+def test_a_store_that_gives_nothing_is_waited_for(store, monkeypatch):
+    """Whatever it says: credentials have run out, its folder is a link to itself."""
+    pictures = PictureStore(str(store))
+    read = pictures._files.cat_file
+    failures = [PermissionError(13, "403"), OSError(40, "a link to itself")] * 20
+
+    def cat_file(path, **limits):
+        if failures:
+            raise failures.pop()
+        return read(path, **limits)
+
+    monkeypatch.setattr(picture_store, "PAUSE_MS", 1)
+    monkeypatch.setattr(picture_store, "PAUSE_MAX_MS", 1)
+    monkeypatch.setattr(picture_store, "ALONE_S", 0.0)
+    monkeypatch.setattr(pictures._files, "cat_file", cat_file)
+    assert pictures.squares([digest_of(RED)], waits=True) == [squared(RED).pixels]
+    assert not failures
+
+
 def test_an_answer_waits_for_no_store_and_the_next_one_has_the_picture(store, monkeypatch):
     pictures, goes_on = PictureStore(str(store)), threading.Event()
     read = pictures._files.cat_file
