@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING
 from stream.on_demand import on_demand
 
 if TYPE_CHECKING:
-    from learners.config import NETWORK_KINDS, LearnerConfig, ModelConfig
+    from learners.config import NETWORK_KINDS, SLICES_MAX, LearnerConfig, ModelConfig
     from learners.governor_config import GovernorConfig
     from learners.slices import slices_fault
 else:
@@ -50,6 +50,7 @@ else:
 
 __all__ = [
     "NETWORK_KINDS",
+    "SLICES_MAX",
     "GovernorConfig",
     "LearnerConfig",
     "ModelConfig",

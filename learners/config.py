@@ -27,6 +27,8 @@ NUMBER_MAX = 1e12
 WIDTH_MAX, LAYERS_MAX = 65_536, 1_024
 #: Threads of one gradient.
 THREADS_MAX = 1_024
+#: Slices beyond these are more than one evaluation says.
+SLICES_MAX = 64
 
 
 def _one_of(config: object, name: str, allowed: tuple[str, ...]) -> None:
@@ -440,6 +442,8 @@ class LearnerConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: allowed is 1 or more")
+        if len(self.slices) > SLICES_MAX:
+            raise ValueError(f"slices = {len(self.slices)} of them: allowed are {SLICES_MAX}")
         if not 0 <= self.torch_threads <= THREADS_MAX:
             raise ValueError(
                 f"torch_threads = {self.torch_threads}: allowed is 0 (the cores given) to "

@@ -329,7 +329,7 @@ class Driver:
             self._forget(end)
             best_effort(self.clock.release, cut.model, cut.cut)
             self._discard(end, stored=not isinstance(error, OSError))
-            return self._abandoned(due, "parts", str(error), cut.hold_ms, cut_ms)
+            return self._abandoned(due, _reason(error), str(error), cut.hold_ms, cut_ms)
         pause = NO_PAUSE if move is None else self._spread(cut, move)
         if coming is not None and move is None:
             # They read while it is judged.
@@ -480,6 +480,13 @@ class Driver:
             ):
                 return self.evaluations.sums(marked.vector)
             self.time.sleep_ms(5)
+
+
+def _reason(error: Exception) -> str:
+    """Why a cut whose parts were to be written came to nothing: "manifest" is no fault of a
+    store or a shard."""
+    is_ours = isinstance(error, ValueError) and not isinstance(error, Damaged)
+    return "manifest" if is_ours else "parts"
 
 
 def _rows(chain: str, parent: Manifest | None, progress: Mapping[int, Progress]) -> int:

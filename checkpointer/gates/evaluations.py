@@ -1,20 +1,16 @@
 """Evaluation sums by cut: which scored batches belong to a checkpoint, each counted once (E1)."""
 
-from collections import deque
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from checkpointer.store import Evaluation, read
+from checkpointer.store import SUM_MAX, Evaluation, read
 from stream import KINDS, kind_of, partition_of
 from stream.internal_topics import Fields, MalformedRecord
 
 #: The sums that a record carries, and of what type they are.
 _SUMS = {f.name: type(f.default) for f in fields(Evaluation) if f.name not in ("batches", "slices")}
-
-
-#: No sum over one batch is larger.
-SUM_MAX = 1 << 50
 
 
 def _read(record: Mapping[str, Any]) -> tuple[str, int, int, Evaluation]:
@@ -50,23 +46,24 @@ class Evaluations:
     """
 
     model: str
-    #: starts remembered per chain; a repeat of an older one is told by being below them all
+    #: starts remembered per chain; a repeat of an older one, below what was taken, is told by being
+    #: below them all, and of those beyond it the farthest is forgotten
     starts_max: int = 65_536
     records_bad: int = 0
     last_bad: str = ""  # why the last of them is
-    forgotten: int = 0  # evaluations that waited for a cut while so many newer ones came
+    forgotten: int = 0  # evaluations that waited for a cut while so many others came
     _chains: frozenset[str] = frozenset()  # those of the model; none = not known yet
     _waiting: dict[str, dict[int, tuple[int, Evaluation]]] = field(default_factory=dict)
     _late: dict[str, dict[int, float]] = field(
         default_factory=dict
     )  # chain -> start -> late share that it had
-    _starts: dict[str, set[int]] = field(default_factory=dict)
-    _order: dict[str, deque[int]] = field(default_factory=dict)
+    _starts: dict[str, list[int]] = field(default_factory=dict)  # in order
     _floor: dict[str, int] = field(default_factory=dict)
+    _taken: dict[str, int] = field(default_factory=dict)  # the last cut's vector
 
     def skip(self, vector: Mapping[str, int]) -> None:
         """What starts below this vector was counted by a checkpoint that is there already."""
-        self._chains = frozenset(vector)
+        self._chains, self._taken = frozenset(vector), dict(vector)
         for chain, end in vector.items():
             self._floor[chain] = max(end, self._floor.get(chain, 0))
 
@@ -91,10 +88,7 @@ class Evaluations:
         if (
             len(waiting) >= self.starts_max
         ):  # of a chain that nobody learns, or far beyond what is learned
-            oldest = next(iter(waiting))
-            del waiting[oldest]
-            self._late.get(chain, {}).pop(oldest, None)
-            self.forgotten += 1
+            self._forget(chain, next(iter(waiting)))
         waiting[start] = (end, sums)
         if (share := _late_share(record)) is not None:
             self._late.setdefault(chain, {})[start] = share
@@ -133,6 +127,7 @@ class Evaluations:
     def take(self, vector: Mapping[str, int]) -> Evaluation:
         """`sums`, which are then forgotten: a manifest carries them."""
         total = self.sums(vector)
+        self._taken = dict(vector)
         for chain, waiting in self._waiting.items():
             for start in [s for s, (end, _) in waiting.items() if end <= vector.get(chain, -1)]:
                 del waiting[start]
@@ -140,17 +135,24 @@ class Evaluations:
         return total
 
     def _is_first(self, chain: str, start: int) -> bool:
-        starts = self._starts.setdefault(chain, set())
-        if start in starts or start < self._floor.get(chain, 0):
+        starts = self._starts.setdefault(chain, [])
+        at = bisect_left(starts, start)
+        if start < self._floor.get(chain, 0) or starts[at : at + 1] == [start]:
             return False
-        order = self._order.setdefault(chain, deque())
-        starts.add(start)
-        order.append(start)
-        if len(order) > self.starts_max:
-            oldest = order.popleft()
-            starts.discard(oldest)
-            self._floor[chain] = max(oldest + 1, self._floor.get(chain, 0))
-        return True
+        starts.insert(at, start)
+        if len(starts) <= self.starts_max:
+            return True
+        if starts[0] < self._taken.get(chain, 0):
+            self._floor[chain] = max(starts.pop(0) + 1, self._floor.get(chain, 0))
+            return True
+        farthest = starts.pop()
+        self._forget(chain, farthest)
+        return farthest != start
+
+    def _forget(self, chain: str, start: int) -> None:
+        self._waiting.get(chain, {}).pop(start, None)
+        self._late.get(chain, {}).pop(start, None)
+        self.forgotten += 1
 
 
 def _late_share(record: Mapping[str, Any]) -> float | None:

@@ -98,6 +98,7 @@ class ProcessShell:
         self._evaluations: Reader | None = None
         self._passed_over = PassedOver(_log, metrics.on_malformed)
         self._bad_evaluations = 0  # of those whose fields say nothing, as last looked at
+        self._forgotten_evaluations = 0
         self._pool = ThreadPoolExecutor(max_workers=16, thread_name_prefix="shards")
 
     def now_ms(self) -> int:
@@ -248,6 +249,11 @@ class ProcessShell:
             self.metrics.malformed.labels(topic=self.stream.evaluations).inc(new)
             _log.error("%d evaluations count for nothing (%d so far), the last one: %s",
                        new, evaluations.records_bad, evaluations.last_bad)  # fmt: skip
+        if new := evaluations.forgotten - self._forgotten_evaluations:
+            self._forgotten_evaluations = evaluations.forgotten
+            self.metrics.evaluations.labels(outcome="forgotten").inc(new)
+            _log.warning("%d evaluations far from any cut are forgotten (%d so far)",
+                         new, evaluations.forgotten)  # fmt: skip
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)

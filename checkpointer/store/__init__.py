@@ -51,7 +51,7 @@ if TYPE_CHECKING:
         spec_from,
     )
     from checkpointer.store.restore import cut_parts, model_state, read_serving
-    from checkpointer.store.slices import read
+    from checkpointer.store.slices import SUM_MAX, read
     from checkpointer.store.timed_store import StoreTimeouts
     from checkpointer.store.track_record import HourSums, TrackRecord
     from checkpointer.store.used_store import NotRemembered, UsedStore, look_at
@@ -60,6 +60,7 @@ else:
 
 __all__ = [
     "COUNTS_FILE",
+    "SUM_MAX",
     "Announcement",
     "Catalogue",
     "CountsFile",

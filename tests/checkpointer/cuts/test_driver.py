@@ -5,7 +5,7 @@ from driver_system import CHAINS, Killed, System
 
 from checkpointer.gates import Findings
 from checkpointer.process.operator_actions import find, restore, restore_training, verify
-from checkpointer.store import Catalogue, Damaged, model_state
+from checkpointer.store import Catalogue, Damaged, Evaluation, model_state
 from paramserver import PortRefused, PortUnreachable
 
 
@@ -381,3 +381,13 @@ def test_a_step_says_how_long_its_cut_took():
     step = system.later()
     assert step.outcome == "published"
     assert 0 <= step.hold_ms <= step.cut_ms <= system.now - before
+
+
+def test_a_manifest_that_says_what_is_no_number_is_no_fault_of_the_store(system):
+    system.begin()
+    system.push("label/0", 100, 105)
+    system.driver.evaluations.sums = lambda vector: Evaluation(1, 5, float("inf"))
+    step = system.later()
+    assert (step.outcome, step.reason) == ("abandoned", "manifest")
+    del system.driver.evaluations.sums
+    assert system.later(60_000).outcome == "published"

@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -96,3 +97,35 @@ def test_slices_are_summed_and_bounded_and_what_is_none_is_counted_bad():
     summed = evaluations.sums({"label/0": 9}).slices["country"]
     assert len(summed) == 257
     assert summed["other"][0] == 300 - 254
+
+
+def sliced(start, slices):
+    return record(start, start + 1, rows=1, slices=slices)
+
+
+def test_sums_of_slices_stay_finite_and_few_whatever_records_say():
+    seen = Evaluations("clicks")
+    assert not seen.add(sliced(0, {"vendor": {"v": [1, 1e308, 1, 1]}}))
+    assert not seen.add(sliced(0, {f"c{i}": {} for i in range(65)}))
+    assert not seen.add(sliced(0, {"c" * 1_025: {}}))
+    assert not seen.add(sliced(0, {"vendor": {"\ud800": [1, 1, 1, 1]}}))
+    assert seen.records_bad == 4
+    for start in range(4):
+        values = {"v" * 1_025: [1, 0, 0, 0]} | {f"{start}-{i}": [1, 0, 0, 0] for i in range(300)}
+        assert seen.add(sliced(start, {f"c{start}-{i}": values for i in range(20)}))
+    kept = seen.sums({"label/0": 9}).slices
+    assert len(kept) == 64
+    assert {len(values) for values in kept.values()} == {256}
+    assert {values["other"][0] for values in kept.values()} == {301 - 255}
+
+
+@pytest.mark.parametrize("far", [1, 64, 200])
+def test_records_far_ahead_hold_back_none_of_those_that_come(far):
+    seen = Evaluations("clicks", starts_max=64)
+    for k in range(far):
+        seen.add(record((1 << 62) + k, (1 << 62) + k + 1))
+    for start in range(0, 3_000, 10):
+        assert seen.add(record(start, start + 10))
+        assert not seen.add(record(start, start + 10))
+        assert seen.take({"label/0": start + 10}).rows == 10
+    assert seen.forgotten >= far - 64
