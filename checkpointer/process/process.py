@@ -42,8 +42,8 @@ from stream import (
     position,
     start_metrics,
 )
-from stream.internal_topics import MalformedRecord, PassedOver, json_object
-from stream.log import Log, LogError, OffsetOutOfRange, Reader, Writer, wall_clock_ms
+from stream.internal_topics import MalformedRecord, PassedOver, WholeTopic, json_object
+from stream.log import Log, LogError, Writer, wall_clock_ms
 from stream.monitoring import bounded_wait, got_on
 
 T = TypeVar("T")
@@ -54,6 +54,8 @@ _log = logging.getLogger(__name__)
 #: files say the same.
 UNSENT_MAX = 1_000
 _EVALUATIONS_MAX = 5_000
+#: Between two looks for evaluations that cannot be read, the first and the longest, ms.
+_RETRY_MS = (100, 5_000)
 #: A fault of the store that lasts is said again this often.
 SAID_EVERY_S = 60.0
 #: Pause before a shard that does not answer, or has not restored, is looked at again.
@@ -95,7 +97,8 @@ class ProcessShell:
         self.health = StoreHealth(Backoff(max(1, config.retry_ms), config.retry_max_ms))
         metrics.store_failing_s.set_function(lambda: self.health.failing_s(time.monotonic()))
         self._writer: Writer | None = None
-        self._evaluations: Reader | None = None
+        self._evaluations = WholeTopic(log, stream.evaluations)
+        self._evaluations_backoff, self._evaluations_at_s = Backoff(*_RETRY_MS), 0.0
         self._passed_over = PassedOver(_log, metrics.on_malformed)
         self._bad_evaluations = 0  # of those whose fields say nothing, as last looked at
         self._forgotten_evaluations = 0
@@ -203,34 +206,20 @@ class ProcessShell:
     def read_evaluations(self) -> Iterator[Mapping[str, Any]]:
         """New records; the first read begins at the beginning, since what a head has counted is
         told by its vector."""
+        if time.monotonic() < self._evaluations_at_s:
+            return
         try:
-            if self._evaluations is None:
-                self._open_evaluations()
-            assert self._evaluations is not None
             polled = self._evaluations.poll(_EVALUATIONS_MAX, 1)
-        except OffsetOutOfRange as error:
-            assert self._evaluations is not None
-            self._evaluations.seek(error.partition, error.first)
-            return
         except LogError as error:
-            _log.warning("evaluations topic: %s", error)
+            if not self._evaluations_backoff.failures:
+                _log.warning("evaluations topic, tried again: %s", error)
+            pause_ms = self._evaluations_backoff.failed(random.random())
+            self._evaluations_at_s = time.monotonic() + pause_ms / 1_000
             return
+        self._evaluations_backoff.worked()
         for at, records in polled.items():
             for record in records:
                 yield from self._evaluation(at, record)
-
-    def _open_evaluations(self) -> None:
-        reader = self.log.reader()
-        topic = self.stream.evaluations
-        partitions = [Partition(topic, p) for p in range(self.log.partitions(topic))]
-        try:
-            reader.assign(partitions)
-            for partition, offset in reader.beginning_offsets(partitions).items():
-                reader.seek(partition, offset)
-        except LogError:
-            reader.close()
-            raise
-        self._evaluations = reader
 
     def _evaluation(self, at: Partition, record: Record) -> Iterator[Mapping[str, Any]]:
         try:

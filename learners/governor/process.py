@@ -36,8 +36,8 @@ from paramserver import (
 from paramserver.wire import connect
 from stream import LATE, Partition, Record, StreamConfig, kind_of, start_metrics
 from stream.columns import PictureStore
-from stream.internal_topics import MalformedRecord, PassedOver, json_object
-from stream.log import Log, LogError, OffsetOutOfRange, Reader, wall_clock_ms
+from stream.internal_topics import MalformedRecord, PassedOver, WholeTopic, json_object
+from stream.log import Log, LogError, OffsetOutOfRange, wall_clock_ms
 from stream.monitoring import got_on
 
 _log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class GovernorService:
         self._shard, self._clock, self._log, self._cuts, self._encoding = governed
         self._now_ms = now_ms
         self.core = Governing(config, name)
-        self._evaluations: Reader | None = None
+        self._evaluations = WholeTopic(self._log, stream.evaluations, at_end=True)
         self.passed_over = PassedOver(_log, metrics.on_malformed)
         self._late = delay.LateShare(stream.late_share_prior)
         self._spoken_ms = -config.poll_ms
@@ -112,8 +112,7 @@ class GovernorService:
         finally:
             loop.rest()
             self._farewell()
-            if self._evaluations is not None:
-                self._evaluations.close()
+            self._evaluations.close()
 
     def run_once(self) -> None:
         """Look at everything once; a comparison that is complete is judged."""
@@ -180,30 +179,15 @@ class GovernorService:
         """Read `evaluations` towards its end, from where it ended when this governor began; for
         `poll_ms` at most, since learners may write faster than an end is ever seen."""
         until_ms = self._now_ms() + self._config.poll_ms
-        if self._evaluations is None:
-            self._evaluations = self._open_at_ends(self._stream.evaluations)
-        try:
-            while polled := self._evaluations.poll(EVALUATIONS_MAX, POLL_MS):
-                for at, records in polled.items():
-                    for record in records:
-                        self._take(at, record)
-                if self._now_ms() >= until_ms:
-                    break
-        except OffsetOutOfRange as error:
-            self._evaluations.seek(error.partition, error.first)
+        gaps = self._evaluations.gaps
+        while polled := self._evaluations.poll(EVALUATIONS_MAX, POLL_MS):
+            for at, records in polled.items():
+                for record in records:
+                    self._take(at, record)
+            if self._now_ms() >= until_ms:
+                break
+        if self._evaluations.gaps > gaps:
             self.core.drop("truncated")
-
-    def _open_at_ends(self, topic: str) -> Reader:
-        reader = self._log.reader()
-        partitions = [Partition(topic, p) for p in range(self._log.partitions(topic))]
-        try:
-            reader.assign(partitions)
-            for partition, offset in reader.end_offsets(partitions).items():
-                reader.seek(partition, offset)
-        except LogError:
-            reader.close()
-            raise
-        return reader
 
     def _take(self, at: Partition, record: Record) -> None:
         try:

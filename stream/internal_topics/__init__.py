@@ -12,6 +12,7 @@
 - `row_hash`: the hash by which shards and audit know that they saw the same rows (S7)
 - `verdicts`: what travels on `verdicts`
 - `watermarks`: watermarks of all inputs as one short text, for the header of a batch (C4)
+- `whole_topic`: all partitions of one topic, read on and on, whatever becomes of it
 """
 
 from typing import TYPE_CHECKING
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
         encode_verdict,
         input_name,
     )
+    from stream.internal_topics.whole_topic import WholeTopic
 else:
     __getattr__ = on_demand(__name__)
 
@@ -108,6 +110,7 @@ __all__ = [
     "ReadPoint",
     "Verdict",
     "Watermark",
+    "WholeTopic",
     "apply",
     "apply_sequences",
     "breaker_input",
