@@ -26,9 +26,12 @@ from checkpointer.archive.archive_file import (
     rows_of_sources,
     without_sources,
 )
-from checkpointer.store import Damaged, Files
+from checkpointer.store import Damaged, Files, NewerFormat
 from stream import Chain, Fold, Record
 from stream.internal_topics import BatchHeader
+
+#: Besides what is of another form: no JSON, an infinity in place of a number, brackets without end.
+_UNREADABLE = (ValueError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -62,10 +65,22 @@ class Archive:
             return None
         except Damaged:
             raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (*_UNREADABLE, KeyError, TypeError, AttributeError) as error:
             raise Damaged(
                 f"archive {path}: not how far a partition is archived ({error!r})"
             ) from error
+
+    def rebuilt_head(self, partition: int) -> ArchiveHead | None:
+        """As the newest file that can be read says; what `lost` was is not known then."""
+        for path in reversed(self.paths(partition)):
+            try:
+                file = self.describe(path)
+            except NewerFormat:
+                raise
+            except Damaged:
+                continue  # its records are read again, as long as the broker holds them
+            return ArchiveHead(file.next_offset, file.ends)
+        return None
 
     def write(self, file: ArchivedFile, records: Sequence[Record], lost: int = 0) -> None:
         self.files.write(file.path, encode_file(file, records))

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from checkpointer.store import Damaged
+from checkpointer.store import Damaged, NewerFormat
 from stream import Record
 from stream.internal_topics import Again, decode_examples, encode_examples, schema_id
 
@@ -222,9 +222,9 @@ def _metadata(parquet: pq.ParquetFile, path: str) -> dict[str, object]:
 
 
 def check_format(path: str, found: object) -> None:
-    """Raises Damaged for a format that this version does not read."""
+    """Raises NewerFormat for a format that this version does not read."""
     if found != FORMAT:
-        raise Damaged(
+        raise NewerFormat(
             f"archive {path}: format {found!r}, this version reads {FORMAT}; another version wrote "
             "it: start that one, or give archive.root another folder"
         )

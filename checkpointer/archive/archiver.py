@@ -13,7 +13,7 @@ from checkpointer.archive.archive_file import ArchivedFile
 from checkpointer.config import ArchiveConfig
 from checkpointer.metrics import ArchiverMetrics
 from checkpointer.process import code_version
-from checkpointer.store import open_store
+from checkpointer.store import Damaged, NewerFormat, open_store
 from stream import Partition, Record, StreamConfig, start_metrics
 from stream.log import Log, LogError, OffsetOutOfRange, Reader, wall_clock_ms
 
@@ -79,13 +79,27 @@ class Archiver:
             first = reader.beginning_offsets(self.partitions)
             reader.assign(self.partitions)
             for partition in self.partitions:
-                head = self.archive.head(partition.partition)
+                head = self._head(partition)
                 self._resume(partition, head)
                 reader.seek(partition, first[partition] if head is None else head.next_offset)
         except LogError:
             reader.close()
             raise
         self._reader = reader
+
+    def _head(self, partition: Partition) -> ArchiveHead | None:
+        """How far it has come. Where the file that says so is damaged, as by a power cut, the
+        archived files say it. Raises NewerFormat."""
+        try:
+            return self.archive.head(partition.partition)
+        except NewerFormat:
+            raise
+        except Damaged as error:
+            head = self.archive.rebuilt_head(partition.partition)
+            _log.error("%s: it is made anew from the files: %s", error, head)
+            if head is not None:
+                self.archive.write_head(partition.partition, head)
+            return head
 
     def _resume(self, partition: Partition, head: ArchiveHead | None) -> None:
         config = self.config
