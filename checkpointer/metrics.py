@@ -111,6 +111,9 @@ class ArchiverMetrics(RoleMetrics):
         self.lost = self.counter(
             "everspun_archive_lost_total", "records that retention took first: an alarm"
         )
+        self.store_failing_s = self.gauge(
+            "everspun_archive_failing_s", "for how long the archive's store fails, s"
+        )
 
 
 class ReplicaMetrics(ReaderMetrics):

@@ -5,6 +5,7 @@ and its pointer writes that file again.
 """
 
 import logging
+import random
 import threading
 import time
 
@@ -12,14 +13,16 @@ from checkpointer.archive.archive import Archive, ArchiveHead, Archiving
 from checkpointer.archive.archive_file import ArchivedFile
 from checkpointer.config import ArchiveConfig
 from checkpointer.metrics import ArchiverMetrics
-from checkpointer.process import code_version
+from checkpointer.process import StoreHealth, code_version
 from checkpointer.store import Damaged, NewerFormat, open_store
-from stream import Partition, Record, StreamConfig, start_metrics
+from stream import Backoff, Partition, Record, StreamConfig, start_metrics
 from stream.log import Log, LogError, OffsetOutOfRange, Reader, wall_clock_ms
 
 _log = logging.getLogger(__name__)
 _POLL_MS = 250
 _LAG_EVERY_S = 5.0
+#: Between two attempts at a store that fails, the first and the longest, ms.
+_RETRY_MS = (500, 30_000)
 
 
 class Archiver:
@@ -35,10 +38,30 @@ class Archiver:
         self._cores: dict[Partition, Archiving] = {}
         self._lost: dict[Partition, int] = {}
         self._reader: Reader | None = None
-        self._look_at_s = 0.0
+        self._look_at_s = self._store_at_s = 0.0
+        self.health = StoreHealth(Backoff(*_RETRY_MS))
+        metrics.store_failing_s.set_function(lambda: self.health.failing_s(time.monotonic()))
 
     def run_once(self, now_ms: int) -> int:
-        """Read and write once; how many records came."""
+        """Read and write once; how many records came. A store that fails is waited for: what was
+        gathered is read again."""
+        if time.monotonic() < self._store_at_s:
+            return 0
+        try:
+            came = self._turn(now_ms)
+        except OSError as error:
+            self._drop_reader()
+            self._told(f"{type(error).__name__}: {error}")
+            self._store_at_s = time.monotonic() + self.health.pause_s(random.random())
+            return 0
+        self._told("")
+        return came
+
+    def _told(self, fault: str) -> None:
+        if said := self.health.told(fault, time.monotonic()):
+            _log.warning("archive in %s: %s", self.config.root, said)
+
+    def _turn(self, now_ms: int) -> int:
         try:
             if self._reader is None:
                 self._open()
@@ -66,9 +89,12 @@ class Archiver:
 
     def close(self) -> None:
         """Write what was gathered, so that the next one reads nothing twice."""
-        for partition, core in self._cores.items():
-            if core.waiting:
-                self._write(partition, *core.close())
+        try:
+            for partition, core in self._cores.items():
+                if core.waiting:
+                    self._write(partition, *core.close())
+        except OSError as error:
+            _log.warning("what was gathered is read again: %s", error)
         self._drop_reader()
 
     def _open(self) -> None:
@@ -82,7 +108,7 @@ class Archiver:
                 head = self._head(partition)
                 self._resume(partition, head)
                 reader.seek(partition, first[partition] if head is None else head.next_offset)
-        except LogError:
+        except (LogError, OSError):
             reader.close()
             raise
         self._reader = reader
@@ -154,6 +180,7 @@ class Archiver:
         if self._reader is not None:
             self._reader.close()
         self._reader = None
+        self._cores.clear()
 
 
 def run(

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from checkpointer.process import operator_actions, process
     from checkpointer.process.learned_to_served import LearnedToServed, highest
     from checkpointer.process.operator_actions import model_rows
-    from checkpointer.process.process import code_version
+    from checkpointer.process.process import StoreHealth, code_version
     from checkpointer.process.served_watch import places_of, served_by
 else:
     __getattr__ = on_demand(__name__)
 
 __all__ = [
     "LearnedToServed",
+    "StoreHealth",
     "code_version",
     "highest",
     "model_rows",

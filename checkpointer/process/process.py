@@ -284,6 +284,10 @@ class StoreHealth:
         self.since_s, self.said_s, self.fault = self.since_s or now_s, now_s, fault
         return f"failing for {now_s - self.since_s:.0f} s, tried again: {fault}"
 
+    def pause_s(self, chance: float) -> float:
+        """Before the next attempt."""
+        return self.backoff.failed(chance) / 1_000
+
     def failing_s(self, now_s: float) -> float:
         return now_s - self.since_s if self.fault else 0.0
 

@@ -161,6 +161,11 @@ def stages(
                 f"[checkpointer] root = {config.checkpointer.root} there, has it room, may it be "
                 f"written? Its log"
             )
+        if failing := report.value("everspun_archive_failing_s"):
+            found.append(
+                f"{name} has had no archive for {duration(failing)}: is [archive] root = "
+                f"{config.archive.root} there, may it be read and written? Its log"
+            )
         if name.startswith("shard-") and report.value("everspun_state_stored", 1.0) == 0:
             found.append(
                 f"{name}: the store does not take its incarnation, or what was ordered of it: do "

@@ -128,7 +128,7 @@ class GovernorService:
                 self._metrics.waits_for("none")
                 self._judge(window)
                 self._speak()
-        except (LogError, CutGone, PortUnreachable, PortRefused) as error:
+        except (LogError, OSError, CutGone, PortUnreachable, PortRefused) as error:
             self._metrics.unanswered.inc()
             _log.warning("looked again later: %s", error)
         self._metrics.look(core)
@@ -315,7 +315,7 @@ class GovernorService:
             reader = self._log.reader()
             with contextlib.closing(reader):
                 ends, firsts = reader.end_offsets(partitions), reader.beginning_offsets(partitions)
-        except (PortUnreachable, PortRefused, LogError) as error:
+        except (PortUnreachable, PortRefused, LogError, OSError) as error:
             _log.warning("what waits in examples is not known: %s", error)
             return None
         next_record = {} if told is None else told.next_record

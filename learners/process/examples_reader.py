@@ -2,6 +2,7 @@
 its seeks come back."""
 
 import logging
+import random
 import threading
 import time
 from collections import deque
@@ -18,6 +19,7 @@ from learners.training import Published
 from stream import (
     KINDS,
     LABEL,
+    Backoff,
     IdleWait,
     Partition,
     Record,
@@ -35,6 +37,8 @@ log = logging.getLogger(__name__)
 POLL_MS, IDLE_MAX = 20, 8
 #: Records read and not yet taken by the main thread, beyond which the reader waits.
 UNTAKEN_MAX = 64
+#: Between two attempts at an archive whose store fails, the first and the longest, ms.
+ARCHIVE_RETRY_MS = (200, 5_000)
 CHECKPOINTS_POLL_MS = 200
 #: Reading on in `checkpoints` may take this long, and a version that is not there is looked for
 #: again this much later.
@@ -96,6 +100,9 @@ class ExamplesReader:
         self._until_ms = parse_ms(config.until) if config.until else None
         self._ended: set[Partition] = set()  # read up to `until`: paused for good
         self._paused: set[Partition] = set()  # by an order, until another
+        self._archive = Backoff(*ARCHIVE_RETRY_MS)
+        self._archive_fails_s = 0.0  # since when; 0 = it does not
+        metrics.archive_failing_s.set_function(self._archive_failing_s)
         self._idle = IdleWait(POLL_MS, IDLE_MAX * POLL_MS)
         self._said_idle = False  # and nothing was given or ordered since
         self._stopped, self._woken = threading.Event(), threading.Event()
@@ -152,6 +159,9 @@ class ExamplesReader:
                 return
             wait_ms = self._idle.wait_ms
             fetched = self._reader.poll(self._config.poll_records_max, wait_ms)
+        except OSError as error:  # of the archive that the topic goes on into
+            self._wait_for_archive(error)
+            return
         except Unavailable as error:
             log.warning("waiting for the broker: %s", error)
             return
@@ -160,6 +170,10 @@ class ExamplesReader:
             if (seek := self._seeks.pop(error.partition, None)) is not None:
                 self._give(events.Truncated(seek, error.partition.partition, error.first))
             return
+        if self._archive_fails_s:
+            log.warning("the archive answers, after %.0f s", self._archive_failing_s())
+            self._archive_fails_s = 0.0
+            self._archive.worked()
         for partition, records in fetched.items():
             if (number := self._seeks.get(partition)) is not None:
                 batches = [
@@ -173,6 +187,17 @@ class ExamplesReader:
         self._idle.turned(bool(fetched) or bool(self._paused))
         if not fetched:
             self._nothing(began, wait_ms)
+
+    def _wait_for_archive(self, error: OSError) -> None:
+        """Its store fails, or is late: what was to be read, or ordered, is tried again."""
+        if not self._archive_fails_s:
+            self._archive_fails_s = time.monotonic()
+            log.warning("waiting for the archive: %s: %s", type(error).__name__, error)
+        self._stopped.wait(self._archive.failed(random.random()) / 1_000)
+
+    def _archive_failing_s(self) -> float:
+        since_s = self._archive_fails_s
+        return time.monotonic() - since_s if since_s else 0.0
 
     def _nothing(self, began_s: float, wait_ms: int) -> None:
         """Say so, once: the core keeps it. A log that answers at once, as where all is paused, is

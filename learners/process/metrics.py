@@ -90,6 +90,9 @@ class LearnerMetrics(ReaderMetrics):
         self.unsent = self.counter(
             "everspun_learner_evaluations_unsent_total", "evaluations lost to the broker"
         )
+        self.archive_failing_s = self.gauge(
+            "everspun_archive_failing_s", "for how long the archive's store fails, s"
+        )
 
     def _make_pace(self) -> None:
         """Of the pace, and of what is owned."""

@@ -1,14 +1,26 @@
 """The archiver over a log in memory and a directory: what it takes up, and what it waits for."""
 
+import threading
+from collections import deque
+
 import pytest
 
+from checkpointer.archive.archive import Archive
+from checkpointer.archive.archived_log import ArchivedLog
 from checkpointer.archive.archiver import Archiver
 from checkpointer.config import ArchiveConfig
 from checkpointer.metrics import ArchiverMetrics
 from checkpointer.store import NewerFormat
+from checkpointer.store.files import MemoryFiles
+from learners.config import LearnerConfig
+from learners.pacing import events
+from learners.pacing import instructions as do
+from learners.process.examples_reader import ExamplesReader
+from learners.process.metrics import LearnerMetrics
 from stream import Partition, StreamConfig
 from stream.internal_topics import BatchHeader
 from stream.log import MemoryLog
+from stream.monitoring import TimeLimit
 
 STREAM = StreamConfig(partitions=1)
 AT = Partition(STREAM.examples, 0)
@@ -71,3 +83,88 @@ def test_a_head_of_a_later_version_is_left_as_it_is(log, tmp_path):
     with pytest.raises(NewerFormat):
         archive_all(log, tmp_path)
     assert (tmp_path / "p0.json").read_text() == newer
+
+
+class RefusingFiles(MemoryFiles):
+    """Answer 403 while they are told to."""
+
+    refuse = False
+
+    def _ask(self, path):
+        if self.refuse:
+            raise PermissionError(13, "403 Forbidden", path)
+
+    def read(self, path):
+        self._ask(path)
+        return super().read(path)
+
+    def write(self, path, data):
+        self._ask(path)
+        super().write(path, data)
+
+    def names(self, path):
+        self._ask(path)
+        return super().names(path)
+
+
+def failing_s(metrics):
+    return metrics.registry.get_sample_value("everspun_archive_failing_s")
+
+
+def wait(reached):
+    limit = TimeLimit(60)
+    while not reached():
+        assert not limit.over
+        threading.Event().wait(0.01)
+
+
+def test_a_store_that_refuses_is_waited_for_and_no_record_is_lost(log, tmp_path):
+    archiver = an_archiver(log, tmp_path)
+    files = RefusingFiles()
+    archiver.archive = Archive(files)
+    extend(log, 5)
+    files.refuse = True
+    assert archiver.run_once(0) == 0
+    assert failing_s(archiver.metrics) > 0
+    files.refuse = False
+    wait(lambda: archiver.run_once(0))
+    assert failing_s(archiver.metrics) == 0
+    files.refuse = True
+    archiver.run_once(10**9)  # the file is due, and cannot be written
+    archiver.close()
+    files.refuse = False
+    wait(lambda: archiver.run_once(0))
+    archiver.close()
+    assert offsets(archiver) == list(range(5))
+
+
+def test_a_learner_waits_for_an_archive_whose_store_refuses(log, tmp_path):
+    extend(log, 5)
+    files = RefusingFiles()
+    archiver = an_archiver(log, tmp_path)
+    archiver.archive = archive = Archive(files)
+    archiver.run_once(0)
+    archiver.close()
+    log.delete_below(AT, 5)
+    given, metrics, files.refuse = deque(), LearnerMetrics(), True
+    reader = ExamplesReader(
+        ArchivedLog(log, archive, STREAM.examples),
+        STREAM,
+        LearnerConfig(),
+        "group",
+        "member",
+        given.append,
+        lambda: 0,
+        metrics,
+    )
+    reader.start()
+    wait(lambda: any(isinstance(one, events.Assigned) for one in given))
+    reader.order(do.Seek(1, 0, 0))
+    wait(lambda: failing_s(metrics) > 0)
+    files.refuse = False
+    wait(lambda: any(isinstance(one, events.Records) for one in given))
+    reader.stop()
+    assert not [one for one in given if isinstance(one, BaseException)]
+    batches = [b for one in given if isinstance(one, events.Records) for b in one.batches]
+    assert [batch.start for batch in batches] == [0, 10, 20, 30, 40]
+    assert failing_s(metrics) == 0

@@ -154,9 +154,12 @@ def test_a_store_that_fails_is_named_by_who_needs_it():
         "checkpointer-0": report(everspun_store_failing_s=90),
         "shard-0": report(everspun_state_stored=0),
         "shard-1": report(everspun_state_stored=1),
+        "archiver-0": report(everspun_archive_failing_s=90),
+        "learner-0": report(everspun_archive_failing_s=0),
     }
     found = referee.stages(Config(), snapshot(reports, NOW_MS, None), [], reports)
-    assert len(found) == 2
+    assert len(found) == 3
+    assert "archiver-0 has had no archive for 1.5 min" in found.pop(0)
     assert "checkpointer-0 has had no store for 1.5 min" in found[0]
     assert "shard-0: the store does not take its incarnation" in found[1]
 
