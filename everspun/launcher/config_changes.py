@@ -31,7 +31,12 @@ _MORE_READERS = {
     "archive.read": ("checkpointer", "labeler", "learner", "governor"),  # they read `examples`
 }
 #: Keys that say how many processes of a role run.
-_COUNTS = ("run.labelers", "run.learners", "run.replicas", "run.archivers")
+_COUNTS = {
+    "run.labelers": "labeler",
+    "run.learners": "learner",
+    "run.replicas": "replica",
+    "run.archivers": "archiver",
+}
 #: Keys of the sections above, and of others, that need more than a start; and what to do.
 _WITH_COMMAND = {
     "run.shards": "type `everspun shards scale {now}`",
@@ -83,6 +88,11 @@ class Plan:
     def counts(self) -> dict[str, int]:
         """Field of [run] -> how many processes of its role are wanted now."""
         return {c.key.partition(".")[2]: c.now for c in self.taken if c.key in _COUNTS}
+
+    @property
+    def started(self) -> tuple[str, ...]:
+        """Roles of which a process is started: anew, or as one more."""
+        return (*self.restarted, *(_COUNTS[f"run.{name}"] for name in self.counts))
 
 
 def plan(was: Config, now: Config) -> Plan:

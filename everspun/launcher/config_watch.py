@@ -1,7 +1,7 @@
 """The configuration file of a run, looked at while it goes on."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from everspun import config as config_file
@@ -22,9 +22,13 @@ class ConfigWatch:
 
     doing = "taking the changed configuration"  # as the launcher's troubles name it
 
-    def __init__(self, launcher: Launcher, check: Callable[[Config], None] = lambda _: None):
-        """`launcher.overrides`, of the command line, go before the file. `check` raises ConfigError
-        for what a process would refuse. Raises ConfigError."""
+    def __init__(
+        self,
+        launcher: Launcher,
+        check: Callable[[Config, Collection[str]], None] = lambda config, roles: None,
+    ):
+        """`launcher.overrides`, of the command line, go before the file. `check` raises ValueError
+        for what a process of these roles would refuse. Raises ConfigError."""
         self._check = check
         self._launcher, self._overrides = launcher, launcher.overrides
         self._path = path = launcher.config_path
@@ -78,12 +82,14 @@ class ConfigWatch:
         overrides = (*self._overrides, *taken.values())
         in_force = config_file.loads(self._text, overrides)
         try:
-            self._check(in_force)
-        except ConfigError as error:
+            self._check(in_force, found.started)
+        except ValueError as error:
             keys = ", ".join(change.key for change in found.taken)
             raise ConfigNotTaken(
                 f"{keys} not taken while running, with what stays in force: {error}; "
                 f"{STOP_AND_START}"
+                if found.refused
+                else f"{keys} not taken while running: {error}"
             ) from None
         self._launcher.renew(overrides, found.counts, found.restarted)
         self._taken, self._in_force = taken, in_force

@@ -5,6 +5,7 @@ import argparse
 import platform
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
+from functools import partial
 
 from rich.console import Console
 from rich.live import Live
@@ -72,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
     sets = tuple(options.set)
     text = read_text(options.config)
     launcher = Launcher(options.config, config.run, sets, config.governor.enabled, placement, text)
-    changed = ConfigWatch(launcher, check_model)
+    changed = ConfigWatch(launcher, partial(check_changed, placement))
     follower = StatusFollower(config, KafkaLog(config.stream), RECENT_EVALUATIONS)
     rate_file = RateFile(launcher.dir)
     usual = rate_file.read()
@@ -118,10 +119,20 @@ def run(options: argparse.Namespace) -> int:
 def _placed_and_checked(config: Config, options: argparse.Namespace) -> Placement:
     """Raises ValueError, and ConfigError for a file that a role here could not read."""
     placement = placed(config, options.roles, options.host)
-    for role, count in config.counts().items():
-        if placement.indices(role, count):
-            check_files(config, role)
+    _check_files(placement, config, ROLES)
     return placement
+
+
+def check_changed(placement: Placement, config: Config, roles: Collection[str]) -> None:
+    """Raises ValueError for a changed configuration that a process of `roles` here would refuse."""
+    check_model(config)
+    _check_files(placement, config, roles)
+
+
+def _check_files(placement: Placement, config: Config, roles: Collection[str]) -> None:
+    for role, count in config.counts().items():
+        if role in roles and placement.indices(role, count):
+            check_files(config, role)
 
 
 def _checked(config: Config, console: Console, roles: Collection[str]) -> Config:

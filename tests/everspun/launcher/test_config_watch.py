@@ -3,16 +3,18 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from everspun.commands.system.run import check_changed
 from everspun.config import ConfigError, loads
+from everspun.hosts import ALL
 from everspun.launcher.config_watch import ConfigNotTaken, ConfigWatch
 from everspun.launcher.launcher import Launcher
 from everspun.launcher.renewals import Renewals, RenewalState
 from everspun.launcher.run_files import IN_FORCE_FILE
-from everspun.roles import check_model
 from stream.monitoring import TimeLimit
 
 #: Stands in for a role: writes how it was started, and ends at once where it is told to fail.
@@ -142,7 +144,7 @@ def test_what_no_process_could_run_with_what_stays_in_force_is_not_taken(
     begun: tuple[Path, Sleepers, ConfigWatch],
 ):
     path, launcher, _ = begun
-    watch, pids = ConfigWatch(launcher, check_model), launcher.pids("learner")
+    watch, pids = ConfigWatch(launcher, partial(check_changed, ALL)), launcher.pids("learner")
     text = path.read_text()
     more = '[learners]\nslices = ["colour"]\n[features.colour]\n[serving]\npoll_ms = 777\n'
     with pytest.raises(ConfigNotTaken, match=r"learners.slices.* not taken .*colour.*; stop"):
@@ -151,6 +153,37 @@ def test_what_no_process_could_run_with_what_stays_in_force_is_not_taken(
     assert launcher.pids("learner") == pids
     changed(path, watch, text + "[serving]\npoll_ms = 777\n")
     wait_for(lambda: "poll_ms=777" in launcher.words("replica-0"))
+
+
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [("[run]", '[serving]\ntoken_file = "{token}"\n[run]'), ("replicas = 0", "replicas = 1")],
+)
+def test_a_file_that_who_starts_again_could_not_read_is_not_taken(
+    was: str, now: str, tmp_path: Path
+):
+    """Nor a first process of its role."""
+    token = tmp_path / "serving.token"
+    text = f'[run]\ndir = "{tmp_path}/run"\nshards = 1\nfraud = 0\n'
+    if "replicas" in was:
+        text = f'[serving]\ntoken_file = "{token}"\n{text}replicas = 0\n'
+    path = tmp_path / "x.toml"
+    path.write_text(text)
+    launcher = Sleepers(path, loads(text).run, in_force=text)
+    launcher.start(["replica"])
+    try:
+        wait_for(lambda: all(map(launcher.words, launcher.processes)))
+        watch, pids = ConfigWatch(launcher, partial(check_changed, ALL)), launcher.pids("replica")
+        said = rf" not taken while running: serving.token_file = '{token}': No such file .* meant$"
+        with pytest.raises(ConfigNotTaken, match=said):
+            changed(path, watch, text.replace(was, now.format(token=token)))
+        assert launcher.pids("replica") == pids
+        token.write_text("t" * 40)
+        watch.look()
+        wait_for(lambda: launcher.pids("replica").keys() == {"replica-0"})
+        wait_for(lambda: launcher.pids("replica") != pids)
+    finally:
+        launcher.stop()
 
 
 @pytest.mark.parametrize("what", ["empty", "a folder", "half", "gone"])
