@@ -99,13 +99,16 @@ def finite(text: str) -> float:
     return value
 
 
-def load(options: argparse.Namespace, role: str = "operator") -> Config:
+def load(options: argparse.Namespace, role: str = "operator", text: str | None = None) -> Config:
     """The configuration; modules beside its file can be imported, after all others. `role` is the
-    principal for whom `{role}` stands in names of users and files of secrets."""
+    principal for whom `{role}` stands in names of users and files of secrets; `text`, what was read
+    of the file already."""
     beside = str(options.config.absolute().parent)
     if beside not in sys.path:
         sys.path.append(beside)
-    read = config.load(getattr(options, "in_force", None) or options.config, options.set)
+    path = getattr(options, "in_force", None) or options.config
+    text = config.read_text(path) if text is None else text
+    read = config.loads(text, options.set, f"{path}: ")
     stream = read.stream
     mine = {name: getattr(stream, name).replace("{role}", role) for name in OF_A_PRINCIPAL}
     return dataclasses.replace(read, stream=dataclasses.replace(stream, **mine))

@@ -32,7 +32,8 @@ class ConfigWatch:
         self._check = check
         self._launcher, self._overrides = launcher, launcher.overrides
         self._path = path = launcher.config_path
-        self._text = launcher.in_force or config_file.read_text(path)
+        kept = launcher.in_force
+        self._text = config_file.read_text(path) if kept is None else kept
         self._in_force = config_file.loads(self._text, self._overrides)
         self._taken: dict[str, str] = {}  # key -> override
         self._seen = self._settled = _bytes(path)
@@ -102,8 +103,9 @@ class ConfigWatch:
 
 
 def _bytes(path: Path) -> bytes | None:
-    """None where it cannot be read: what runs goes on as it is."""
+    """None where it cannot be read: what runs goes on as it is. A pipe is read once, at the
+    start."""
     try:
-        return path.read_bytes()
+        return path.read_bytes() if path.is_file() else None
     except OSError:
         return None

@@ -71,7 +71,7 @@ class Launcher:
         overrides: tuple[str, ...] = (),
         governed: bool = False,
         placement: Placement = ALL,
-        in_force: str = "",
+        in_force: str | None = None,
     ) -> None:
         """`in_force`: text of the configuration that processes start with, where the file at
         `config_path` may change while they run."""
@@ -104,7 +104,7 @@ class Launcher:
         be started now is started later."""
         make_folders(self.dir)
         self._held = lock_file(self.dir / LOCK_FILE, f"run.dir {self.dir}")
-        if self.in_force:
+        if self.in_force is not None:
             write_in_force(self.dir, self.in_force)
         self._pipe, self._pipe_end = os.pipe()
         for stale in (self.dir / "roles").glob("*.json"):
@@ -237,7 +237,7 @@ class Launcher:
     def _command(self, role: str, index: int) -> list[str]:
         command = [sys.executable, "-m", "everspun", "role", role, "--index", str(index)]
         command += ["--config", str(self.config_path)]
-        if self.in_force:
+        if self.in_force is not None:
             command += ["--in-force", str(self.dir / IN_FORCE_FILE)]
         for override in self.overrides:
             command += ["--set", override]
@@ -310,7 +310,7 @@ class Launcher:
         if not is_removed(self._held, self.dir / LOCK_FILE):
             return
         make_folders(self.dir)
-        if self.in_force:
+        if self.in_force is not None:
             write_in_force(self.dir, self.in_force)
         for process in list(self.processes.values()):
             log = process.log

@@ -55,7 +55,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    config = shared.load(options)
+    text = read_text(options.config)  # once: it may be a pipe
+    config = shared.load(options, text=text)
     check_model(config)
     try:
         placement = _placed_and_checked(config, options)
@@ -71,7 +72,6 @@ def run(options: argparse.Namespace) -> int:
         set_up_logs(config.run.log_format, "INFO", "launcher-0", config.model.name)
     stop = stop_on_signals()
     sets = tuple(options.set)
-    text = read_text(options.config)
     launcher = Launcher(options.config, config.run, sets, config.governor.enabled, placement, text)
     changed = ConfigWatch(launcher, partial(check_changed, placement))
     follower = StatusFollower(config, KafkaLog(config.stream), RECENT_EVALUATIONS)
