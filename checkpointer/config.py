@@ -18,11 +18,9 @@ _SCHEME = re.compile(r"([A-Za-z0-9]+):(/?/?)")
 
 
 def _check_root(root: str) -> None:
-    """Nothing that is meant as a URL, or a home, is taken for a folder."""
+    """Nothing that is meant as a URL is taken for a folder."""
     if not root:
         raise ValueError("root = '': allowed is a directory or an fsspec URL")
-    if root.startswith("~"):
-        raise ValueError(f"root = {root!r}: ~ is no folder here; expected the whole path")
     if (found := _SCHEME.match(root)) is None:
         return
     scheme, slashes = found[1].lower(), found[2]

@@ -18,10 +18,12 @@ from everspun.config_values import (
     compensation_fault,
     model_name_fault,
     number_fault,
+    path_fault,
     prefix_fault,
     servers_fault,
     short,
     shown,
+    text_fault,
     turn_fault,
 )
 from everspun.environment import with_environment
@@ -476,6 +478,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 def _fault(hint: Any, where: str, value: Any) -> str:
     """What no key of its type may hold, whatever its package allows."""
+    if hint is str and isinstance(value, str):
+        return text_fault(value) or path_fault(where, value)
     check = number_fault if hint is float and isinstance(value, int) else any_fault
     return check(where, value)
 

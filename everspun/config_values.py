@@ -32,6 +32,19 @@ _WAITS = (
     "timeout_ms",
     "wait_ms",
 )
+#: Ends of the names of keys that say where a file or folder is.
+_PATHS = (
+    "_file",
+    "cafile",
+    "certfile",
+    "keyfile",
+    ".dir",
+    ".root",
+    ".golden",
+    "paramserver.cert",
+    "paramserver.key",
+    "paramserver.ca",
+)
 _PREFIX = re.compile(r"[A-Za-z0-9._-]*")
 _SERVER = re.compile(
     r"(?:[A-Za-z0-9_+]+://)?(?:\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\],]+)(?::(\d{1,9}))?"
@@ -77,6 +90,18 @@ def text_fault(value: str) -> str:
         value.encode()
     except UnicodeEncodeError:
         return "it is not UTF-8; give it as UTF-8"
+    return ""
+
+
+def path_fault(name: str, value: str) -> str:
+    """What is wrong with a text of the key `name` where that is a path; "" if nothing is. Nothing
+    that a shell would fill in is taken for a folder."""
+    if not name.endswith(_PATHS):
+        return ""
+    if value.startswith(("~", "$")):
+        return f"{value[0]} is filled in by nobody here; expected the whole path"
+    if value != value.strip() or len(value.splitlines()) > 1:
+        return "it holds a line break, or a blank at an end; expected the path alone"
     return ""
 
 

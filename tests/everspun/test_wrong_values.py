@@ -15,7 +15,7 @@ import pytest
 
 from everspun.__main__ import main
 from everspun.config import Config, ConfigError, parse
-from everspun.config_values import short
+from everspun.config_values import path_fault, short
 from everspun.hosts import ROLES
 from everspun.roles import check_role
 from learners import LearnerConfig, ModelConfig
@@ -217,14 +217,48 @@ def test_ports_that_nobody_takes_are_not_asked_for():
         ("s3:bucket", "a URL such as 's3://bucket'"),
         ("S3://bucket", "a URL such as 's3://bucket'"),
         ("file:/tmp/x", "a URL such as 'file:///tmp/x'"),
-        ("~/ck", "expected the whole path"),
-        ("~ann/ck", "expected the whole path"),
     ],
 )
 def test_no_root_is_taken_for_a_folder_that_is_none(section: str, root: str, said: str):
     with pytest.raises(ConfigError, match=re.escape(f"[{section}] root = {root!r}: ")) as error:
         parse({section: {"root": root}})
     assert said in str(error.value)
+
+
+PATHS = [
+    "run.dir",
+    "run.hash_secret_file",
+    "stream.ssl_cafile",
+    "registry.token_file",
+    "paramserver.cert",
+    "paramserver.key",
+    "paramserver.ca",
+    "checkpointer.root",
+    "checkpointer.golden",
+    "archive.root",
+    "serving.tls_key_file",
+]
+
+
+@pytest.mark.parametrize("key", PATHS)
+@pytest.mark.parametrize("path", ["~/x", "~ann/x", "$HOME/x", "/x\n", " s3://b/x", "/x\ny"])
+def test_no_path_is_taken_as_it_is_typed_for_a_shell(key: str, path: str):
+    section, _, name = key.partition(".")
+    with pytest.raises(ConfigError, match=rf"^{key} = .*: .*; expected the .*path"):
+        parse({section: {name: path}})
+
+
+def test_every_key_that_names_a_file_is_a_path():
+    """But those of [replay], which somebody at a desk types."""
+    words = re.compile(r"(or a |PEM |JSON-lines )?(file|folder|directory) (of|with|or) ")
+    keys = [
+        f"{section}.{key.name}"
+        for section, _, kind in sections()
+        for key in dataclasses.fields(kind)
+        if section != "replay" and words.match(key.metadata.get("help", ""))
+    ]
+    assert len(keys) > len(PATHS)
+    assert all(path_fault(key, "~/x") for key in (*keys, *PATHS))
 
 
 @pytest.mark.parametrize("root", ["s3://b/x", "file:///tmp/x", "/a:b", "a/b:c", "./s3:b"])
