@@ -29,7 +29,7 @@ from stream import (
     partition_of,
 )
 from stream.internal_topics import BatchHeader, MalformedRecord, PassedOver, json_object
-from stream.log import Log, OffsetOutOfRange, Reader, Unavailable
+from stream.log import Log, LogError, OffsetOutOfRange, Reader, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,11 @@ CHECKPOINTS_POLL_MS = 200
 #: Reading on in `checkpoints` may take this long, and a version that is not there is looked for
 #: again this much later.
 CHECKPOINTS_TIMEOUT_S, CHECKPOINTS_AGAIN_S = 5.0, 2.0
+#: Of those so many are remembered.
+MISSING_MAX = 10_000
+#: Pause after a topic that could not be read, doubled up to the second: where it was deleted each
+#: look waits for it.
+CHECKPOINTS_RETRY_MS, CHECKPOINTS_RETRY_MAX_MS = 2_000, 60_000
 
 
 def as_batch(partition: int, record: Record) -> Batch:
@@ -267,45 +272,80 @@ class CheckpointsReader:
         self.passed_over = PassedOver(logger) if count is None else PassedOver(logger, count)
         self._reader: Reader | None = None
         self._partitions: list[Partition] = []
+        self._topic_id = ""
         self._missing: set[str] = (
             set()
         )  # versions that the topic did not hold when it was last read to its end
         self._forget_at_s = 0.0
+        self._backoff, self._again_at_s = (
+            Backoff(CHECKPOINTS_RETRY_MS, CHECKPOINTS_RETRY_MAX_MS),
+            0.0,
+        )
 
     def catch_up(self, versions: pa.Array) -> None:
         """Read the topic to its end if one of these versions is not known yet. One that is not
         there was not announced to us, so its predictions do not count (E2); for a while nobody
-        looks for it again."""
+        looks for it again, nor for any where the topic cannot be read."""
         now_s = time.monotonic()
-        if now_s >= self._forget_at_s:
+        if now_s >= self._forget_at_s or len(self._missing) > MISSING_MAX:
             self._missing.clear()
-        if not self._published.unknown(versions) - self._missing:
+            self._forget_at_s = now_s + CHECKPOINTS_AGAIN_S
+        if now_s < self._again_at_s or not self._published.unknown(versions) - self._missing:
             return
         try:
             self._read_to_the_end(now_s + CHECKPOINTS_TIMEOUT_S)
         except Unavailable as error:
             log.warning("versions unknown, so their predictions do not count as served: %s", error)
-        self._missing |= self._published.unknown(versions)
-        self._forget_at_s = now_s + CHECKPOINTS_AGAIN_S
+            self.close()
+            pause_s = self._backoff.failed(random.random()) / 1000
+            self._again_at_s = time.monotonic() + pause_s
+        else:
+            self._backoff.worked()
+            self._missing |= self._published.unknown(versions)
 
     def _read_to_the_end(self, until_s: float) -> None:
-        reader = self._reader = self._reader or self._begin()
-        ends = reader.end_offsets(self._partitions)
+        reader, ends = self._opened()
         while (
             any(reader.position(p) < end for p, end in ends.items()) and time.monotonic() < until_s
         ):
-            for at, records in reader.poll(500, CHECKPOINTS_POLL_MS).items():
+            try:
+                polled = reader.poll(500, CHECKPOINTS_POLL_MS)
+            except OffsetOutOfRange as error:
+                reader.seek(error.partition, error.first)
+                continue
+            for at, records in polled.items():
                 for record in records:
                     self._take(at, record)
 
+    def _opened(self) -> tuple[Reader, dict[Partition, int]]:
+        """The reader, and where its partitions end; a new one where the topic was made anew."""
+        if self._reader is not None:
+            ends = self._reader.end_offsets(self._partitions)
+            now = self._reader.topic_id(self._topic)
+            same = not now or now == (self._topic_id or now)
+            if same and all(self._reader.position(p) <= end for p, end in ends.items()):
+                self._topic_id = now
+                return self._reader, ends
+            log.warning("%s was made anew, and is read from its beginning", self._topic)
+            self.close()
+        reader = self._reader = self._begin()
+        return reader, reader.end_offsets(self._partitions)
+
     def _begin(self) -> Reader:
-        self._partitions = [
-            Partition(self._topic, p) for p in range(self._log.partitions(self._topic))
-        ]
+        """Raises Unavailable, also where there is no such topic."""
+        count = self._log.partitions(self._topic)
+        if not count:
+            raise Unavailable(f"there is no topic {self._topic!r}")
+        self._partitions = [Partition(self._topic, p) for p in range(count)]
         reader = self._log.reader()
-        reader.assign(self._partitions)
-        for partition, first in reader.beginning_offsets(self._partitions).items():
-            reader.seek(partition, first)
+        try:
+            reader.assign(self._partitions)
+            for partition, first in reader.beginning_offsets(self._partitions).items():
+                reader.seek(partition, first)
+            self._topic_id = reader.topic_id(self._topic)
+        except LogError:
+            reader.close()
+            raise
         return reader
 
     def _take(self, at: Partition, record: Record) -> None:
@@ -315,5 +355,6 @@ class CheckpointsReader:
             self.passed_over.add(at, record, error)
 
     def close(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
