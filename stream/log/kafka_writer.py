@@ -9,13 +9,14 @@ from contextlib import suppress
 from typing import Any, Never
 
 from kafka import KafkaProducer
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 
 from stream.config import StreamConfig
 from stream.log.kafka_admin import CLOSE_TIMEOUT_MS, client_settings
 from stream.log.log import Headers, NotConnected, SendFailed
 from stream.record import Partition
 
+_TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 PENDING_BYTES_MAX = 67_108_864  # sent and not yet acknowledged, by one writer
 
 
@@ -37,6 +38,12 @@ class KafkaAppend:
         if not self.done:
             raise SendFailed("not acknowledged yet")
         return int(self._future.value.offset)
+
+    @property
+    def too_large(self) -> bool:
+        """Of one record: a batch of several the client divides by itself."""
+        failed = self._future.is_done and not self._future.succeeded()
+        return failed and isinstance(self._future.exception, _TOO_LARGE)
 
 
 _writers: "weakref.WeakSet[KafkaWriter]" = weakref.WeakSet()

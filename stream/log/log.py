@@ -60,6 +60,10 @@ class Append(Protocol):
     def offset(self) -> int:
         """Where it stands. Raises SendFailed if it is not known to be in the log."""
 
+    @property
+    def too_large(self) -> bool:
+        """Whether the log has refused it for its size, and would again."""
+
 
 class Reader(Protocol):
     """Reads partitions of its own choice, each from a position of its own."""

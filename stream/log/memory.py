@@ -135,6 +135,7 @@ class MemoryAppend:
 
     def __init__(self, writer: "MemoryWriter", offset: int, done: bool):
         self._writer, self._offset, self.done = writer, offset, done
+        self.too_large = False
 
     @property
     def offset(self) -> int:

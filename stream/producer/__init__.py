@@ -1,6 +1,7 @@
 """The library for sites that publish events.
 
 - `config`: how a producer gathers and waits
+- `open_batch`: events of one partition that go into one record
 - `producer`: for sites
 """
 

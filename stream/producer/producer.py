@@ -1,4 +1,5 @@
-"""For sites: events in, batches to the log. Bounded, at least once, and it never drops.
+"""For sites: events in, batches to the log. Bounded, at least once; what is dropped is one event
+that is larger than its topic takes.
 
 Events are checked when they are given, pseudonymised (session, source, personal features), placed
 by their session (T5), gathered per partition and sent as Arrow IPC by a thread of the producer's
@@ -17,14 +18,13 @@ import threading
 import time
 import weakref
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from stream.columns import FIELD_CHARS_MAX, IMAGE, rounded, string_faults
+from stream.columns import FIELD_CHARS_MAX, rounded, string_faults
 from stream.config import StreamConfig
 from stream.decoding import (
     PRODUCER,
@@ -37,11 +37,11 @@ from stream.decoding import (
 from stream.hashing import Pseudonymiser, partition_of_key
 from stream.log import Append, Log, SendFailed, Writer
 from stream.producer.config import ProducerConfig
+from stream.producer.open_batch import ROW_OVERHEAD_BYTES, OpenBatch, pictures, value_bytes
 from stream.record import Partition
 
 log = logging.getLogger(__name__)
 
-ROW_OVERHEAD_BYTES = 64
 ACK_POLL_S = 0.005
 PAUSE_S_MIN = 0.02  # after a first failure; each further one doubles it, up to reconnect_max_ms
 RECORD_MARGIN_BYTES = 65_536  # of record_bytes_max, for the schema and what Kafka puts around
@@ -69,33 +69,6 @@ def _row(name: str, event: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(event, Mapping):
         raise TypeError(f"{name} = {event!r:.100}: a mapping of fields is meant, no JSON")
     return dict(event)
-
-
-def _value_bytes(value: Any) -> int:
-    """Of a string, of bytes, or of a list with what it holds; others are counted with their row."""
-    if isinstance(value, list):
-        return sum(8 + _value_bytes(one) for one in value)
-    if isinstance(value, bytes):
-        return len(value)
-    return len(value.encode()) if isinstance(value, str) else 0
-
-
-@dataclass
-class _OpenBatch:
-    partition: Partition
-    shape: Shape
-    due: float  # monotonic seconds
-    flushes: int  # that were asked for before it began
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    size: int = 0  # bytes, about
-
-    def encode(self) -> bytes:
-        schema = pa.schema(list(self.shape.wire.items()))
-        batch = pa.RecordBatch.from_pylist(self.rows, schema=schema)
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, schema) as writer:
-            writer.write_batch(batch)
-        return bytes(sink.getvalue())
 
 
 _producers: "weakref.WeakSet[EventProducer]" = weakref.WeakSet()
@@ -137,7 +110,7 @@ class EventProducer:
             str, int
         ] = {}  # features of events that are not declared, and how often
         self.dropped = (
-            0  # events that were accepted and cannot be written: none, or a fault of ours
+            0  # events that were accepted and cannot be written: larger than their topic takes
         )
         self.failures = 0  # times that sending failed and began anew
         self.begin_anew()
@@ -147,9 +120,10 @@ class EventProducer:
         """Nothing accepted, nothing connected: as at first, and as in a process that was forked
         off."""
         self._changed = threading.Condition()
-        self._gathering: dict[Partition, _OpenBatch] = {}
-        self._ready: deque[_OpenBatch] = deque()
-        self._sent: deque[tuple[_OpenBatch, Append]] = deque()  # of the thread alone
+        self._gathering: dict[Partition, OpenBatch] = {}
+        self._ready: deque[OpenBatch] = deque()
+        self._sent: deque[tuple[OpenBatch, Append]] = deque()  # of the thread alone
+        self._taken_bytes: dict[str, int] = {}  # by topic that refused a record: what to send
         self._buffered_bytes = 0
         self._buffered_rows = 0
         self._rows_by_flushes = Counter[int]()  # the same, by what their batches say
@@ -290,9 +264,9 @@ class EventProducer:
         partition = Partition(
             topic, partition_of_key(row["session"].encode(), self._stream.partitions)
         )
-        if (heavy := too_many_pixels(_pictures([row], shape), "record")) is not None:
+        if (heavy := too_many_pixels(pictures([row], shape), "record")) is not None:
             raise ValueError(f"the event {heavy[1]}")
-        size = ROW_OVERHEAD_BYTES + shape.row_bytes + sum(map(_value_bytes, row.values()))
+        size = ROW_OVERHEAD_BYTES + shape.row_bytes + sum(map(value_bytes, row.values()))
         if size > (allowed := self._record_bytes // 2):
             raise ValueError(
                 f"the event takes {size} bytes; allowed are {allowed} (record_bytes_max)"
@@ -317,7 +291,7 @@ class EventProducer:
             batch = self._gathering.get(partition)
             if batch is None:
                 due = time.monotonic() + self._config.batch_age_max_ms / 1000
-                batch = _OpenBatch(partition, shape, due, self._flushes)
+                batch = OpenBatch(partition, shape, due, self._flushes)
                 self._gathering[partition] = batch
                 self._changed.notify_all()
             batch.rows.append(row)
@@ -405,8 +379,11 @@ class EventProducer:
             except pa.ArrowException as error:
                 self._set_aside(batch, error)
                 continue
-            is_heavy = too_many_pixels(_pictures(batch.rows, batch.shape), "record") is not None
-            if (is_heavy or len(value) > self._record_bytes) and len(batch.rows) > 1:
+            if batch.too_large:
+                self._refused(batch, len(value))
+                continue
+            allowed = self._taken_bytes.get(batch.partition.topic, self._record_bytes)
+            if (batch.is_heavy or len(value) > allowed) and len(batch.rows) > 1:
                 self._divide(batch)
                 continue
             sent = writer.append(
@@ -415,7 +392,15 @@ class EventProducer:
             self._sent.append((batch, sent))
             self._ready.popleft()
 
-    def _set_aside(self, batch: _OpenBatch, error: Exception) -> None:
+    def _refused(self, batch: OpenBatch, size: int) -> None:
+        """The log takes no record of this size; the next ones are divided before they are sent."""
+        topic = batch.partition.topic
+        if len(batch.rows) > 1:
+            known = self._taken_bytes.get(topic, size)
+            self._taken_bytes[topic] = min(known, size * 2 // 3)
+        self._set_aside(batch, f"{topic} takes no record of {size} bytes (max.message.bytes)")
+
+    def _set_aside(self, batch: OpenBatch, error: object) -> None:
         """An event that was accepted and cannot be written costs itself, and not those beside
         it."""
         if len(batch.rows) > 1:
@@ -427,7 +412,7 @@ class EventProducer:
             self.dropped += 1
             self._release(batch)
 
-    def _release(self, batch: _OpenBatch) -> None:
+    def _release(self, batch: OpenBatch) -> None:
         self._buffered_bytes -= batch.size
         self._buffered_rows -= len(batch.rows)
         self._rows_by_flushes[batch.flushes] -= len(batch.rows)
@@ -435,19 +420,11 @@ class EventProducer:
             del self._rows_by_flushes[batch.flushes]
         self._changed.notify_all()
 
-    def _divide(self, batch: _OpenBatch) -> None:
+    def _divide(self, batch: OpenBatch) -> None:
         """The first batch in line becomes two."""
-        middle = len(batch.rows) // 2
-        first = batch.size * middle // len(batch.rows)
         with self._changed:
             self._ready.popleft()
-            for rows, size in (
-                (batch.rows[middle:], batch.size - first),
-                (batch.rows[:middle], first),
-            ):
-                self._ready.appendleft(
-                    _OpenBatch(batch.partition, batch.shape, batch.due, batch.flushes, rows, size)
-                )
+            self._ready.extendleft(reversed(batch.halves()))
 
     def _settle(self, writer: Writer) -> bool:
         """Whether anything was acknowledged."""
@@ -474,16 +451,11 @@ class EventProducer:
         """What the failed writer had not delivered is sent again, in its order, after a pause."""
         with self._changed:
             while self._sent:
-                batch, _ = self._sent.pop()
+                batch, sent = self._sent.pop()
+                batch.too_large = sent.too_large
                 self._ready.appendleft(batch)
             if not self._abandoned:
                 self._changed.wait_for(lambda: self._abandoned, pause_s)
-
-
-def _pictures(rows: list[dict[str, Any]], shape: Shape) -> Iterator[Any]:
-    """The pictures' files that these rows hold."""
-    images = (f for f in shape.features if f.kind == IMAGE and not f.stored)
-    return (row[f.column] for f in images for row in rows)
 
 
 def _drop(writer: Writer | None) -> None:

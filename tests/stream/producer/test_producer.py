@@ -18,12 +18,12 @@ from stream.hashing import Pseudonymiser, partition_of_key
 from stream.log import MemoryLog
 from stream.log.memory import Fate, MemoryWriter
 from stream.producer.config import ProducerConfig
+from stream.producer.open_batch import value_bytes
 from stream.producer.producer import (
     BufferFull,
     Delivery,
     EventProducer,
     Undelivered,
-    _value_bytes,
 )
 from stream.record import Partition, Record
 
@@ -464,6 +464,6 @@ def test_pictures_count_in_the_buffer():
     file = b"GIF8" + bytes(200_000)
     with pytest.raises(ValueError, match="chunks, segments or blocks"):
         producer.impression(impression(1) | {"features": {"photo": file}})
-    assert _value_bytes(file) == len(file)
-    assert _value_bytes(["ab", "c"]) == 19
+    assert value_bytes(file) == len(file)
+    assert value_bytes(["ab", "c"]) == 19
     producer.close()

@@ -6,11 +6,13 @@ import threading
 import time
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 from stream.config import StreamConfig
+from stream.decoding import decode_impressions
 from stream.log import MemoryLog
-from stream.log.memory import MemoryWriter
+from stream.log.memory import MemoryAppend, MemoryWriter
 from stream.monitoring import TimeLimit
 from stream.producer.config import ProducerConfig
 from stream.producer.producer import Delivery, EventProducer
@@ -90,6 +92,45 @@ def test_what_a_thread_left_that_died_is_sent_by_the_next_one():
     producer.flush(20_000)
     assert producer.buffered_rows == 0
     assert records(made) == 2, "the first one's acknowledgement was not seen"
+    producer.close(20_000)
+
+
+def test_records_that_are_too_large_for_their_topic_are_divided():
+    """One such batch held up all others for good; one event that is too large for its topic costs
+    itself. What was refused once is not tried again with each batch."""
+    made = log()
+    made.create("clicks", 1)
+
+    class Limited(MemoryWriter):
+        refused = 0
+
+        def append(self, partition: Partition, value: Any, *more: Any, **named: Any) -> Any:
+            if len(value) <= 2_200:
+                return super().append(partition, value, *more, **named)
+            Limited.refused += 1
+            self._failure = "too large"
+            sent = MemoryAppend(self, -1, False)
+            sent.too_large = True
+            return sent
+
+    made.writer = lambda: Limited(made)
+    producer = EventProducer(made, STREAM, str, ProducerConfig(batch_age_max_ms=10_000))
+    for batch in range(3):
+        for i in range(100):
+            long = "x" * 1_000 if (batch, i) == (0, 50) else "x"
+            producer.impression(impression(100 * batch + i) | {"item": long})
+        producer.click({"id": "i1", "ts_ms": TS, "session": "s"})
+        producer.flush(20_000)
+        if batch == 0:
+            first = Limited.refused
+    assert producer.dropped == 1
+    assert Limited.refused == first
+    found, bad = decode_impressions(
+        made.records(Partition("impressions", 0)), 0, np.full(records(made), TS), STREAM
+    )
+    assert not bad
+    ids = set(found.table.column("id").to_pylist())
+    assert ids == {f"i{i}" for i in range(300)} - {"i50"}
     producer.close(20_000)
 
 
