@@ -10,6 +10,7 @@ reader skips what it has seen.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -32,6 +33,10 @@ from stream.internal_topics import BatchHeader
 
 #: Besides what is of another form: no JSON, an infinity in place of a number, brackets without end.
 _UNREADABLE = (ValueError, OverflowError, RecursionError)
+#: The partition and the first offset of a file; what has another name is none of the archive's.
+_FILE = re.compile(
+    r"date=[^/]+/hour=[^/]+/p([0-9]{1,9})-([0-9]{1,20})\.parquet",
+)
 
 
 @dataclass(frozen=True)
@@ -93,16 +98,12 @@ class Archive:
 
     def paths(self, partition: int | None = None) -> list[str]:
         """All files of a partition (or of all), oldest records first."""
-        wanted = "p" if partition is None else f"p{partition}-"
         found = [
-            f"{date}/{hour}/{name}"
-            for date in self.files.names("")
-            if date.startswith("date=")
-            for hour in self.files.names(date)
-            for name in self.files.names(f"{date}/{hour}")
-            if name.startswith(wanted) and name.endswith(".parquet")
+            (int(match[2]), int(match[1]), path)
+            for path in self.files.below("")
+            if (match := _FILE.fullmatch(path))
         ]
-        return sorted(found, key=lambda path: path.rpartition("/")[2])
+        return [path for _, p, path in sorted(found) if partition in (None, p)]
 
     def describe(self, path: str) -> ArchivedFile:
         """Raises Damaged."""
@@ -151,7 +152,7 @@ class RowsOfSources(NamedTuple):
 
 
 def first_offset_of(path: str) -> int:
-    """The first offset in an archived file, by its name. ValueError for another name."""
+    """The first offset in an archived file, by its name, as `Archive.paths` says it."""
     return int(path.rpartition("-")[2].removesuffix(".parquet"))
 
 

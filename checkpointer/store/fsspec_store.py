@@ -108,6 +108,14 @@ class Directory:
         except (FileNotFoundError, NotADirectoryError):
             return []
 
+    def below(self, path: str) -> list[str]:
+        return [
+            os.path.relpath(os.path.join(folder, name), self.root)
+            for folder, _, names in os.walk(self.root / path, onerror=_unless_absent)
+            for name in names
+            if not name.startswith(".")
+        ]
+
     def delete(self, path: str) -> None:
         target = self.root / path
         try:
@@ -158,6 +166,12 @@ class ObjectStore:
         names = {name.rstrip("/").rsplit("/", 1)[-1] for name in listed}
         return sorted(name for name in names if name and not name.startswith("."))
 
+    def below(self, path: str) -> list[str]:
+        self.fs.invalidate_cache()
+        found: list[str] = self.fs.find(f"{self.root}/{path}".rstrip("/"))
+        paths = (name.lstrip("/").removeprefix(f"{self.root.lstrip('/')}/") for name in found)
+        return [name for name in paths if not name.rpartition("/")[2].startswith(".")]
+
     def delete(self, path: str) -> None:
         target = f"{self.root}/{path}"
         if self.fs.exists(target):
@@ -168,6 +182,11 @@ class ObjectStore:
 
     def url(self, path: str) -> str:
         return f"{self.scheme}://{self.root.lstrip('/')}/{path}"
+
+
+def _unless_absent(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
 
 
 def _make_folder(folder: Path) -> None:

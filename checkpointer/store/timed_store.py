@@ -40,6 +40,9 @@ _LASTING = frozenset(
     }
 )
 
+#: Files that are no part.
+_SMALL = (".json", ".json.copy")
+
 #: (call, outcome, seconds); outcome is "ok", "absent", "failed" or "late".
 Told = Callable[[str, str, float], None]
 
@@ -47,7 +50,7 @@ Told = Callable[[str, str, float], None]
 @dataclass(frozen=True)
 class StoreTimeouts:
     """`timeout_ms`: of a call about names or a small file. `transfer_timeout_ms`: of a call
-    about a part."""
+    about a part, or about all names there are."""
 
     timeout_ms: int = 10_000
     transfer_timeout_ms: int = 600_000
@@ -76,6 +79,9 @@ class TimedFiles:
     def names(self, path: str) -> list[str]:
         return self._call("names", path, self.inner.names, path)
 
+    def below(self, path: str) -> list[str]:
+        return self._call("below", path, self.inner.below, path)
+
     def delete(self, path: str) -> None:
         self._call("delete", path, self.inner.delete, path)
 
@@ -95,7 +101,7 @@ class TimedFiles:
         self, what: str, path: str, call: Callable[..., T], arguments: tuple[Any, ...]
     ) -> T:
         began = time.monotonic()
-        end = began + self._timeout_ms(path) / 1_000
+        end = began + self._timeout_ms(what, path) / 1_000
         backoff = Backoff(_PAUSE_MS, _PAUSE_MS_MAX)
         outcome = "failed"
         try:
@@ -152,9 +158,8 @@ class TimedFiles:
             room.release()
             raise StoreFault(f"{what} {self.url(path)}: {error}") from error
         if not done.wait(max(0.0, end - time.monotonic())):
-            raise TimeoutError(
-                f"{what} {self.url(path)}: no answer within {self._timeout_ms(path) / 1_000:g} s"
-            )
+            limit_s = self._timeout_ms(what, path) / 1_000
+            raise TimeoutError(f"{what} {self.url(path)}: no answer within {limit_s:g} s")
         if failure:
             fault = failure[0]
             if isinstance(fault, OSError) or not isinstance(fault, Exception):
@@ -168,6 +173,8 @@ class TimedFiles:
             self._room, self._process = threading.BoundedSemaphore(CALLS_MAX), os.getpid()
         return self._room
 
-    def _timeout_ms(self, path: str) -> int:
-        small = path.endswith(".json") or "." not in path.rsplit("/", 1)[-1]
-        return self.limits.timeout_ms if small else self.limits.transfer_timeout_ms
+    def _timeout_ms(self, what: str, path: str) -> int:
+        is_part = what in ("read", "write") and "." in path.rsplit("/", 1)[-1]
+        if what == "below" or (is_part and not path.endswith(_SMALL)):
+            return self.limits.transfer_timeout_ms
+        return self.limits.timeout_ms

@@ -44,6 +44,36 @@ def test_what_comes_out_is_what_went_in_bit_for_bit():
     assert sum(f.rows for f in files) == 90
 
 
+def test_files_are_found_in_one_look_among_whatever_else_lies_there():
+    class Counted(MemoryFiles):
+        looks = 0
+
+        def below(self, path: str) -> list[str]:
+            self.looks += 1
+            return super().below(path)
+
+        def names(self, path: str) -> list[str]:
+            raise AssertionError("a folder at a time")
+
+    files = Counted()
+    archive = Archive(files)
+    archived(history(), archive)
+    found = archive.paths(0)
+    for stray in ("p0-%020d (copy).parquet", "p0-%d²².parquet", "p²-%020d.parquet", "p0-%d.tmp"):
+        files.contents[found[0].rpartition("/")[0] + "/" + stray % 0] = b""
+    files.contents["p0-5.parquet"] = b""
+    files.looks = 0
+    assert archive.paths(0) == archive.paths() == found
+    assert files.looks == 2
+    log, partition = MemoryLog(lambda: BEGIN), Partition("examples", 0)
+    log.create("examples", 1)
+    for _ in range(12):
+        log.append(partition, None)
+    log.delete_below(partition, 12)
+    reader = ArchivedLog(log, archive, "examples").reader()
+    assert reader.beginning_offsets([partition]) == {partition: 0}
+
+
 def test_any_engine_reads_the_columns():
     archive = Archive(MemoryFiles())
     archived(history(), archive)

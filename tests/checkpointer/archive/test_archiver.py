@@ -102,9 +102,9 @@ class RefusingFiles(MemoryFiles):
         self._ask(path)
         super().write(path, data)
 
-    def names(self, path):
+    def below(self, path):
         self._ask(path)
-        return super().names(path)
+        return super().below(path)
 
 
 def failing_s(metrics):

@@ -41,6 +41,9 @@ def test_the_contract_of_a_store(files):
     assert files.read("m/a/x") == b"22"
     assert files.read("m/b") == b""
     assert files.names("m") == ["a", "b"]
+    assert sorted(files.below("")) == sorted(files.below("m")) == ["m/a/x", "m/b"]
+    assert files.below("m/a") == ["m/a/x"]
+    assert files.below("n") == []
     assert files.url("m/b").endswith("m/b")
     files.delete("m/nothing")
     files.delete("m/a")
@@ -253,6 +256,19 @@ def test_calls_that_hang_are_given_up_and_bounded():
             break
         threading.Event().wait(0.005)
     assert files.names("m") == []
+
+
+def test_a_deadline_is_that_of_the_call_whatever_a_model_is_called():
+    files = TimedFiles(MemoryFiles(), StoreTimeouts(1, 60))
+
+    def timeout_ms(what, path):
+        return files._timeout_ms(what, path)
+
+    small = [("names", "ctr.v2"), ("delete", "ctr.v2"), ("sweep", "ctr.v2"), ("names", "m/1-a")]
+    small += [("read", "ctr.v2/hold.json"), ("read", "m/hold.json.copy"), ("write", "m/b.json")]
+    assert {timeout_ms(*call) for call in small} == {1}
+    large = [("read", "m/1-a/part-0.safetensors"), ("write", "d/p0-1.parquet"), ("below", "")]
+    assert {timeout_ms(*call) for call in large} == {60}
 
 
 def test_calls_that_hang_at_a_fork_are_none_of_the_childs():
