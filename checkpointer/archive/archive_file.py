@@ -188,6 +188,8 @@ _UNREADABLE = (
     AttributeError,
     IndexError,
     MemoryError,
+    OverflowError,
+    RecursionError,
 )
 
 

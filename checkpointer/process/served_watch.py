@@ -21,6 +21,8 @@ LOOK_S, SEARCH_S = 0.2, 5.0
 _ANSWER_S = 1.0
 _REPLICAS_MAX = 16
 _ANSWER_BYTES_MAX = 65_536
+#: What is raised of an answer or a file that says something else.
+_OTHER_CONTENT = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
 
 
 class ServedWatch:
@@ -110,7 +112,7 @@ def places_of(roles: Path | None) -> list[str]:
             port = int(json.loads(path.read_text())["http_port"])
             if not 0 < port <= 65_535:
                 raise ValueError(f"http_port = {port}")
-        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        except (OSError, *_OTHER_CONTENT) as error:
             _log.debug("%s says no port: %s", path, error)
             continue
         found.append(f"127.0.0.1:{port}")
@@ -123,7 +125,7 @@ def served_by(place: str, replica: http.client.HTTPConnection) -> int | None:
         replica.request("GET", "/healthz")
         body = json.loads(replica.getresponse().read(_ANSWER_BYTES_MAX))
         return number_of(str(body["model_version"]))
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+    except (OSError, http.client.HTTPException, *_OTHER_CONTENT) as error:
         _log.debug("replica at %s: %s", place, error)
         replica.close()  # the next look connects anew
         return None

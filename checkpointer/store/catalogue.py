@@ -450,7 +450,8 @@ def _successor(body: Any) -> str:
 def number_of(name: str) -> int | None:
     """The number of a checkpoint's folder; None = another file or folder."""
     number, dash, cut = name.partition("-")
-    return int(number) if len(number) >= 8 and number.isdigit() and dash and cut else None
+    is_number = len(number) >= 8 and number.isascii() and number.isdigit()
+    return int(number) if is_number and dash and cut else None
 
 
 def _kept(entry: Entry) -> Kept:

@@ -15,7 +15,6 @@ from stream.columns import measure
 from stream.columns.counters import CounterTotals, Sequences
 from stream.hashing import HashKey
 from stream.internal_topics import (
-    MalformedRecord,
     read_rows,
     sequences_batch,
     sequences_of,
@@ -77,6 +76,17 @@ def _stream(batch: pa.RecordBatch, said: Mapping[str, object]) -> bytes:
     return bytes(sink.getvalue())
 
 
+#: What is raised of a file that says something else.
+_OTHER_CONTENT = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
+
+
 def decode_counts_file(value: bytes) -> CountsFile:
     """Raises Damaged."""
     try:
@@ -93,5 +103,5 @@ def decode_counts_file(value: bytes) -> CountsFile:
             found = sequences_of(read_rows("counts", behind), kept)
             clicks = {name: Sequences(rows) for name, rows in found.items()}
         return CountsFile(bucket, bucket_ms, float(said["negative_rate"]), keys, totals, clicks)
-    except (MalformedRecord, ValueError, TypeError, KeyError, AttributeError) as error:
+    except _OTHER_CONTENT as error:
         raise Damaged(f"{COUNTS_FILE}: {error}") from error

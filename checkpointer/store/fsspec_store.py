@@ -244,6 +244,6 @@ class RememberedStore:
         """What cannot be read says nothing: the store then decides, as it would without."""
         try:
             said = json.loads(self._path.read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return set()
         return {str(one) for one in said} if isinstance(said, list) else set()

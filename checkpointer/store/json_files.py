@@ -9,6 +9,8 @@ from checkpointer.store.files import Files
 from checkpointer.store.manifest import Damaged
 
 T = TypeVar("T")
+#: What `parse` raises of what it does not know; of 1e999 in place of a whole number the last.
+_OTHER_CONTENT = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 _log = logging.getLogger(__name__)
 
 
@@ -27,7 +29,7 @@ class JsonFiles:
             return None
         try:
             body = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Damaged(
                 f"{self.folder}/{path}: {len(data)} bytes that are not JSON ({error})"
             ) from error
@@ -43,7 +45,7 @@ class JsonFiles:
             return None
         try:
             return parse(body)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except _OTHER_CONTENT as error:
             raise Damaged(
                 f"{self.folder}/{path}: {str(body)[:80]} is not what it should be ({error!r})"
             ) from error

@@ -80,7 +80,7 @@ def read_state(run_dir: Path) -> dict[str, Any]:
             said = json.loads((run_dir / NAME).read_bytes())
         except OSError:
             return {}
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # being written over
         return said if _is_state(said) else {}
     return {}

@@ -47,7 +47,7 @@ def _read(store: Store) -> dict[str, object]:
     """{} where nothing was ordered, or what is there cannot be read."""
     try:
         said = json.loads(store.read(NAME) or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}
 

@@ -22,7 +22,7 @@ class RateFile:
         """What was known; nothing where there is no file, or it says nothing."""
         try:
             return UsualRate.of(json.loads(self.path.read_bytes()))
-        except (OSError, ValueError):
+        except (OSError, ValueError, OverflowError, RecursionError):
             return UsualRate()
 
     def write(self, usual: UsualRate, now_ms: int) -> None:

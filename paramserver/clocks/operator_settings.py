@@ -67,7 +67,7 @@ def decode_settings(data: bytes) -> StoredSettings:
         revision = body.get("revision", 1)
         models = body["models"] if "revision" in body else body
         settings = {str(model): OperatorSettings(**said) for model, said in models.items()}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"orders of an operator: {data[:200]!r} cannot be read ({error})"
         ) from error

@@ -138,8 +138,8 @@ class StateDir:
         try:
             said = {} if data is None else json.loads(data)
             return None if data is None else int(said["incarnation"]), str(said.get("system", ""))
-        except (AttributeError, KeyError, TypeError, ValueError):
-            log.warning("%s in the store cannot be read: %r", self._incarnation_name, data)
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
+            log.warning("%s in the store cannot be read: %.200r", self._incarnation_name, data)
             return None, ""
 
     def _own_system(self, stored: str | None) -> str:

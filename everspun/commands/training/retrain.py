@@ -184,7 +184,7 @@ def _said_before(files: Files, model: str) -> int | None:
     version."""
     try:
         return int(json.loads(files.read(f"{model}/{SAID}"))["from_ms"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 

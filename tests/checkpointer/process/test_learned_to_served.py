@@ -1,5 +1,6 @@
 """How long what was learned waits to be served: the core, and the thread that looks."""
 
+import http.client
 import http.server
 import json
 import threading
@@ -16,7 +17,7 @@ from checkpointer.process.learned_to_served import (
     LearnedToServed,
     highest,
 )
-from checkpointer.process.served_watch import ServedWatch
+from checkpointer.process.served_watch import ServedWatch, served_by
 from paramserver import PortUnreachable
 from stream.monitoring import TimeLimit
 
@@ -157,3 +158,24 @@ def test_an_address_that_is_none_is_refused_before_anything_starts(wrong):
     with pytest.raises(ValueError, match="allowed is host:port"):
         CheckpointerConfig(root="r", replicas=wrong)
     assert CheckpointerConfig(root="r", replicas="a:1, [::1]:2").replicas
+
+
+@pytest.mark.parametrize(
+    "said", [b"[" * 60_000, b'{"model_version":1e999}', b"\xff", b"[]", b'{"model_version":"x"}']
+)
+def test_a_replica_that_answers_something_else_answers_nothing(said):
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(said)))
+            self.end_headers()
+            self.wfile.write(said)
+
+        def log_message(self, *_): ...
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        place = f"127.0.0.1:{server.server_address[1]}"
+        assert served_by(place, http.client.HTTPConnection(place, timeout=30)) is None
+        thread.join()

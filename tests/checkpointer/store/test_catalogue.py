@@ -210,3 +210,41 @@ def test_who_only_reads_forgets_what_another_has_deleted(catalogue, write):
         catalogue.delete(ref.name)
     assert [entry.name for entry in reader.entries()] == [ref.name for ref in refs[10:]]
     assert {*reader._manifests, *reader._gates} == {ref.name for ref in refs[10:]}
+
+
+BRACKETS = b"[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "ask"),
+    [
+        ("clicks/hold.json", BRACKETS, lambda c: c.hold()),
+        ("clicks/training.json", BRACKETS, lambda c: c.training_rollback()),
+        (
+            "clicks/training.json",
+            b'{"ref":[1,"a","b"],"above":1e999}',
+            lambda c: c.training_rollback(),
+        ),
+        ("clicks/begin.json", b'{"vector":{"label/0":1e999}}', lambda c: c.begun()),
+        ("clicks/published.json", b'{"a":' * 100_000, lambda c: c.published()),
+    ],
+)
+def test_files_of_other_content_are_damaged_by_name(catalogue, path, content, ask):
+    catalogue.files.write(path, content)
+    with pytest.raises(Damaged, match=path):
+        ask(catalogue)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [BRACKETS, b'{"outcome":"published","checked_ms":1,"results":[],"history":[[1e999]]}'],
+)
+def test_findings_of_other_content_are_none(catalogue, content):
+    catalogue.files.write("clicks/00000001-ab/gates.json", content)
+    assert catalogue.gates("00000001-ab") is None
+
+
+def test_a_folder_of_other_digits_is_no_checkpoint(catalogue, write):
+    catalogue.files.write("clicks/²²²²²²²²-x/a", b"")
+    ref = write(catalogue, 0)
+    assert catalogue.names() == [ref.name]
