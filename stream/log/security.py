@@ -153,7 +153,7 @@ def _read_tls(config: StreamConfig) -> ssl.SSLContext:
 
 def login(config: StreamConfig) -> tuple[str, Secret]:
     """(user name, password). Raises CannotAuthenticate."""
-    username = config.sasl_username or os.environ.get(USERNAME, "")
+    username = config.sasl_username or said_in(USERNAME)
     if not username:
         raise CannotAuthenticate(
             f"no user name for {config.sasl_mechanism}: set stream.sasl_username or {USERNAME}"
@@ -198,8 +198,15 @@ def read_secret(variable: str, path: str, key: str, needed: bool = True) -> Secr
         if not found:
             raise CannotAuthenticate(f"{key} = {path!r}: it is empty; a file with it is meant")
         return Secret(found)
-    if needed and not os.environ.get(variable):
+    told = Secret(said_in(variable))
+    if needed and not told:
         raise CannotAuthenticate(
             f"a secret is missing: set {variable}, or {key} to a file that holds it"
         )
-    return Secret(os.environ.get(variable, ""))
+    return told
+
+
+def said_in(variable: str) -> str:
+    """What a variable of the environment holds, without the line break of the file that it may have
+    been made of."""
+    return os.environ.get(variable, "").rstrip("\r\n")

@@ -162,7 +162,7 @@ class HttpClient:
         if config.token_file or TOKEN in os.environ:
             token = read_secret(TOKEN, config.token_file, "registry.token_file")
             return {"Authorization": f"Bearer {token}"}
-        username = config.username or os.environ.get(USERNAME, "")
+        username = (config.username or os.environ.get(USERNAME, "")).rstrip("\r\n")
         if not username:
             return {}
         password = read_secret(PASSWORD, config.password_file, "registry.password_file")

@@ -9,6 +9,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ from stream.log.security import (
     CannotAuthenticate,
     Secret,
     client_security,
+    login,
     read_secret,
+    token_source,
 )
 from stream.monitoring import TimeLimit
 from stream.options import SASL_MECHANISMS
@@ -214,6 +217,22 @@ def test_a_secret_hides_wherever_it_is_shown_whole(monkeypatch: pytest.MonkeyPat
 def test_a_file_of_a_secret_is_its_line(file: str, tmp_path: Path):
     (tmp_path / "password").write_text(file)
     assert read_secret(PASSWORD_NAME, str(tmp_path / "password"), "key") == PASSWORD
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_the_line_break_that_a_variable_ends_in_is_no_part_of_it(
+    monkeypatch: pytest.MonkeyPatch, end: str
+):
+    """As of a secret of Kubernetes that was made of a file."""
+    for name in (USERNAME, PASSWORD_NAME, TOKEN):
+        monkeypatch.setenv(name, f"of {name}{end}")
+    stream = StreamConfig(security_protocol="SASL_PLAINTEXT", sasl_mechanism="PLAIN")
+    assert login(stream) == (f"of {USERNAME}", f"of {PASSWORD_NAME}")
+    oauth = replace(stream, sasl_mechanism="OAUTHBEARER")
+    assert token_source(oauth)() == f"of {TOKEN}"
+    monkeypatch.setenv(TOKEN, end)
+    with pytest.raises(CannotAuthenticate, match="set EVERSPUN_KAFKA_TOKEN, or"):
+        token_source(oauth)
 
 
 OAUTH = {"sasl_mechanism": "OAUTHBEARER", "sasl_username": ""}
