@@ -36,7 +36,7 @@ def path_of(config: "Config") -> Path:
 
 def with_secret(config: "Config", environ: Mapping[str, str] = os.environ) -> "Config":
     """The configuration with the secret filled in, if there is one, and the model's own derived
-    from it. Raises ValueError for one that is no secret, OSError for a file that cannot be read."""
+    from it. Raises ValueError for one that is no secret, and for a file that cannot be read."""
     secret = (
         environ.get(VARIABLE, "").strip() or _read(path_of(config)) or config.stream.hash_secret
     )
@@ -93,6 +93,11 @@ def _read(path: Path) -> str:
             f"{file_there} is a file; name a folder in run.dir, or another file in "
             f"run.hash_secret_file"
         ) from None
+    except OSError as error:
+        raise ValueError(
+            f"run.hash_secret_file = {str(path)!r}: {error.strerror}{_whose(path)}; a file that "
+            "this user may read is meant"
+        ) from None
     if len(raw) > BYTES_MAX:
         raise ValueError(f"{path}: a secret of more than {BYTES_MAX} bytes")
     try:
@@ -103,3 +108,13 @@ def _read(path: Path) -> str:
         raise ValueError(f"{path}: an empty file is no secret; bring the one of this deployment")
     check_secret(str(path), text)
     return text
+
+
+def _whose(path: Path) -> str:
+    """Whose a file is, and who asks for it, for a message; "" where nobody may know."""
+    try:
+        state = path.stat()
+    except OSError:
+        return f" (asked by user {os.geteuid()})"
+    mode = f"{state.st_mode & 0o777:o}"
+    return f" (asked by user {os.geteuid()}; it is user {state.st_uid}'s, of mode {mode})"

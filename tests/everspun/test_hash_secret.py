@@ -115,6 +115,17 @@ def test_a_run_folder_that_is_a_file_is_named(tmp_path: Path):
         with_secret(of(tmp_path))
 
 
+def test_a_file_that_cannot_be_read_is_named_with_its_key_and_owner(tmp_path: Path):
+    folder = tmp_path / "secret"
+    folder.mkdir(mode=0o750)
+    said = (
+        rf"run.hash_secret_file = '{folder}': Is a directory .asked by user {os.geteuid()}; it is "
+        rf"user {os.geteuid()}'s, of mode 750.; a file"
+    )
+    with pytest.raises(ValueError, match=said):
+        with_secret(of(tmp_path, hash_secret_file=str(folder)), {})
+
+
 def test_it_stands_in_no_text_of_a_configuration(tmp_path: Path):
     config = with_secret(of(tmp_path), {"EVERSPUN_HASH_SECRET": SECRET})
     assert SECRET not in repr(config)
