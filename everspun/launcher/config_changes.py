@@ -6,6 +6,7 @@ disagree about what a label, a row or an address is.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, NamedTuple
@@ -47,6 +48,8 @@ _WITH_COMMAND = {
     "governor.enabled": "stop `everspun run` and start it again",
 }
 _MODEL = "a model that is changed needs another name: `everspun retrain`"
+#: What JSON writes as TOML does not: in halves, and DEL as it is.
+_BEYOND_ASCII = re.compile(r"[^ -~]")
 STOP_AND_START = "stop `everspun run` and start it again"
 
 
@@ -195,4 +198,6 @@ def _toml(value: Any) -> str:
     """A plain value as TOML writes it; others for people alone."""
     if isinstance(value, float) and value in (float("inf"), float("-inf")):
         return "inf" if value > 0 else "-inf"
-    return json.dumps(list(value) if isinstance(value, tuple) else value, default=str)
+    plain = list(value) if isinstance(value, tuple) else value
+    text = json.dumps(plain, default=str, ensure_ascii=False)
+    return _BEYOND_ASCII.sub(lambda one: f"\\U{ord(one[0]):08x}", text)

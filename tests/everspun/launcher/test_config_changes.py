@@ -2,10 +2,12 @@
 
 import ast
 import dataclasses
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from checkpointer import CheckpointerConfig
 from everspun.config import Config, loads
 from everspun.hosts import ROLES
 from everspun.launcher.config_changes import Plan, changes, plan, readers, while_running
@@ -50,6 +52,13 @@ def test_what_may_start_again_is_taken(section: str, key: str, value: str, roles
     assert not found.refused
     again = loads(BEGUN, [change.override for change in found.taken])
     assert again == loads(f"{BEGUN}[{section}]\n{key} = {value}\n"), "as an override it is the same"
+
+
+@pytest.mark.parametrize("text", ["𠮷田", "😀", "é", "\x7f", "a\nb", '"\\', "\u2028"])
+def test_a_taken_text_is_the_one_of_the_file(text: str):
+    was, now = Config(), Config(checkpointer=CheckpointerConfig(golden=text))
+    (change,) = plan(was, now).taken
+    assert tomllib.loads(change.override) == {"checkpointer": {"golden": text}}
 
 
 def test_counts_of_processes_are_taken_and_start_nobody_again():
