@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
         )
         broken += near_retention(config.stream, shot)
         broken += input_faults(config.stream, wall_clock_ms())
-        broken += certificates.expired(config, wall_clock_ms())
+        broken += certificates.faults(config, wall_clock_ms())
         notes = feature_notes(reports) + certificates.expiring(config, wall_clock_ms())
         if options.json:
             more = {"behind": [vars(one) for one in late], "notes": notes}
