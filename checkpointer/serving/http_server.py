@@ -374,7 +374,7 @@ def run(
             rpc = InferenceServer(replica, config, config.grpc_port + index)
         if run_dir:
             start_metrics(run_dir, "replica", index, replica.metrics, http_port=server.port)
-        _log.info("replica of %s at %s", replica.follower.model, url_of(config.host, server.port))
+        _log.info("replica of %s at %s", replica.follower.model, url_of(config, server.port))
         try:
             silent = 0
             while not stop.wait(1.0):
@@ -388,9 +388,10 @@ def run(
                 rpc.close()
 
 
-def url_of(host: str, port: int) -> str:
+def url_of(config: ServingConfig, port: int) -> str:
     """Of a server, as people write it."""
-    return f"http://[{host.strip('[]')}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme, host = "https" if config.tls_cert_file else "http", config.host.strip("[]")
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def bound(host: str, port: int, shares_port: bool = False) -> socket.socket:

@@ -279,6 +279,6 @@ def run(
                     start_metrics(run_dir, "replica", index, told, http_port=port)
                 if up is not None:
                     up(port)
-                _log.info("replica of %d workers at %s", config.workers, url_of(config.host, port))
+                _log.info("replica of %d workers at %s", config.workers, url_of(config, port))
     finally:
         supervisor.end()

@@ -397,6 +397,13 @@ def test_output_that_goes_nowhere_is_no_traceback(name: str, config: Path):
     assert "a fault of ours" not in done.stderr
 
 
+@pytest.mark.parametrize("who", ["", "shop", "User:", "User:{rol}", ":{role}"])
+def test_principals_that_are_nobody(who: str, config: Path, capsys: pytest.CaptureFixture[str]):
+    code, text = said(["topics", "acls", "-c", str(config), "--principals", who], capsys)
+    assert code == 2
+    assert f"--principals {who!r}: expected KIND:NAME such as User:" in text
+
+
 def test_no_text_leaves_its_quotes_in_commands_of_kafka(
     config: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -44,10 +44,20 @@ def begin_where_inputs_begin(
         reader.close()
 
 
+def principals_fault(principals: str) -> str:
+    """What is wrong with how principals are called; "" if nothing is."""
+    kind, _, name = principals.replace("{role}", "x").partition(":")
+    if kind.strip() and name.strip() and not set(name) & set("{}"):
+        return ""
+    return "expected KIND:NAME such as User:shop-{role}, in which {role} stands for each role"
+
+
 def run(options: argparse.Namespace) -> int:
     config = shared.load(options)
     stream = config.stream
     if options.action == "acls":
+        if wrong := principals_fault(options.principals):
+            return refuse("topics", f"--principals {options.principals!r}: {wrong}")
         popularity = config.serving.fallback == "popularity"
         for grant in grants(stream, config.model.name, options.principals, popularity):
             print(grant.command(stream.bootstrap_servers))

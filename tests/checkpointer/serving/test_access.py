@@ -16,7 +16,7 @@ import pytest
 
 from checkpointer.config import ServingConfig
 from checkpointer.serving.grpc_service import InferenceServer
-from checkpointer.serving.http_server import ReplicaServer
+from checkpointer.serving.http_server import ReplicaServer, url_of
 from checkpointer.serving.replica_client import Replica
 from stream.credentials import token_file
 
@@ -103,6 +103,8 @@ def test_over_tls_the_same_is_answered_and_plain_text_is_not(tmp_path: Path):
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as plain:
             plain.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
             assert not plain.recv(4).startswith(b"HTTP")
+    assert url_of(config, 443) == "https://127.0.0.1:443"
+    assert url_of(ServingConfig(host="[::1]"), 80) == "http://[::1]:80"
     with pytest.raises(ValueError, match="give both"):
         ServingConfig(tls_cert_file=config.tls_cert_file)
 
