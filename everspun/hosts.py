@@ -176,7 +176,7 @@ class HostsConfig:
             host, colon, port = address.rpartition(":")
             if role not in ROLES:
                 raise ValueError(f"answering.{role}: not a role; allowed are {', '.join(ROLES)}")
-            if not colon or not host or not port.isdigit() or not 0 < int(port) < 65_536:
+            if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65_536:
                 raise ValueError(f"answering.{role} = {address!r}: expected host:port")
 
     def placed(self, counts: Mapping[str, int]) -> dict[tuple[str, int], str]:

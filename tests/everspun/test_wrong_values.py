@@ -138,6 +138,7 @@ def test_a_section_that_is_no_table_and_a_key_that_is_none(shape: Any):
         ({"paramserver": {"addresses": ["a"]}}, "allowed is host:port"),
         ({"paramserver": {"control_threads": 1 << 40}}, "2 to 1024"),
         ({"model": {"dim": 1 << 40}}, "1 to 65536"),
+        ({"hosts": {"answering": {"shard": "a:²"}}}, "answering.shard = 'a:²': expected host:port"),
         ({"run": {"metrics_host": ""}}, "[run] metrics_host = '': name an address; '0.0.0.0' is"),
         ({"serving": {"host": ""}}, "[serving] host = '': name an address; '0.0.0.0' is every"),
         ({"paramserver": {"host": " "}}, "[paramserver] host = ' ': name an address; '0.0.0.0'"),

@@ -130,7 +130,8 @@ def test_part_urls(catalogue, write):
 
 
 @pytest.mark.parametrize(
-    ("name", "number"), [("00000012-a", 12), ("published.json", None), ("0012-a", None)]
+    ("name", "number"),
+    [("00000012-a", 12), ("published.json", None), ("0012-a", None), ("0000001²-a", None)],
 )
 def test_folder_names(name, number):
     assert number_of(name) == number
