@@ -29,6 +29,8 @@ from everspun.status import configured_places, fetch
 from stream import listen
 from stream.log import receive_in_large_pieces
 
+logger = logging.getLogger(__name__)
+
 #: Indices of 'auto': so many that two hosts hardly ever share one.
 AUTO_FIRST = 1 << 30
 #: Another host that does not answer within this is taken for gone, s.
@@ -145,12 +147,31 @@ def refuse_second(config: Config, role: str, index: int, instance: str) -> None:
         )
     if role == "shard" and config.paramserver.addresses:
         address = config.paramserver.addresses[index]
-        host, _, port = address.rpartition(":")
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=LOOK_S).close()
-        except (OSError, ValueError):
-            return  # nobody there
-        raise AlreadyLocked(
-            f"{name} runs already at {address} (paramserver.addresses): it may run once; stop that "
-            "one first"
-        )
+        if _is_shard(config, address):
+            raise AlreadyLocked(
+                f"{name} runs already at {address} (paramserver.addresses): it may run once; stop "
+                "that one first"
+            )
+
+
+def _is_shard(config: Config, address: str) -> bool:
+    """Whether a shard answers there: who takes the connection may be a proxy before nobody."""
+    from paramserver.ports import DataChannelRequest, PortRefused, PortUnreachable
+    from paramserver.wire import ShardClient, with_token
+
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=LOOK_S).close()
+        shard = ShardClient(address, with_token(config.paramserver, config.run.dir))
+    except (OSError, ValueError):
+        return False  # nobody there
+    try:
+        shard.call(DataChannelRequest())
+    except PortRefused:
+        return True
+    except PortUnreachable as error:
+        logger.info("no shard answers at %s yet: %s", address, error)
+        return False
+    finally:
+        shard.close()
+    return True
