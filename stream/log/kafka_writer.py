@@ -96,7 +96,7 @@ class KafkaWriter:
                 headers=list(headers),
                 timestamp_ms=timestamp_ms,
             )
-        except KafkaError as error:
+        except (KafkaError, ValueError) as error:  # of a partition that its topic lacks
             self.fail(error)
         size = len(value or b"") + len(key or b"")
         self._pending.append((future, size))

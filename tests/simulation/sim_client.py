@@ -31,6 +31,10 @@ class ClientAppend:
             raise SendFailed("not acknowledged yet")
         return self._record.offset
 
+    @property
+    def too_large(self) -> bool:
+        return False
+
     def landed(self, record: Record) -> None:
         self._record = record
         self._writer.heard()

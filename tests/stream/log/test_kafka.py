@@ -52,6 +52,18 @@ def test_a_topic_made_otherwise_is_refused(broker: Broker, topic_prefix: str):
         assert word in said
 
 
+def test_a_send_to_a_missing_partition_fails_and_ends_the_writer(broker: Broker, topic_prefix: str):
+    """A topic was made anew with fewer of them."""
+    settings = config(broker.address, topic_prefix)
+    create_topics(settings)
+    writer = KafkaLog(settings).writer()
+    with pytest.raises(SendFailed, match="Unrecognized partition"):
+        writer.append(Partition(settings.clicks, settings.partitions), b"1")
+    with pytest.raises(SendFailed, match="Unrecognized partition"):
+        writer.append(Partition(settings.clicks, 0), b"1")
+    writer.close()
+
+
 def test_a_send_to_a_missing_topic_fails_and_ends_the_writer(broker: Broker, topic_prefix: str):
     if broker.kind == "embedded":
         pytest.skip("the embedded broker makes a topic of every name it is asked for")
