@@ -76,6 +76,7 @@ class RegistryClient:
         self._fetch = fetch or RegistryConnection(config).schema
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._unstarted = False  # at the last attempt
         self._closed = False
 
     def away(self) -> Away | None:
@@ -113,8 +114,16 @@ class RegistryClient:
     def _run_thread(self) -> None:
         if not self._closed and (self._thread is None or not self._thread.is_alive()):
             thread = threading.Thread(target=self._run, name="schemas", daemon=True)
-            thread.start()  # where none can be started now, the next call tries again
-            self._thread = thread
+            try:
+                thread.start()
+            except (
+                RuntimeError
+            ) as error:  # where none can be started now, the next call tries again
+                if not self._unstarted:
+                    logger.error("the registry is not asked, and partitions wait: %s", error)
+                self._unstarted = True
+                return
+            self._thread, self._unstarted = thread, False
 
     def _run(self) -> None:
         while True:
