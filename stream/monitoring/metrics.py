@@ -1,7 +1,10 @@
 """What every role exports to Prometheus, and the file that says where it does (shell)."""
 
 import json
+import logging
 import os
+import random
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +15,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from stream.monitoring.liveness import Liveness, Loop
 from stream.monitoring.metrics_server import serve
 from stream.monitoring.thread_loop import ThreadLoop
+from stream.pauses import Backoff
+
+_log = logging.getLogger(__name__)
+#: Between two attempts at a role file that cannot be written, the first and the longest, ms.
+_RETRY_MS = (500, 10_000)
 
 #: Characters of a reason that stand in its series.
 REASON_CHARS_MAX = 300
@@ -149,11 +157,41 @@ def start_metrics(
 ) -> int:
     """Serve the metrics where this process listens (`metrics_server.listen`), else on a free port
     of loopback, and write the role file `<run_dir>/roles/<role>-<index>.json` (pid, metrics_port,
-    and `extra`: address, http_port, ...) whole. Returns the port."""
+    and `extra`: address, http_port, ...) whole; where it cannot be written now, later. Returns the
+    port."""
     server = serve(metrics.registry, f"{role}-{index}", lambda: metrics.not_ready, metrics.liveness)
     path = Path(run_dir) / "roles" / f"{role}-{index}.json"
+    said = json.dumps({"pid": os.getpid(), **server.place(), **extra})
+    try:
+        _write_role(path, said)
+    except OSError as error:  # as of a disk that is full: the role works all the same
+        _log.error("%s cannot be written, tried again: %s", path, error)
+        threading.Thread(
+            target=_write_role_later, args=(path, said), name="role file", daemon=True
+        ).start()
+    return server.port
+
+
+def _write_role(path: Path, said: str) -> None:
+    """Whole, or not at all. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(f".{os.getpid()}.tmp")
-    draft.write_text(json.dumps({"pid": os.getpid(), **server.place(), **extra}))
-    draft.rename(path)
-    return server.port
+    try:
+        draft.write_text(said)
+        draft.rename(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _write_role_later(path: Path, said: str) -> None:
+    """Tried again until it is written."""
+    backoff = Backoff(*_RETRY_MS)
+    while True:
+        time.sleep(backoff.failed(random.random()) / 1_000)
+        try:
+            _write_role(path, said)
+        except OSError:
+            continue  # said once, and as it is written
+        _log.warning("%s is written", path)
+        return
