@@ -7,11 +7,12 @@ import os
 import secrets
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import fsspec
 
-from checkpointer.store.files import Files
+from checkpointer.store.files import Files, StoreFault
 from checkpointer.store.timed_store import LIMITS, StoreTimeouts, TimedFiles, Told
 
 #: In a run's folder: the stores and models that have begun (`used_store`).
@@ -148,19 +149,23 @@ class ObjectStore:
 
     def read(self, path: str) -> bytes:
         how = self._at_once if path.endswith(".json") else {}
-        data: bytes = self.fs.cat_file(f"{self.root}/{path}", **how)
+        with self._bucket_there():
+            data: bytes = self.fs.cat_file(f"{self.root}/{path}", **how)
         return data
 
     def write(self, path: str, data: bytes) -> None:
         target = f"{self.root}/{path}"
-        # Object stores have no folders, and make none; the others need them.
-        self.fs.makedirs(str(PurePosixPath(target).parent), exist_ok=True)
-        self.fs.pipe_file(target, data)
+        # Object stores have no folders: asked for one they make a bucket, if its name is free.
+        if self.scheme not in DRIVERS:
+            self.fs.makedirs(str(PurePosixPath(target).parent), exist_ok=True)
+        with self._bucket_there():
+            self.fs.pipe_file(target, data)
 
     def names(self, path: str) -> list[str]:
         self.fs.invalidate_cache()
         try:
-            listed: list[str] = self.fs.ls(f"{self.root}/{path}".rstrip("/"), detail=False)
+            with self._bucket_there():
+                listed: list[str] = self.fs.ls(f"{self.root}/{path}".rstrip("/"), detail=False)
         except FileNotFoundError:
             return []
         names = {name.rstrip("/").rsplit("/", 1)[-1] for name in listed}
@@ -168,7 +173,8 @@ class ObjectStore:
 
     def below(self, path: str) -> list[str]:
         self.fs.invalidate_cache()
-        found: list[str] = self.fs.find(f"{self.root}/{path}".rstrip("/"))
+        with self._bucket_there():
+            found: list[str] = self.fs.find(f"{self.root}/{path}".rstrip("/"))
         paths = (name.lstrip("/").removeprefix(f"{self.root.lstrip('/')}/") for name in found)
         return [name for name in paths if not name.rpartition("/")[2].startswith(".")]
 
@@ -176,6 +182,18 @@ class ObjectStore:
         target = f"{self.root}/{path}"
         if self.fs.exists(target):
             self.fs.rm(target, recursive=True)
+
+    @contextlib.contextmanager
+    def _bucket_there(self) -> Iterator[None]:
+        """A bucket that is gone, or was never made, is a fault of the store: a file that is not
+        there says that nobody wrote one."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            response = getattr(error.__cause__, "response", None) or {}
+            if response.get("Error", {}).get("Code") != "NoSuchBucket":
+                raise
+            raise StoreFault(f"{self.url('')}: there is no such bucket") from error
 
     def sweep_drafts(self, path: str, age_ms: int) -> int:
         return 0

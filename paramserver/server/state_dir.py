@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 #: What a folder and the store call the system whose they are.
 SYSTEM = re.compile("[0-9a-f]{16}")
+#: Schemes of stores without folders: asked for one they make a bucket, if its name is free.
+OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
 #: `sync` looks whether it is to stop this often.
 SYNC_LOOK_S = 0.5
 
@@ -328,7 +330,8 @@ def _write_file(target: str, pieces: Sequence[memoryview]) -> None:
         write_durably(local, pieces)
     else:
         files, path = fsspec.core.url_to_fs(target)
-        files.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        if target.partition("://")[0] not in OBJECT_STORES:
+            files.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
         with files.open(
             path, "wb"
         ) as file:  # object stores make a file appear whole when it is closed

@@ -4,13 +4,17 @@ import logging
 import threading
 import urllib.request
 from collections import Counter
+from functools import partial
 
 import pytest
 
 from checkpointer.config import ServingConfig
 from checkpointer.serving import Replica
 from checkpointer.store.catalogue import Catalogue
+from checkpointer.store.files import StoreFault
 from checkpointer.store.fsspec_store import open_store
+from checkpointer.store.timed_store import StoreTimeouts
+from paramserver.server.state_dir import _write_file
 
 pytest.importorskip("s3fs")
 moto_server = pytest.importorskip("moto.server")
@@ -82,3 +86,33 @@ def test_on_s3_idle_looks_list_nothing_and_an_outage_is_followed_by_following(se
         wait(lambda: replica.served.version == second.name)
         wait(lambda: not replica.following.fault)
         again.stop()
+
+
+def buckets(port):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+        return answer.read().decode().count("<Bucket>")
+
+
+@pytest.mark.processes
+def test_a_bucket_that_is_not_there_is_a_fault_of_the_store_and_is_not_made(server):
+    _, port = server
+    assert buckets(port) == 1
+    for root in ("s3://buckett/shop", "s3://buckett"):
+        store = open_store(root, StoreTimeouts(120_000))
+        catalogue = Catalogue(store, "clicks")
+        for ask in (catalogue.names, catalogue.published, catalogue.head, partial(store.below, "")):
+            with pytest.raises(StoreFault, match=r"s3://buckett.*: there is no such bucket"):
+                ask()
+        with pytest.raises(StoreFault, match="there is no such bucket"):
+            store.write("clicks/begin.json", b"{}")
+        with pytest.raises(StoreFault, match="there is no such bucket"):
+            store.read("clicks/00000000-a/part-0.safetensors")
+    with pytest.raises(OSError, match="bucket does not exist"):
+        _write_file("s3://buckett/shop/clicks/part-0.safetensors", [memoryview(b"abc")])
+    assert buckets(port) == 1
+    store = open_store(ROOT, StoreTimeouts(120_000))
+    assert Catalogue(store, "clicks").published() is None
+    store.write("clicks/begin.json", b"{}")
+    assert store.names("clicks") == store.below("clicks")[0].split("/")[1:] == ["begin.json"]
+    _write_file(f"{ROOT}/clicks/part-0.safetensors", [memoryview(b"abc")])
+    assert store.read("clicks/part-0.safetensors") == b"abc"
