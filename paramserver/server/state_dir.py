@@ -79,8 +79,9 @@ class StateDir:
         self._system = ""  # whose folder and store are; "" = nobody has said so yet
         self.fault = ""  # why the store was not brought up to date, "" if it is, or will be at once
         for name in os.listdir(self.path):
-            if name.startswith("."):  # of a write that was killed
-                (self.path / name).unlink(missing_ok=True)
+            draft = self.path / name
+            if name.startswith(".") and not draft.is_dir():  # of a write that was killed
+                draft.unlink(missing_ok=True)
 
     # --- incarnations
     # -------------------------------------------------------------------------------------------
@@ -110,7 +111,7 @@ class StateDir:
     def _kept_incarnation(self) -> int | None:
         path = self.path / "incarnation"
         try:
-            text = path.read_text()
+            text = path.read_bytes().decode("ascii", "backslashreplace")
         except FileNotFoundError:
             return None
         if not text.strip().isdigit():

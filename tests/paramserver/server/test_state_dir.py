@@ -15,7 +15,7 @@ from paramserver.config import ParamServerConfig
 from paramserver.ports import AllowRequest
 from paramserver.process import run
 from paramserver.process.process import StateLost
-from paramserver.server.state_dir import StateDir
+from paramserver.server.state_dir import StateDir, StateUnreadable
 from paramserver.shard import next_incarnation
 from paramserver.shard.incarnations import LOST_STEP, UNKNOWN_BASE
 from paramserver.wire import ShardClient
@@ -268,4 +268,26 @@ def test_a_folder_and_a_store_of_an_older_version_are_taken_as_they_are(tmp_path
     assert again.next_incarnation() == 2
     assert again.settings()["m"].staleness == 3
     assert json.loads(stored.files["shard-0.json"])["system"] == (again.path / "system").read_text()
+    again.close()
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\0\0", "²".encode(), "٣".encode(), b"-1", b"x"])
+def test_what_is_no_number_is_named_whatever_its_bytes_are(tmp_path, content):
+    state = StateDir(str(tmp_path), 0)
+    (state.path / "incarnation").write_bytes(content)
+    with pytest.raises(StateUnreadable, match="is no number"):
+        state.next_incarnation()
+    state.close()
+
+
+def test_a_hidden_folder_such_as_a_snapshot_is_left_as_it_is(tmp_path):
+    state = StateDir(str(tmp_path), 0)
+    first = state.next_incarnation()
+    state.close()
+    (state.path / ".snapshot").mkdir()
+    (state.path / ".draft").write_bytes(b"")
+    again = StateDir(str(tmp_path), 0)
+    assert again.next_incarnation() > first
+    assert (again.path / ".snapshot").is_dir()
+    assert not (again.path / ".draft").exists()
     again.close()
