@@ -16,8 +16,10 @@ CALLERS = ("learner", "governor", "checkpointer")
 
 def check_files(config: Config, role: str) -> None:
     """Raises ConfigError, with section and key, for a file of [paramserver] or [serving] that a
-    process of this role would read and cannot, for an address that is none, and for a store to
-    which there is no way. What [stream] and [registry] name is checked by who reads it."""
+    process of this role would read and cannot, for an address that is none of this machine, and for
+    a store to which there is no way. What [stream] and [registry] name is checked by who reads
+    it."""
+    _host("run.metrics_host", config.run.metrics_host)
     if role in ("shard", "replica", *CALLERS):
         _store("checkpointer.root", config.checkpointer.root)
     if role == "archiver" or (role == "learner" and config.archive.read):
@@ -111,7 +113,10 @@ def _text(key: str, path: str) -> str:
 
 def _host(key: str, host: str) -> None:
     try:
-        socket.getaddrinfo(host.strip("[]") or None, 0, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host.strip("[]") or None, 0, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, address = found[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
         raise ConfigError(

@@ -5,6 +5,7 @@ reason once a loop of its role hangs (`liveness`); a thread that fails ends its 
 answers 503 with a reason until the role has begun its work.
 """
 
+import errno
 import json
 import logging
 import secrets
@@ -48,12 +49,15 @@ class MetricsServer:
         self.not_ready: Callable[[], str] = lambda: BEGINNING
         self.hangs: Callable[[], str] = str
         self._turn_max_s = turn_max_s
+        host = host.strip("[]")
         try:
             self._http = _Http((host, port), self)
         except OSError as error:
+            held = "; is another process of this role running here?"
             raise PortTaken(
-                f"{process}: metrics cannot be served at {host}:{port}: {error.strerror}; is "
-                "another process of this role running here? See run.metrics_host, metrics_port"
+                f"{process}: metrics cannot be served at {host}:{port}: {error.strerror}"
+                f"{held if error.errno == errno.EADDRINUSE else ''}; see run.metrics_host, "
+                "metrics_port"
             ) from None
         self.port = int(self._http.server_address[1])
         self.host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)

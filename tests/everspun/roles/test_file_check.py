@@ -10,7 +10,7 @@ import pytest
 
 from checkpointer import ServingConfig
 from everspun.__main__ import main
-from everspun.config import Config, ConfigError
+from everspun.config import Config, ConfigError, RunConfig
 from everspun.roles import check_role
 from paramserver import ParamServerConfig
 
@@ -64,7 +64,14 @@ def test_addresses_that_are_none():
     config = Config(serving=ServingConfig(host="a b"))
     with pytest.raises(ConfigError, match=r"serving.host = 'a b': .*0\.0\.0\.0"):
         check_role(config, "replica")
+    with pytest.raises(ConfigError, match=r"serving.host = '192.0.2.1': Cannot assign .* machine"):
+        check_role(Config(serving=ServingConfig(host="192.0.2.1")), "replica")
+    for host in ("http://x", "a b", "192.0.2.1"):
+        wrong = Config(run=RunConfig(metrics_host=host))
+        with pytest.raises(ConfigError, match=rf"^run.metrics_host = '{host}': .*0\.0\.0\.0"):
+            check_role(wrong, "labeler")
     for host in ("127.0.0.1", "0.0.0.0", "::1", "[::1]"):
+        check_role(Config(run=RunConfig(metrics_host=host)), "labeler")
         check_role(Config(serving=ServingConfig(host=host)), "replica")
 
 

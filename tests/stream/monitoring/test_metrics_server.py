@@ -68,8 +68,15 @@ def test_a_port_in_use_is_named_with_what_to_do(server: MetricsServer):
 
 
 def test_a_host_that_is_not_this_machines_is_named():
-    with pytest.raises(PortTaken, match=r"192\.0\.2\.1:.*metrics_host"):
+    with pytest.raises(PortTaken, match=r"192\.0\.2\.1:.*metrics_host") as error:
         MetricsServer("192.0.2.1", 0, "shard-0")
+    assert "another process" not in str(error.value)
+
+
+def test_an_address_may_stand_in_brackets():
+    server = MetricsServer("[::1]", 0, "shard-0")
+    assert server.place() == {"metrics_port": server.port, "metrics_host": "::1"}
+    server.close()
 
 
 def test_a_thread_that_cannot_be_started_costs_no_place(
