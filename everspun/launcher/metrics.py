@@ -4,7 +4,8 @@ for."""
 from collections.abc import Callable
 from typing import Any
 
-from stream import RoleMetrics
+from everspun.config import RunConfig
+from stream import RoleMetrics, listen, start_metrics
 
 
 class LauncherMetrics(RoleMetrics):
@@ -15,6 +16,7 @@ class LauncherMetrics(RoleMetrics):
     ) -> None:
         super().__init__()
         self._said = said
+        self._listens = self._served = False
         self._down = self.gauge(
             "everspun_launcher_processes_down", "processes that are not up", "process"
         )
@@ -40,6 +42,17 @@ class LauncherMetrics(RoleMetrics):
         troubles.set_function(lambda: len(self._said()["troubles"]))
         silent.set_function(lambda: float(self._said()["stream"].get("silent_s", 0.0)))
         stopped.set_function(lambda: float(bool(self._said()["stream"].get("stopped"))))
+
+    def export(self, run: RunConfig) -> None:
+        """Serve the processes of now, from the first call on that finds the port free. Raises
+        PortTaken and OSError."""
+        if run.metrics_port and not self._listens:
+            listen(run.metrics_host, run.port_of("launcher", 0), "launcher-0")
+            self._listens = True
+        if not self._served:
+            start_metrics(run.dir, "launcher", 0, self)
+            self._served = True
+        self.look()
 
     def look(self) -> None:
         """Take over the processes of now: they come and go."""

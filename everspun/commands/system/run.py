@@ -36,7 +36,6 @@ from everspun.status import (
     configured_places,
     follow_rate,
 )
-from stream import listen, start_metrics
 from stream.log import KafkaLog, LogError, check_topics, wall_clock_ms
 
 
@@ -83,15 +82,10 @@ def run(options: argparse.Namespace) -> int:
     elsewhere = _elsewhere(config)
     note = f"config {options.config}, logs in {launcher.dir / 'logs'}"
     try:
-        if config.run.metrics_port:
-            listen(config.run.metrics_host, config.run.port_of("launcher", 0), "launcher-0")
         launcher.start(roles)
         metrics = LauncherMetrics(launcher.said, lambda: inputs.count)
-        launcher.attempt(
-            "exporting metrics", lambda: start_metrics(launcher.dir, "launcher", 0, metrics)
-        )
         tasks: dict[str, Callable[[], object]] = {
-            "exporting metrics": metrics.look,
+            "exporting metrics": lambda: metrics.export(config.run),
             "writing the targets of Prometheus": lambda: write_targets(launcher.dir, elsewhere),
             "following the run": lambda: follow_rate(
                 follower, usual, wall_clock_ms(), shown=not options.quiet

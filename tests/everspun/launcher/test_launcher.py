@@ -1,16 +1,21 @@
 """The launcher's processes: as many learners as ordered, while the rest goes on."""
 
 import json
+import socket
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from everspun.__main__ import main
 from everspun.config import RunConfig
 from everspun.launcher.launcher import Launcher
-from everspun.launcher.run_files import order_scale, ordered_scale
-from stream.monitoring import TimeLimit
+from everspun.launcher.metrics import LauncherMetrics
+from everspun.launcher.run_files import order_scale, ordered_scale, role_files
+from stream import PortTaken
+from stream.monitoring import TimeLimit, metrics_server
 
 #: Stands in for a role: says that it runs, and ends at SIGTERM.
 ROLE = (
@@ -94,6 +99,25 @@ def test_shards_run_as_the_clock_holder_says_and_end_once_its_map_is_in_force(tm
         wait_for(lambda: shards() == ["shard-0", "shard-1"])
     finally:
         launcher.stop()
+
+
+def test_a_launcher_whose_port_another_has_exports_once_it_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(metrics_server, "_own", None)
+    metrics = LauncherMetrics(lambda: {"processes": {}, "troubles": [], "stream": {}})
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        run = RunConfig(dir=str(tmp_path), metrics_port=port, metrics_port_each=False)
+        for _ in range(2):
+            with pytest.raises(PortTaken, match=rf"launcher-0: .*127\.0\.0\.1:{port}: Address"):
+                metrics.export(run)
+        assert role_files(tmp_path) == {}
+    for _ in range(2):
+        metrics.export(run)
+    assert role_files(tmp_path)["launcher-0"]["metrics_port"] == port
+    assert metrics_server._own is not None
+    metrics_server._own.close()
 
 
 def test_an_order_is_of_one_launcher_and_of_roles_that_scale(tmp_path: Path):
