@@ -158,6 +158,12 @@ def test_compose_starts_commands_that_there_are(monkeypatch: pytest.MonkeyPatch)
     assert ours["everspun"]["ports"] == [f"127.0.0.1:{read.serving.port}:{read.serving.port}"]
 
 
+def test_the_broker_of_compose_writes_to_its_volume():
+    kafka = yaml.safe_load(COMPOSE.read_text())["services"]["kafka"]
+    (mount,) = kafka["volumes"]
+    assert kafka["environment"]["KAFKA_LOG_DIRS"] == mount.partition(":")[2]
+
+
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
 def test_a_unit_starts_a_command_that_there_is_and_is_well_formed(unit: Path, tmp_path: Path):
     text = unit.read_text().replace("%i", "shard:0")
