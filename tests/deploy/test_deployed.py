@@ -312,10 +312,10 @@ def test_shards_stand_by_for_a_larger_count_and_a_job_gives_the_word():
     ]
 
 
-def refusal(values: str) -> str:
+def refusal(values: str, release: str = "shop") -> str:
     """What helm says of values that it refuses."""
     done = subprocess.run(
-        ["helm", "template", "shop", str(CHART), "--kube-version", KUBERNETES, "--set", values],
+        ["helm", "template", release, str(CHART), "--kube-version", KUBERNETES, "--set", values],
         capture_output=True,
         text=True,
         check=False,
@@ -327,7 +327,28 @@ def refusal(values: str) -> str:
 @needs_helm
 @pytest.mark.parametrize(
     "wrong",
-    ["shards.count=0", "roles.checkpointer.replicas=2", "autoscaling.kind=x", "shardz.count=1"],
+    [
+        "shards.count=0",
+        "roles.checkpointer.replicas=2",
+        "autoscaling.kind=x",
+        "shardz.count=1",
+        "extraEnv[0].name=EVERSPUN_X",
+        "extraEnv[0].name=EVERSPUN_X,extraEnv[0].value=1",
+        "extraEnv[0].name=a b,extraEnv[0].value=x",
+        "extraEnv[0].name=a,extraEnv[0].valu=x",
+        "imagePullSecrets[0]=x",
+        "nodeSelector.gpu=true",
+        "tolerations[0].operator=x",
+        "networkPolicy.httpFrom[0]=x",
+        "networkPolicy.metricsFrom[0].podselector.a=b",
+        "monitoring.labels.a=1",
+        "roles.labeler.resources.limits.memory=4 Gi",
+        "shards.resources.requests.cpu=many",
+        "secrets.kafka=Kafka_1",
+        "image.tag=a b",
+        "image.repository=a b",
+        "autoscaling.prometheus=prometheus:9090",
+    ],
 )
 def test_a_value_that_cannot_be_is_refused(wrong: str):
     assert "schema" in refusal(wrong)
@@ -342,6 +363,14 @@ def test_a_value_that_cannot_be_is_refused(wrong: str):
         ("autoscaling.kind=hpa,autoscaling.min=5", "autoscaling.min = 5: more than"),
         ("autoscaling.kind=keda,autoscaling.prometheus=", "autoscaling.prometheus is empty"),
         ("config= ", "config is empty"),
+        ('config=[serving]\ntls_cert_file = "/x"', "config: serving.tls_cert_file: probes and"),
+        ("config=serving = {grpc_port = 9000}", "config: serving.grpc_port: probes and services"),
+        (
+            "extraEnv[0].name=EVERSPUN_SERVING_GRPC_PORT,extraEnv[0].value=x",
+            "extraEnv: EVERSPUN_SERVING_GRPC_PORT: probes and services",
+        ),
+        ("roles.labeler.resources.requests.memory=5Gi", "requests.memory = 5Gi: more than its"),
+        ("shards.resources.limits.cpu=900m", "shards.resources.requests.cpu = 1: more than its"),
         ("ports.shard=65535", "ports.shard = 65535: with 2 pods it ends beyond 65535"),
         ("ports.lane=7712", "ports.lane and ports.shard: both take 7712"),
         ("ports.http=9400", "ports.http and ports.metrics: both take 9400"),
@@ -351,6 +380,12 @@ def test_a_value_that_cannot_be_is_refused(wrong: str):
 )
 def test_values_that_do_not_go_together_are_refused(wrong: str, said: str):
     assert said in refusal(wrong)
+
+
+@needs_helm
+@pytest.mark.parametrize("release", ["2shop", "my.shop"])
+def test_a_release_that_names_no_service_is_refused(release: str):
+    assert f"release name {release}: it names services" in refusal("shards.count=2", release)
 
 
 def test_one_version_is_named_everywhere():

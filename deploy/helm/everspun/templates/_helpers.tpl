@@ -106,8 +106,18 @@ app.kubernetes.io/component: {{ .role }}
 {{- fail "autoscaling.prometheus is empty: with kind keda, the address of Prometheus is meant" -}}
 {{- end -}}
 {{- end -}}
+{{- if not (regexMatch "^[a-z][-a-z0-9]*$" .Release.Name) -}}
+{{- fail (printf "release name %s: it names services, so a-z, 0-9 and - are allowed, a letter first" .Release.Name) -}}
+{{- end -}}
+{{- include "everspun.checkResources" (dict "name" "shards" "resources" .Values.shards.resources) -}}
+{{- range $name, $it := .Values.roles -}}
+{{- include "everspun.checkResources" (dict "name" (printf "roles.%s" $name) "resources" $it.resources) -}}
+{{- end -}}
 {{- if not (trim .Values.config) -}}
 {{- fail "config is empty: the text of everspun.toml is meant" -}}
+{{- end -}}
+{{- with regexFind "(?m)^[^#\\n]*\\b(tls_(cert|key)_file\\s*=\\s*[\"'][^\"']|grpc_port\\s*=\\s*[1-9])" .Values.config -}}
+{{- fail (printf "config: serving.%s: probes and services of the chart know replicas by plain HTTP alone" (regexFind "(tls_(cert|key)_file|grpc_port)" .)) -}}
 {{- end -}}
 {{- $taken := dict -}}
 {{- range $name, $first := .Values.ports -}}
@@ -125,10 +135,30 @@ app.kubernetes.io/component: {{ .role }}
 {{- end -}}
 {{- $own := include "everspun.ownEnv" . -}}
 {{- range .Values.extraEnv -}}
+{{- if has .name (list "EVERSPUN_SERVING_TLS_CERT_FILE" "EVERSPUN_SERVING_TLS_KEY_FILE" "EVERSPUN_SERVING_GRPC_PORT") -}}
+{{- fail (printf "extraEnv: %s: probes and services of the chart know replicas by plain HTTP alone" .name) -}}
+{{- end -}}
 {{- if regexMatch (printf "name: %s(,|\\n|$)" .name) $own -}}
 {{- fail (printf "extraEnv: %s is the chart's own; set the value that it is made of" .name) -}}
 {{- end -}}
 {{- end -}}
+{{- end }}
+
+{{- define "everspun.checkResources" -}}
+{{- range $name, $asked := .resources.requests -}}
+{{- with get $.resources.limits $name -}}
+{{- if gt (include "everspun.amount" $asked | float64) (include "everspun.amount" . | float64) -}}
+{{- fail (printf "%s.resources.requests.%s = %v: more than its limit %v" $.name $name $asked .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{- /* A quantity such as 500m or 2Gi as a number. */ -}}
+{{- define "everspun.amount" -}}
+{{- $units := dict "" 1 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 "Ei" 1152921504606846976 -}}
+{{- $unit := regexFind "[A-Za-z]*$" (toString .) -}}
+{{- printf "%f" (mulf (trimSuffix $unit (toString .) | float64) (get $units $unit)) -}}
 {{- end }}
 
 {{- define "everspun.mounts" -}}
