@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple, TypeVar
 
@@ -58,6 +58,9 @@ _EVALUATIONS_MAX = 5_000
 _RETRY_MS = (100, 5_000)
 #: A fault of the store that lasts is said again this often.
 SAID_EVERY_S = 60.0
+#: Pause after a topic that failed, doubled up to the second: where one was deleted, each attempt
+#: waits for it.
+_TOPIC_RETRY_MS, _TOPIC_RETRY_MAX_MS = 500, 60_000
 #: Pause before a shard that does not answer, or has not restored, is looked at again.
 _PATIENCE_MS = 100
 #: Longest pause between two looks at shards where nothing is due.
@@ -67,6 +70,21 @@ _IDLE_MAX_MS = 200
 class Stopping(Exception):
     """The process was told to stop. A hold runs out by itself, a mark is replaced by the next
     one (X1)."""
+
+
+@dataclass
+class RetriedTopic:
+    """When a topic that failed is tried again."""
+
+    backoff: Backoff = field(default_factory=lambda: Backoff(_TOPIC_RETRY_MS, _TOPIC_RETRY_MAX_MS))
+    again_s: float = 0.0
+
+    @property
+    def is_due(self) -> bool:
+        return time.monotonic() >= self.again_s
+
+    def failed(self) -> None:
+        self.again_s = time.monotonic() + self.backoff.failed(random.random()) / 1_000
 
 
 class ProcessShell:
@@ -99,6 +117,7 @@ class ProcessShell:
         self._writer: Writer | None = None
         self._evaluations = WholeTopic(log, stream.evaluations)
         self._evaluations_backoff, self._evaluations_at_s = Backoff(*_RETRY_MS), 0.0
+        self._announced = RetriedTopic()
         self._passed_over = PassedOver(_log, metrics.on_malformed)
         self._bad_evaluations = 0  # of those whose fields say nothing, as last looked at
         self._forgotten_evaluations = 0
@@ -181,7 +200,7 @@ class ProcessShell:
     def send(self) -> None:
         """Say what was not said yet, in order. After a failed send it is said again by a new
         writer: a repeat changes nothing."""
-        while self.unsent:
+        while self.unsent and self._announced.is_due:
             said = self.unsent[0]
             headers = (("model", said.model.encode()), ("barrier", str(said.barrier).encode()))
             try:
@@ -197,7 +216,9 @@ class ProcessShell:
                 if self._writer is not None:
                     self._writer.close()
                 self._writer = None
+                self._announced.failed()
                 break
+            self._announced.backoff.worked()
             self.unsent.popleft()
         self.metrics.unsent.set(len(self.unsent))
 
