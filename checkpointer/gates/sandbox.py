@@ -10,13 +10,15 @@ from dataclasses import asdict
 from typing import Any
 
 from checkpointer.gates.gates import Findings
-from checkpointer.store import Definition, Ref
+from checkpointer.store import Definition, Ref, StoreFault
 from stream.monitoring import TimeLimit, bounded_wait
 
 #: What the process may take beyond its own limit before it is given up, and for its imports.
 SLACK_S, START_S = 5.0, 120.0
 #: A wait looks so often at how busy the machine is.
 _LOOK_S = 1.0
+#: In an answer that finds nothing of a checkpoint: its store failed, or no process could be had.
+AGAIN = "again"
 
 
 class CleanProcess:
@@ -63,7 +65,8 @@ class CleanProcess:
         self._child.stdin.flush()
 
     def check(self, ref: Ref) -> Findings:
-        """What a clean process finds. Its death or silence is a finding, too."""
+        """What a clean process finds. Its death or silence is a finding, too. Raises OSError where
+        nothing could be found, since the store failed or no process can be had: ask again later."""
         request = {
             "root": self.root,
             "model": self.definition.spec.name,
@@ -122,8 +125,11 @@ class CleanProcess:
 
 
 def _findings(answer: bytes) -> Findings:
-    """Raises ValueError, TypeError for a line that says none."""
+    """Raises ValueError, TypeError for a line that says none, StoreFault for one that is to be
+    asked for again."""
     found: dict[str, Any] = dict(json.loads(answer))
+    if found.get(AGAIN):
+        raise StoreFault(f"not judged yet: {found.get('error')}")
     for name in ("not_finite", "answers"):
         found[name] = tuple(found.get(name, ()))
     return Findings(**found)

@@ -20,7 +20,7 @@ from dataclasses import asdict
 from typing import Any, BinaryIO
 
 from checkpointer.gates.gates import Findings
-from checkpointer.gates.sandbox import read_line
+from checkpointer.gates.sandbox import AGAIN, read_line
 from checkpointer.serving import ServedModel, load, of_rows, probe, rehearse
 from checkpointer.store import Catalogue, open_store, spec_from
 from learners.models import Encoder
@@ -39,12 +39,17 @@ class Check:
         self._before_bytes = _peak_bytes()
         self._catalogue: Catalogue | None = None
         self._served: ServedModel | None = None
+        self.store_failed = False  # a call of the last check, whatever came of it
+
+    def _told(self, call: str, outcome: str, seconds: float) -> None:
+        self.store_failed |= outcome in ("failed", "late")
 
     def find(self, request: dict[str, Any]) -> dict[str, Any]:
         """Load the checkpoint `name` of `model` under `root`, whose manifest has `manifest_sha256`,
         and ask it. `{"anew": true}` where it holds all rows, or does not follow what is held."""
         if self._catalogue is None:
-            self._catalogue = Catalogue(open_store(request["root"]), request["model"])
+            files = open_store(request["root"], told=self._told)
+            self._catalogue = Catalogue(files, request["model"])
         name, sha256 = request["name"], request["manifest_sha256"]
         held = self._served
         if held is not None:
@@ -102,7 +107,12 @@ class Fork:
     def __init__(self) -> None:
         asks, self._asks = os.pipe()
         self._answers, answers = os.pipe()
-        self.pid = os.fork()
+        try:
+            self.pid = os.fork()
+        except OSError:
+            for end in (asks, self._asks, self._answers, answers):
+                os.close(end)
+            raise
         if self.pid == 0:
             os.close(self._asks)
             os.close(self._answers)
@@ -152,6 +162,8 @@ def _child(asks: int, answers: int) -> None:
                 except Exception as error:  # whatever a checkpoint does to its reader is a finding
                     traceback.print_exc()
                     found = asdict(Findings(error=f"{type(error).__name__}: {error}"))
+                    if check.store_failed and isinstance(error, OSError):
+                        found = {"error": found["error"], AGAIN: True}
                 _say(out, found)
                 if found.get("error"):
                     break  # what it holds now nobody knows
@@ -174,7 +186,10 @@ class Forks:
             if not found.get(ANEW):
                 return found
             self.end()
-        self._fork = Fork()
+        try:
+            self._fork = Fork()
+        except OSError as error:  # no process can be had now
+            return {"error": f"{type(error).__name__}: {error}", AGAIN: True}
         return self._ask(self._fork, request)
 
     def _ask(self, fork: Fork, request: dict[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         encode_counts_file,
     )
     from checkpointer.store.entropy import normalized, normalized_entropy
-    from checkpointer.store.files import Files
+    from checkpointer.store.files import Files, StoreFault
     from checkpointer.store.fsspec_store import Directory, RememberedStore, open_store
     from checkpointer.store.gate_findings import Gate, Gates
     from checkpointer.store.key_rows import KeyRow, row_of
@@ -81,6 +81,7 @@ __all__ = [
     "Part",
     "Ref",
     "RememberedStore",
+    "StoreFault",
     "StoreTimeouts",
     "TakenCut",
     "TrackRecord",

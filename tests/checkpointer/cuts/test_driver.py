@@ -391,3 +391,20 @@ def test_a_manifest_that_says_what_is_no_number_is_no_fault_of_the_store(system)
     assert (step.outcome, step.reason) == ("abandoned", "manifest")
     del system.driver.evaluations.sums
     assert system.later(60_000).outcome == "published"
+
+
+def test_a_checkpoint_that_could_not_be_judged_is_judged_later(system):
+    system.begin()
+    system.push("label/0", 100, 105)
+
+    def check(ref):
+        raise OSError("not judged yet")
+
+    system.check, judged = check, system.check
+    assert [system.later().outcome for _ in range(3)] == ["store"] * 3
+    head = system.driver.catalogue.head()
+    assert (head.number, system.driver.catalogue.gates(head.name)) == (1, None)
+    system.check = judged
+    system.later()
+    assert system.driver.catalogue.gates(head.name).passed
+    assert system.driver.catalogue.published().number == 1

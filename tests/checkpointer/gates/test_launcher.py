@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from checkpointer.gates.sandbox import CleanProcess
-from checkpointer.store import Catalogue, Directory, ref
+from checkpointer.gates.sandbox import AGAIN, CleanProcess
+from checkpointer.gates.sandbox_main import Forks
+from checkpointer.store import Catalogue, Directory, StoreFault, ref
 from stream.monitoring import TimeLimit
 
 pytestmark = pytest.mark.processes
@@ -200,3 +201,26 @@ def test_a_model_that_prints_is_checked_like_others(
     finally:
         process.close()
         sys.modules.pop("talking", None)
+
+
+def test_a_store_that_fails_for_a_moment_is_no_finding(clean, catalogue, root, train):
+    made = ref(train(catalogue, 30, ROWS, step=0.5))
+    (root / "clicks").rename(root / "away")
+    (root / "clicks").write_text("as a mount that fails: no folder")
+    with pytest.raises(StoreFault, match="not judged yet: NotADirectoryError"):
+        clean.check(made)
+    (root / "clicks").unlink()
+    (root / "away").rename(root / "clicks")
+    assert clean.check(made).error == ""
+
+
+def test_where_no_process_can_be_had_nothing_is_found_and_nothing_is_left_open(monkeypatch):
+    def fork():
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", fork)
+    before = len(os.listdir("/proc/self/fd"))
+    found = Forks().check({"timeout_s": 1})
+    assert found[AGAIN]
+    assert "temporarily unavailable" in found["error"]
+    assert len(os.listdir("/proc/self/fd")) == before
