@@ -32,7 +32,8 @@ from learners.models import Encoder
 from stream import Backoff, Partition, Record
 from stream.columns import Features, PictureStore
 from stream.internal_topics import MalformedRecord, PassedOver
-from stream.log import Log, LogError, OffsetOutOfRange, Reader, wall_clock_ms
+from stream.log import Log, LogError, OffsetOutOfRange, Reader
+from stream.log import wall_clock_ms as now_ms
 
 _log = logging.getLogger(__name__)
 #: Longest wait for an announcement, ms: no longer than until the next look at the pointers.
@@ -87,7 +88,6 @@ class Replica:
         self._asked = self._catalogue = Catalogue(self._files, model)
         self._source, self._topic = log, topic
         self._reader: Reader | None = None
-        self._partitions: list[Partition] = []
         self.fills = RequestFills(self._files)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -429,7 +429,7 @@ class Replica:
         except LogError:
             reader.close()
             raise
-        self._reader, self._partitions, self._look_at_s = reader, partitions, 0.0
+        self._reader, self._look_at_s = reader, 0.0
 
     def _leave_topic(self) -> None:
         """It is opened anew, whatever becomes of the reader that there is."""
@@ -470,14 +470,19 @@ class Replica:
         everything |= model != self.follower.model
         if everything:
             tried(lambda: self.follower.on_published(self._catalogue.published_refs()))
-        tried(
-            lambda: self.follower.on_published(
-                [ref for ref in (self._catalogue.published(),) if ref is not None]
-            )
-        )
+        tried(self._look_at_pointer)
         if seldom:
             tried(lambda: self.follower.on_hold(self._catalogue.hold()))
         return failures[0] if failures else None
+
+    def _look_at_pointer(self) -> None:
+        """Where a model is served, its pointer is there as long as its store is."""
+        ref, served = self._catalogue.published(), self.served
+        if ref is not None:
+            self.follower.on_published([ref])
+        elif served is not None and served.manifest.model == self.follower.model:
+            place = self._files.url(self.follower.model)
+            raise FileNotFoundError(f"{place}: nothing is published there any more")
 
     def _succeed(self) -> None:
         """Follow another model from now on, if one was promoted. What is served answers until
@@ -486,14 +491,9 @@ class Replica:
         if model == self.follower.model:
             return
         _log.info("following model %s in place of %s", model, self.follower.model)
-        self._catalogue = (
-            self._asked if model == self._asked.model else Catalogue(self._files, model)
-        )
+        own = model == self._asked.model
+        self._catalogue = self._asked if own else Catalogue(self._files, model)
         self.follower = Follower(model, retry_ms=self.config.retry_ms)
-
-
-def now_ms() -> int:
-    return wall_clock_ms()
 
 
 def _steady_ms() -> int:

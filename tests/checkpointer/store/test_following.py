@@ -9,6 +9,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -239,3 +240,20 @@ def test_pauses_grow_to_a_limit_and_begin_anew():
     assert backoff.failed(0.0) == 50
     with pytest.raises(ValueError, match="first <= max"):
         Backoff(10, 5)
+
+
+def test_a_store_that_is_gone_is_a_failed_look_where_a_model_is_served(root, catalogue, train):
+    first = train(catalogue, 0, ROWS)
+    with Replica(root, "clicks", FAST) as replica:
+        assert replica.predict_rows(ROWS)["model_version"] == first.name
+        away = Path(f"{root}-away")
+        Path(root).rename(away)
+        for empty in (False, True):  # no folder, or one that nothing is mounted at
+            if empty:
+                Path(root).mkdir()
+            wait(lambda: "nothing is published there any more" in replica.following.fault)
+            assert replica.following.failing_s > 0
+            assert replica.predict_rows(ROWS)["model_version"] == first.name
+        Path(root).rmdir()
+        away.rename(root)
+        wait(lambda: not replica.following.fault)
