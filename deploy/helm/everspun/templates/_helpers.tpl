@@ -13,8 +13,17 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .role }}
 {{- end }}
 
+{{- /* Pods of shards. None goes before its slots have moved: where their number is not said, those that there are stay. */ -}}
 {{- define "everspun.pods" -}}
-{{- if .Values.shards.pods }}{{ .Values.shards.pods }}{{ else }}{{ max (int .Values.shards.count) (int .Values.shards.initial) }}{{ end }}
+{{- $there := lookup "apps/v1" "StatefulSet" .Release.Namespace (printf "%s-shard" (include "everspun.name" .)) -}}
+{{- $least := max (int .Values.shards.count) (int .Values.shards.initial) (int (dig "spec" "replicas" 0 $there)) -}}
+{{- if .Values.shards.pods }}{{ .Values.shards.pods }}{{ else }}{{ $least }}{{ end }}
+{{- end }}
+
+{{- /* shards.count of the release before; 0 = there is none, or it cannot be asked. */ -}}
+{{- define "everspun.countBefore" -}}
+{{- $there := lookup "apps/v1" "StatefulSet" .Release.Namespace (printf "%s-shard" (include "everspun.name" .)) -}}
+{{- dig "metadata" "annotations" "everspun/shards-count" "0" $there -}}
 {{- end }}
 
 {{- define "everspun.image" -}}
@@ -97,6 +106,10 @@ app.kubernetes.io/component: {{ .role }}
 {{- $pods := int (include "everspun.pods" .) -}}
 {{- if lt $pods $shards -}}
 {{- fail (printf "shards.pods = %d: fewer than the %d of shards.count and initial; 0 = as many" $pods $shards) -}}
+{{- end -}}
+{{- $before := int (include "everspun.countBefore" .) -}}
+{{- if lt $pods $before -}}
+{{- fail (printf "shards.pods = %d: the release before has shards.count = %d; lower the count now, and the pods in the next upgrade" $pods $before) -}}
 {{- end -}}
 {{- with .Values.autoscaling -}}
 {{- if and (ne .kind "none") (gt (int .min) (int .max)) -}}
