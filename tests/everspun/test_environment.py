@@ -30,7 +30,7 @@ def test_the_environment_goes_over_the_file_and_under_set(
 
 
 @pytest.mark.parametrize(
-    ("value", "dir"),
+    ("value", "root"),
     [
         ("var/x", "var/x"),
         ('"var/x"', "var/x"),
@@ -42,10 +42,10 @@ def test_the_environment_goes_over_the_file_and_under_set(
     ],
 )
 def test_text_is_taken_with_or_without_the_quotes_of_toml(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, dir: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, root: str
 ):
-    monkeypatch.setenv("EVERSPUN_RUN_DIR", value)
-    assert read(tmp_path, "").run.dir == dir
+    monkeypatch.setenv("EVERSPUN_CHECKPOINTER_TAKES_OVER", value)
+    assert read(tmp_path, "").checkpointer.takes_over == root
 
 
 @pytest.mark.parametrize(

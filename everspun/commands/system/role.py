@@ -156,7 +156,7 @@ def refuse_second(config: Config, role: str, index: int, instance: str) -> None:
 
 def _is_shard(config: Config, address: str) -> bool:
     """Whether a shard answers there: who takes the connection may be a proxy before nobody."""
-    from paramserver.ports import DataChannelRequest, PortRefused, PortUnreachable
+    from paramserver import PortRefused, PortUnreachable
     from paramserver.wire import ShardClient, with_token
 
     host, _, port = address.rpartition(":")
@@ -166,7 +166,7 @@ def _is_shard(config: Config, address: str) -> bool:
     except (OSError, ValueError):
         return False  # nobody there
     try:
-        shard.call(DataChannelRequest())
+        shard.progress(config.model.name)
     except PortRefused:
         return True
     except PortUnreachable as error:
