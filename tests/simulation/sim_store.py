@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 
 from sim_network import World
 
-from checkpointer.store.files import MemoryFiles, StoreFault
+from checkpointer.store import StoreFault
+from checkpointer.store.files import MemoryFiles
 from stream.log.rows import MemoryStorage, RowsFailed
 
 

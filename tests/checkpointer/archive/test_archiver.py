@@ -12,11 +12,11 @@ from checkpointer.config import ArchiveConfig
 from checkpointer.metrics import ArchiverMetrics
 from checkpointer.store import NewerFormat
 from checkpointer.store.files import MemoryFiles
-from learners.config import LearnerConfig
+from learners import LearnerConfig
 from learners.pacing import events
 from learners.pacing import instructions as do
+from learners.process import LearnerMetrics
 from learners.process.examples_reader import ExamplesReader
-from learners.process.metrics import LearnerMetrics
 from stream import Partition, StreamConfig
 from stream.internal_topics import BatchHeader
 from stream.log import MemoryLog

@@ -8,8 +8,8 @@ from driver_system import System
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from checkpointer.process import StoreHealth
 from checkpointer.process.operator_actions import restore
-from checkpointer.process.process import StoreHealth
 from checkpointer.store.catalogue import Catalogue
 from checkpointer.store.files import MemoryFiles, StoreFault
 from stream import Backoff
