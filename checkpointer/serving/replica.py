@@ -10,7 +10,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from checkpointer.config import ServingConfig
 from checkpointer.store import Announcement, Hold, Ref
+
+
+def check_arguments(root: object, config: object, log: object) -> None:
+    """Of a replica as a library. Raises TypeError, and ValueError for a root that is none."""
+    if not isinstance(root, str) and not hasattr(root, "__fspath__"):
+        raise TypeError(f"root = {root!r:.100}: a folder or a URL is meant")
+    if not str(root).strip() or str(root).startswith("~"):
+        raise ValueError(f"root = {str(root)!r:.100}: a folder is meant, written out, or a URL")
+    if not isinstance(config, ServingConfig):
+        raise TypeError(f"config = {config!r:.100}: a ServingConfig is meant")
+    if log is not None and not callable(getattr(log, "reader", None)):
+        raise TypeError(f"log = {log!r:.100}: a log is meant, such as KafkaLog(stream)")
 
 
 class Following(NamedTuple):

@@ -16,14 +16,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from checkpointer.config import ServingConfig
 from checkpointer.fallback import ItemAnswers, fallback_by_item, prior_probability
 from checkpointer.metrics import NAN, ReplicaMetrics, Served
 from checkpointer.serving.loading import MakeMemory, load
-from checkpointer.serving.replica import Follower, Following
+from checkpointer.serving.replica import Follower, Following, check_arguments
 from checkpointer.serving.request import Given, count_rows, given, given_rows, items_given, items_of
 from checkpointer.serving.serving import Answer, Fallback, ServedModel, ages, prior, reply_to, warm
 from checkpointer.store import Catalogue, Damaged, Ref, StoreTimeouts, decode, open_store
@@ -54,7 +53,7 @@ class Replica:
 
     `fallback` is the prior, answered while there is none (or what `config.fallback` says), and
     `features` are then what requests may carry. Construction reads nothing: `start` (or `with`)
-    does, and returns after the first look. Raises ValueError for a prior that is no probability.
+    does, and returns after the first look. Raises ValueError and TypeError for what is none.
     """
 
     def __init__(
@@ -70,7 +69,8 @@ class Replica:
         metrics: ReplicaMetrics | None = None,
     ) -> None:
         Encoder.open_store = PictureStore
-        self.config = config or ServingConfig()
+        self.config = ServingConfig() if config is None else config
+        check_arguments(root, self.config, log)
         self.metrics = metrics or ReplicaMetrics()
         self.fallback_probability = prior_probability(self.config, fallback)
         self.served: ServedModel | None = None
@@ -106,7 +106,11 @@ class Replica:
 
     def start(self, looks: bool = True) -> Self:
         """Look into the store once, then follow it from a thread of its own. Without `looks`, the
-        first look is that thread's too."""
+        first look is that thread's too. Where it follows already, nothing."""
+        if self._stop.is_set():
+            raise RuntimeError("the replica is closed: make another one")
+        if self._thread is not None:
+            return self
         self.fills.start()
         if looks:
             self._attempt(first=True)
@@ -131,12 +135,7 @@ class Replica:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     # --- health ---
@@ -295,6 +294,7 @@ class Replica:
         with self._thread_lock:
             if self._thread is thread:
                 self._reader = None
+                self.fills.start()
                 self._begin_thread()
 
     def _run(self) -> None:

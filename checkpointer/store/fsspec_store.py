@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import fsspec
 
@@ -137,15 +138,26 @@ class ObjectStore:
     counts."""
 
     def __init__(self, url: str) -> None:
-        self.scheme = url.split("://")[0]
+        self._url, self.scheme = url, url.split("://")[0]
+        self.connect()
+
+    def connect(self) -> None:
         # Without its cache of listings: what another process wrote is to be seen, and nothing is
         # kept that grows.
-        self.fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        self._fs, root = fsspec.core.url_to_fs(self._url, use_listings_cache=False)
+        self._pid = os.getpid()
         self.root = root.rstrip("/")
         # s3fs asks for the size of what it may read in several pieces, and lists where there is
         # nothing to be sized: two requests for a small file, and a dear one for each pointer file
         # that is not there.
-        self._at_once = {"max_concurrency": 1} if hasattr(self.fs, "max_concurrency") else {}
+        self._at_once = {"max_concurrency": 1} if hasattr(self._fs, "max_concurrency") else {}
+
+    @property
+    def fs(self) -> Any:
+        """Of this process: a driver's connections and threads are not those of a fork."""
+        if self._pid != os.getpid():
+            self.connect()
+        return self._fs
 
     def read(self, path: str) -> bytes:
         how = self._at_once if path.endswith(".json") else {}

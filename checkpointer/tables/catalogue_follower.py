@@ -34,7 +34,7 @@ class CatalogueFollower:
         self._stream, self._source, self._bytes_max, self._dir = stream, log, bytes_max, dir
         self._names = {Partition(topic, 0): name for name, topic in stream.catalogues.items()}
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="catalogues", daemon=True)
+        self._thread: threading.Thread | None = None
         self._place = 0  # of two folders that in which the rows lie which answer
         self._is_first = True
         self.newest: NewestRows | None = None  # read to the end once
@@ -42,11 +42,16 @@ class CatalogueFollower:
         self.failures = 0
 
     def start(self) -> None:
-        self._thread.start()
+        """Where it reads already, nothing; in the child of a fork, or after a thread that could not
+        be started, it begins."""
+        if self._thread is None or not self._thread.is_alive():
+            thread = threading.Thread(target=self._run, name="catalogues", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def close(self) -> None:
         self._stop.set()
-        if self._thread.is_alive():
+        if self._thread is not None:
             self._thread.join(timeout=10)
 
     # --- for those who answer

@@ -35,7 +35,7 @@ from stream.decoding import (
     too_many_pixels,
 )
 from stream.hashing import Pseudonymiser, partition_of_key
-from stream.log import Append, Log, SendFailed, Writer
+from stream.log import Append, Log, LogError, SendFailed, Writer
 from stream.producer.config import ProducerConfig
 from stream.producer.open_batch import ROW_OVERHEAD_BYTES, OpenBatch, pictures, value_bytes
 from stream.record import Partition
@@ -97,9 +97,16 @@ class EventProducer:
     ):
         """`pseudonymise` is a `Pseudonymiser`; `str` sends identifiers as they are. `on_delivery`
         is called on the producer's thread; what it raises is logged, and raised by the next `flush`
-        or `close`. Raises TypeError for a `log` that is none."""
-        if not callable(getattr(log, "writer", None)):
-            raise TypeError(f"log = {log!r:.100}: a log is meant, such as KafkaLog(stream)")
+        or `close`. Raises TypeError for what is of another type."""
+        for name, given, is_it, meant in (
+            ("log", log, callable(getattr(log, "writer", None)), "a log, such as KafkaLog(stream)"),
+            ("stream", stream, isinstance(stream, StreamConfig), "a StreamConfig"),
+            ("pseudonymise", pseudonymise, callable(pseudonymise), "a Pseudonymiser, or str"),
+            ("config", config, isinstance(config, ProducerConfig | None), "a ProducerConfig"),
+            ("on_delivery", on_delivery, callable(on_delivery or str), "a function"),
+        ):
+            if not is_it:
+                raise TypeError(f"{name} = {given!r:.100}: {meant} is meant")
         self._log, self._stream, self._pseudonymise = log, stream, pseudonymise
         self._config = config or ProducerConfig()
         self._on_delivery = on_delivery
@@ -113,6 +120,7 @@ class EventProducer:
             0  # events that were accepted and cannot be written: larger than their topic takes
         )
         self.failures = 0  # times that sending failed and began anew
+        self._told = set[str]()  # topics of other partitions than the config says
         self.begin_anew()
         _producers.add(self)
 
@@ -192,6 +200,7 @@ class EventProducer:
         """Return once every event that was accepted before is in the log, however many come
         meanwhile. Raises Undelivered; nothing is lost by that. Raises RuntimeError from what
         `on_delivery` raised."""
+        self._refuse_own_thread()
         deadline = time.monotonic() + timeout_ms / 1000
         with self._changed:
             self._flush, self._flushes = True, self._flushes + 1
@@ -214,6 +223,7 @@ class EventProducer:
     def close(self, timeout_ms: int = 60_000) -> None:
         """Take no more events, flush, then end, within this time. Raises Undelivered if it was too
         short: those events are given up. Again, it does nothing."""
+        self._refuse_own_thread()
         deadline = time.monotonic() + timeout_ms / 1000
         with self._changed:
             if self._closing:
@@ -228,6 +238,10 @@ class EventProducer:
                 self._changed.notify_all()
             if self._thread is not None:
                 self._thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _refuse_own_thread(self) -> None:
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("within on_delivery nothing can be waited for: call it elsewhere")
 
     def __enter__(self) -> "EventProducer":
         return self
@@ -335,7 +349,7 @@ class EventProducer:
         while not self._abandoned and not (self._closing and not self._buffered_rows):
             try:
                 self._wait_for_work()
-                writer = writer or self._log.writer()
+                writer = writer or self._connected()
                 self._send(writer)
                 if self._settle(writer):
                     pause_s = PAUSE_S_MIN
@@ -344,13 +358,29 @@ class EventProducer:
                 log.warning(
                     "sending failed and begins anew: %s",
                     error,
-                    exc_info=not isinstance(error, SendFailed),
+                    exc_info=not isinstance(error, LogError),
                 )
                 _drop(writer)
                 writer = None
                 self._take_back(pause_s)
                 pause_s = min(2 * pause_s, self._stream.reconnect_max_ms / 1000)
         _drop(writer)
+
+    def _connected(self) -> Writer:
+        """Raises SendFailed where a topic lacks partitions in which events are placed (T5)."""
+        wanted = self._stream.partitions
+        for topic in (self._stream.impressions, self._stream.clicks):
+            there = self._log.partitions(topic)
+            if there and there != wanted and topic not in self._told:
+                self._told.add(topic)
+                log.error(
+                    "stream.partitions = %d, and %s has %d: events are placed by the first number, "
+                    "which must be that of the run",
+                    wanted, topic, there,
+                )  # fmt: skip
+            if 0 < there < wanted:
+                raise SendFailed(f"stream.partitions = {wanted}, and {topic} has {there}")
+        return self._log.writer()
 
     def _wait_for_work(self) -> None:
         """Until a batch is due; briefly, while acknowledgements are awaited."""

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 import threading
 import urllib.error
 import urllib.request
@@ -322,3 +323,36 @@ def test_a_request_holds_one_model_for_its_whole_life(server, catalogue, train):
         thread.join()
     assert not wrong
     assert len(seen) > 2
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "said"),
+    [
+        ({"root": None}, TypeError, "root = None: a folder or a URL is meant"),
+        ({"root": ""}, ValueError, "root = '': a folder is meant"),
+        ({"root": "~/ck"}, ValueError, "root = '~/ck': a folder is meant"),
+        ({"config": {}}, TypeError, "config = {}: a ServingConfig is meant"),
+        ({"log": "host:9092"}, TypeError, "log = 'host:9092': a log is meant"),
+    ],
+)
+def test_what_a_replica_cannot_be_made_of_is_named(root, given, error, said):
+    with pytest.raises(error, match=re.escape(said)):
+        Replica(**({"root": root, "model": "clicks"} | given))
+
+
+def test_a_replica_follows_by_one_thread_and_not_again_once_it_is_closed(root):
+    replica = Replica(root, "clicks")
+    with replica.start(), replica:
+        names = [one.name for one in threading.enumerate()]
+        assert names.count("replica of clicks") == 1
+    with pytest.raises(RuntimeError, match="the replica is closed"):
+        replica.start()
+
+
+def test_what_follows_catalogues_begins_anew_in_a_fork(root, monkeypatch):
+    replica, begun = Replica(root, "clicks"), []
+    monkeypatch.setattr(replica.fills, "start", lambda: begun.append(1))
+    with replica:
+        replica._thread = threading.Thread()  # as it is in a child: not alive
+        replica.predict_rows([{}])
+        assert begun == [1, 1]

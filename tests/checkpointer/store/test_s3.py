@@ -1,6 +1,7 @@
 """A replica on S3: what idle polling costs, and an outage."""
 
 import logging
+import os
 import threading
 import urllib.request
 from collections import Counter
@@ -16,7 +17,7 @@ from checkpointer.store.fsspec_store import open_store
 from checkpointer.store.timed_store import StoreTimeouts
 from paramserver.server.state_dir import _write_file
 
-pytest.importorskip("s3fs")
+s3fs = pytest.importorskip("s3fs")
 moto_server = pytest.importorskip("moto.server")
 
 ROWS = [{"source": "u1", "item": "i1"}]
@@ -46,9 +47,10 @@ def server(monkeypatch):
     started.start()
     _, port = started.get_host_and_port()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-    urllib.request.urlopen(
-        urllib.request.Request(f"http://127.0.0.1:{port}/bucket", method="PUT"), timeout=10
-    )
+    s3fs.S3FileSystem.clear_instance_cache()  # of another server
+    for path, method in (("moto-api/reset", "POST"), ("bucket", "PUT")):
+        url = f"http://127.0.0.1:{port}/{path}"
+        urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=10)
     yield started, port
     started.stop()
 
@@ -116,3 +118,14 @@ def test_a_bucket_that_is_not_there_is_a_fault_of_the_store_and_is_not_made(serv
     assert store.names("clicks") == store.below("clicks")[0].split("/")[1:] == ["begin.json"]
     _write_file(f"{ROOT}/clicks/part-0.safetensors", [memoryview(b"abc")])
     assert store.read("clicks/part-0.safetensors") == b"abc"
+
+
+def test_the_child_of_a_fork_has_connections_of_its_own(server):
+    store = open_store(ROOT)
+    store.write("a.json", b"1")
+    child = os.fork()
+    if not child:
+        os._exit(int(store.read("a.json") != b"1"))
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert store.read("a.json") == b"1"

@@ -27,9 +27,26 @@ def test_settings_that_cannot_be_meant_are_refused_by_name(wrong: dict[str, Any]
         ProducerConfig(**wrong)
 
 
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("stream", {"partitions": 1}),
+        ("pseudonymise", None),
+        ("config", {"batch_rows_max": 5}),
+        ("on_delivery", 5),
+    ],
+)
+def test_what_is_of_another_type_is_named(name: str, given: Any):
+    rest: dict[str, Any] = {"stream": STREAM, "pseudonymise": str} | {name: given}
+    with pytest.raises(TypeError, match=rf"^{name} = .*: a .* is meant"):
+        EventProducer(MemoryLog(lambda: 0), **rest)
+
+
 def test_what_is_no_log_and_what_is_no_event_are_named():
     for wrong in ("localhost:9092", None):
-        with pytest.raises(TypeError, match=r"^log = .*: a log is meant"):
+        with pytest.raises(
+            TypeError, match=r"^log = .*: a log, such as KafkaLog\(stream\) is meant"
+        ):
             EventProducer(wrong, STREAM, str)  # type: ignore[arg-type]
     with EventProducer(MemoryLog(lambda: 0), STREAM, str) as producer:
         for call in (producer.impression, producer.click):

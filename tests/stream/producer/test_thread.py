@@ -15,7 +15,7 @@ from stream.log import MemoryLog
 from stream.log.memory import MemoryAppend, MemoryWriter
 from stream.monitoring import TimeLimit
 from stream.producer.config import ProducerConfig
-from stream.producer.producer import Delivery, EventProducer
+from stream.producer.producer import Delivery, EventProducer, Undelivered
 from stream.record import Partition
 
 TS = 1_700_000_000_000
@@ -189,3 +189,32 @@ def test_a_flush_waits_for_what_was_accepted_before_it_however_much_follows():
     goes_on.clear()
     producer.close(20_000)
     assert (producer.buffered_rows, producer._rows_by_flushes) == (0, {})
+
+
+@pytest.mark.parametrize("wait", ["flush", "close"])
+def test_within_on_delivery_nothing_is_waited_for(wait: str):
+    made = log()
+    producer = EventProducer(made, STREAM, str, on_delivery=lambda _: getattr(producer, wait)(1))
+    producer.impression(impression(1))
+    with pytest.raises(RuntimeError, match="on_delivery raised") as raised:
+        producer.flush(20_000)
+    assert "nothing can be waited for" in str(raised.value.__cause__)
+    producer.close(20_000)
+    assert records(made) == 1
+
+
+def test_a_topic_of_other_partitions_than_the_config_says_is_named(
+    caplog: pytest.LogCaptureFixture,
+):
+    made = MemoryLog(lambda: TS)
+    made.create("impressions", 2)
+    few = EventProducer(made, STREAM, str)
+    few.impression(impression(1))
+    few.close(20_000)
+    assert "stream.partitions = 1, and impressions has 2" in caplog.text
+    many = EventProducer(made, StreamConfig(partitions=4, reconnect_max_ms=20), str)
+    many.impression(impression(1))
+    with pytest.raises(Undelivered):
+        many.close(200)
+    assert "stream.partitions = 4, and impressions has 2" in caplog.text
+    assert "Traceback" not in caplog.text
