@@ -164,12 +164,7 @@ def compute(
     read = scaled(model.config, prepared.encoded, dense)
     scales, clipped_rows = row_scales(model.config, read)
     weight = weight * scales
-    whole = replace(
-        EMPTY,
-        rows=rows,
-        row_hash=row_hash_sum(rows),
-        event_time_max_ms=int(rows.column("ts_ms").to_numpy().max()),
-    )
+    whole = without_gradient(rows)
     try:
         if correction.weighs:
             said = model.kind.predict(prepared.places, pulled, dense, prepared.encoded)
@@ -194,6 +189,16 @@ def compute(
         gradients=gradients,
         dense=dense_gradients,
         clipped_rows=clipped_rows,
+    )
+
+
+def without_gradient(rows: pa.RecordBatch) -> BatchGradients:
+    """Of a batch, one row at least, what is said of it whether it has a gradient or not."""
+    return replace(
+        EMPTY,
+        rows=rows,
+        row_hash=row_hash_sum(rows),
+        event_time_max_ms=int(rows.column("ts_ms").to_numpy().max()),
     )
 
 

@@ -26,10 +26,11 @@ from learners.training.gradient import (
     RETRACTION,
     BatchGradients,
     Prepared,
+    without_gradient,
 )
 from paramserver import Rows
 from paramserver.tables import Table
-from stream.internal_topics import NAMED, Again, row_hash_sum, taken
+from stream.internal_topics import NAMED, Again, taken
 
 
 def relearn(
@@ -45,12 +46,7 @@ def relearn(
     rows = prepared.rows
     if rows.num_rows == 0:
         return replace(EMPTY, reason=prepared.reason, cause=prepared.cause)
-    whole = replace(
-        EMPTY,
-        rows=rows,
-        row_hash=row_hash_sum(rows),
-        event_time_max_ms=int(rows.column("ts_ms").to_numpy().max()),
-    )
+    whole = without_gradient(rows)
     try:
         again = Again.decode(said)
     except ValueError as error:
