@@ -116,7 +116,7 @@ class ProcessShell:
         metrics.store_failing_s.set_function(lambda: self.health.failing_s(time.monotonic()))
         self._writer: Writer | None = None
         self._evaluations = WholeTopic(log, stream.evaluations)
-        self._evaluations_backoff, self._evaluations_at_s = Backoff(*_RETRY_MS), 0.0
+        self._evaluated = RetriedTopic(Backoff(*_RETRY_MS))
         self._announced = RetriedTopic()
         self._passed_over = PassedOver(_log, metrics.on_malformed)
         self._bad_evaluations = 0  # of those whose fields say nothing, as last looked at
@@ -227,17 +227,16 @@ class ProcessShell:
     def read_evaluations(self) -> Iterator[Mapping[str, Any]]:
         """New records; the first read begins at the beginning, since what a head has counted is
         told by its vector."""
-        if time.monotonic() < self._evaluations_at_s:
+        if not self._evaluated.is_due:
             return
         try:
             polled = self._evaluations.poll(_EVALUATIONS_MAX, 1)
         except LogError as error:
-            if not self._evaluations_backoff.failures:
+            if not self._evaluated.backoff.failures:
                 _log.warning("evaluations topic, tried again: %s", error)
-            pause_ms = self._evaluations_backoff.failed(random.random())
-            self._evaluations_at_s = time.monotonic() + pause_ms / 1_000
+            self._evaluated.failed()
             return
-        self._evaluations_backoff.worked()
+        self._evaluated.backoff.worked()
         for at, records in polled.items():
             for record in records:
                 yield from self._evaluation(at, record)
