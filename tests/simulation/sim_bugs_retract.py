@@ -10,6 +10,7 @@ from sim_bug import Patch, bug, replaced
 
 from labeler.labels import VerdictPoint, VerdictRecord
 from labeler.retraction import Late, LateVerdicts, Retracting
+from labeler.retraction.labelled_rows import LabelledRows, _header, _records
 from learners.training import gradient
 
 made = Late.__init__
@@ -84,3 +85,19 @@ def trimmed() -> list[Patch]:
         return batch.filter(pa.array(np.asarray((positions >= start) & (positions < end))))
 
     return [replaced(gradient.rows_of, bad, of=gradient)]
+
+
+@bug(
+    "rows behind what dangles are passed over",
+    "a reading back takes a record that dangles for a gap, and goes on from it (C2)",
+    first=2_004_053,  # of few: the reading begins within the log, before what dangles
+)
+def behind_what_dangles() -> list[Patch]:
+    def bad(self: LabelledRows, name: str, offset: int, end: int | None) -> int | None:
+        back = self._reader.position(self._at)
+        record = next(_records(self._reader, self._at, offset, offset + 1, 1))
+        self._reader.seek(self._at, back)
+        header = _header(record)
+        return None if header is None else header.start
+
+    return [replaced(LabelledRows._end_before, bad)]
