@@ -109,12 +109,12 @@ class Replica:
         first look is that thread's too. Where it follows already, nothing."""
         if self._stop.is_set():
             raise RuntimeError("the replica is closed: make another one")
-        if self._thread is not None:
-            return self
-        self.fills.start()
-        if looks:
-            self._attempt(first=True)
-        self._begin_thread()
+        if self._thread is None:
+            self.fills.start()
+            if looks:
+                self._attempt(first=True)
+            self._begin_thread()
+        self._revive()  # in the child of a fork
         return self
 
     def _begin_thread(self) -> None:

@@ -356,3 +356,7 @@ def test_what_follows_catalogues_begins_anew_in_a_fork(root, monkeypatch):
         replica._thread = threading.Thread()  # as it is in a child: not alive
         replica.predict_rows([{}])
         assert begun == [1, 1]
+        replica._thread = threading.Thread()
+        replica.start()
+        assert begun == [1, 1, 1]
+        assert replica.follows_within(60)
